@@ -1,0 +1,70 @@
+"""From settings to the backend that serves them. Engines are shared by the stores of one target and closed with the
+last."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from langchain_kv.backends.base import Backend
+from langchain_kv.sharing import Shared
+from langchain_kv.targets import DEFAULT_KEYSPACE, Settings, Target
+
+if TYPE_CHECKING:
+    from langchain_kv.engines.base import Engine
+
+__all__ = ["acquire_engine", "open_backend", "release_engine"]
+
+_engines: Shared[Engine] = Shared()
+
+
+def open_backend(settings: Settings) -> Backend:
+    """Return a backend for the settings. Nothing is opened or sent before its first use."""
+    target = settings.target
+    if target.kind == "dataapi":
+        from langchain_kv.backends.dataapi.backend import DataAPIBackend
+
+        return DataAPIBackend(
+            target.location,
+            collection=settings.collection,
+            keyspace=settings.keyspace,
+            token=settings.token,
+            path_prefix=settings.path_prefix,
+            user_agent=settings.user_agent,
+            headers=settings.headers,
+            ca_file=settings.ca_file,
+            request_timeout_s=settings.request_timeout_s,
+            deadline_s=settings.deadline_s,
+            is_astra=settings.is_astra,
+        )
+    from langchain_kv.backends.engine import EngineBackend
+    from langchain_kv.engines.base import CollectionName
+
+    engine = acquire_engine(target)
+    return EngineBackend(
+        engine,
+        CollectionName(settings.keyspace, settings.collection),
+        create_keyspace=settings.keyspace != DEFAULT_KEYSPACE,
+        on_close=lambda: release_engine(target, engine),
+    )
+
+
+def acquire_engine(target: Target) -> Engine:
+    """Return the engine of an embedded target, the same for every user of it in this process."""
+    return _engines.acquire(target, lambda: _make_engine(target))
+
+
+def release_engine(target: Target, engine: Engine) -> None:
+    """End one use of the engine; the last one closes it."""
+    last = _engines.release(target, engine)
+    if last is not None:
+        last.close()
+
+
+def _make_engine(target: Target) -> Engine:
+    if target.kind == "sqlite":
+        from langchain_kv.engines.sqlite import SQLiteEngine
+
+        return SQLiteEngine(target.location, synchronous=target.synchronous)
+    from langchain_kv.engines.memory import memory_engine
+
+    return memory_engine(target.location)

@@ -1,0 +1,423 @@
+"""Values and the JSON documents that keep them: pure functions, no input or output.
+
+A value ``v`` under key ``k`` is stored as ``{"_id": k, "value": v}``, bytes as base64 text: what langchain-astradb
+stores.
+JSON that the Data API refuses inside a document is stored as text, with a marker beside it::
+
+    {"_id": k, "value": "<JSON text>", "encoding": "json"}
+
+The third-party readers and writers are imported at first use: importing this module costs nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+from typing import Any, NamedTuple, NoReturn
+
+from langchain_kv import limits
+from langchain_kv.errors import InvalidKeyError, InvalidValueError, InvalidValueTypeError
+
+__all__ = [
+    "Damaged",
+    "Document",
+    "Stored",
+    "UndecodableError",
+    "bytes_from_text",
+    "bytes_to_text",
+    "check_key",
+    "encode_bytes_document",
+    "encode_document",
+    "parse_document",
+    "shown",
+    "stored_value",
+]
+
+Document = dict[str, Any]
+"""A parsed document. Integers are exact whatever their size."""
+
+VALUE_MAX_DEPTH = 200
+"""Levels of nesting that a value may have on any target: what every JSON reader and writer in use can take."""
+
+_MARKER = "json"
+_EXTENDED_TYPES = frozenset({"$date", "$uuid", "$objectId", "$binary"})
+_PATH_START = len("value")
+
+
+class Damaged(NamedTuple):
+    """Stands in a result for a stored document that cannot be read.
+
+    Attributes:
+        reason: why, in words for the user; never the stored text.
+    """
+
+    reason: str
+
+
+Stored = Document | Damaged
+
+
+class UndecodableError(ValueError):
+    """A stored value is not what a store writes. Its text says why and holds nothing of the value."""
+
+
+# -- keys -------------------------------------------------------------------------------------------------------
+
+
+def shown(key: object) -> str:
+    """Return how a key is shown in messages: quoted, and cut when long."""
+    text = repr(key)
+    return text if len(text) <= 80 else f"{text[:60]}... ({len(text):,} characters)"
+
+
+def check_key(key: object) -> str:
+    """Return the key as an exact ``str``.
+
+    Raises:
+        InvalidKeyError: it is not a non-empty string of at most 8,000 bytes of UTF-8.
+    """
+    if not isinstance(key, str):
+        raise InvalidKeyError(
+            f"A key must be a string, got {shown(key)} of type {type(key).__name__}: convert it with str()."
+        )
+    if not key:
+        raise InvalidKeyError("A key must not be empty: the Data API has no document with an empty _id.")
+    if type(key) is not str:
+        key = str.__str__(key)
+    if key.isascii():
+        size = len(key)
+    else:
+        try:
+            size = len(key.encode())
+        except UnicodeEncodeError:
+            raise InvalidKeyError(
+                f"Key {shown(key)} holds a lone surrogate, which UTF-8 cannot express: use valid Unicode text."
+            ) from None
+    if size > limits.KEY_MAX_BYTES:
+        raise InvalidKeyError(
+            f"Key {shown(key)} takes {size:,} bytes of UTF-8, the limit is {limits.KEY_MAX_BYTES:,}: use a hash of"
+            f" it as key."
+        )
+    return key
+
+
+# -- writing ----------------------------------------------------------------------------------------------------
+
+
+def encode_document(key: str, value: Any) -> bytes:
+    """Return the compact JSON text of the document that keeps ``value`` under ``key`` (which was checked).
+
+    Raises:
+        InvalidValueTypeError: the value holds a type that JSON does not have.
+        InvalidValueError: it holds NaN or an infinity, is nested too deep, or its document is too large.
+    """
+    import orjson
+
+    options = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_SUBCLASS
+    try:
+        text = orjson.dumps(value, option=options)
+        plain = _is_plain(key, value, 0, _PATH_START)
+    except TypeError:  # an integer beyond 64 bits, a subclass, a lone surrogate, deep nesting, or no JSON at all
+        return _encode_slowly(key, value)
+    if plain:
+        return _checked_size(key, b'{"_id":%b,"value":%b}' % (orjson.dumps(key), text))
+    return _envelope(key, text.decode())
+
+
+def encode_bytes_document(key: str, value: Any) -> bytes:
+    """Return the compact JSON text of the document that keeps ``value`` (bytes or None) as base64 text.
+
+    Raises:
+        InvalidValueTypeError: the value is not bytes, bytearray, memoryview or None.
+        InvalidValueError: its document would be too large.
+    """
+    import orjson
+
+    if value is None:
+        return b'{"_id":%b,"value":null}' % orjson.dumps(key)
+    _check_bytes(value, f" for key {shown(key)}")
+    return _checked_size(key, b'{"_id":%b,"value":"%b"}' % (orjson.dumps(key), base64.b64encode(value)))
+
+
+def bytes_to_text(value: Any) -> str | None:
+    """Return bytes as the base64 text that keeps them; None stays None."""
+    if value is None:
+        return None
+    _check_bytes(value, "")
+    return base64.b64encode(value).decode("ascii")
+
+
+def _check_bytes(value: Any, where: str) -> None:
+    if not isinstance(value, bytes | bytearray | memoryview):
+        raise InvalidValueTypeError(
+            f"A byte store keeps bytes, got {type(value).__name__}{where}: encode text with .encode(), or keep JSON"
+            f" values in"
+            " KVStore or AstraDBStore."
+        )
+
+
+def _is_plain(key: str, value: Any, depth: int, path: int) -> bool:
+    """Tell whether the Data API takes ``value`` as it is.
+
+    Raises TypeError for what orjson writes and JSON does not have (UUID, Enum), so that the slow path looks at it.
+
+    Args:
+        key: named in errors.
+        value: already written by orjson, so nesting and integers are bounded.
+        depth: levels of nesting around the value, the document's own not counted.
+        path: UTF-16 units of the path of names that leads to the value.
+    """
+    kind = type(value)
+    if kind is str or value is None or kind is bool or kind is int:
+        return True
+    if kind is float:
+        if not math.isfinite(value):
+            _refuse_number(key, value)
+        return True
+    if depth >= VALUE_MAX_DEPTH:
+        raise TypeError("too deep")
+    if kind is dict:
+        return _is_plain_object(key, value, depth, path)
+    if kind is list or kind is tuple:
+        plain = depth < limits.DOCUMENT_MAX_DEPTH - 1
+        if value and type(value[0]) is float and _is_finite_numbers(value):
+            return plain
+        for item in value:
+            if not _is_plain(key, item, depth + 1, path):
+                plain = False
+        return plain
+    raise TypeError(kind)
+
+
+def _is_plain_object(key: str, value: dict[str, Any], depth: int, path: int) -> bool:
+    plain = depth < limits.DOCUMENT_MAX_DEPTH - 1
+    if len(value) == 1 and not _EXTENDED_TYPES.isdisjoint(value):
+        (item,) = value.values()
+        return plain and type(item) in (str, int)
+    for name, item in value.items():
+        below = path + 1 + (len(name) if name.isascii() else _utf16_units(name))
+        if not name or name[0] == "$" or below > limits.PATH_MAX_UTF16:
+            plain = False
+        kind = type(item)
+        if kind is not str and kind is not int and not _is_plain(key, item, depth + 1, below):
+            plain = False
+    return plain
+
+
+def _is_finite_numbers(values: list[Any] | tuple[Any, ...]) -> bool:
+    """Tell fast that a list holds finite numbers only, as an embedding does; False means "look closer"."""
+    try:
+        total = sum(values)
+    except (TypeError, OverflowError):
+        return False
+    # bool counts as a number here, and is JSON; a NaN or an infinity among the numbers makes the sum one.
+    return isinstance(total, float) and total - total == 0
+
+
+def _encode_slowly(key: str, value: Any) -> bytes:
+    value, plain = _JSONCopy(key).of(value, 0, _PATH_START)
+    if not plain:
+        # ASCII escapes keep a lone surrogate, which no UTF-8 text can hold.
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        return _envelope(key, text if _is_utf8(text) else json.dumps(value, separators=(",", ":")))
+    document = json.dumps({"_id": key, "value": value}, ensure_ascii=False, separators=(",", ":"))
+    return _checked_size(key, document.encode())
+
+
+class _JSONCopy:
+    """Copies a value into exact JSON types: subclasses become their base, tuples lists."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+
+    def of(self, value: Any, depth: int, path: int) -> tuple[Any, bool]:
+        """Return the copy, and whether the Data API takes it as it is."""
+        if value is None or isinstance(value, bool):
+            return value, True
+        if isinstance(value, str):
+            text = str.__str__(value)
+            return text, _is_utf8(text)
+        if isinstance(value, int):
+            return self._integer(value)
+        if isinstance(value, float):
+            number = float.__float__(value)
+            if not math.isfinite(number):
+                _refuse_number(self._key, number)
+            return number, True
+        if isinstance(value, dict | list | tuple) and depth >= VALUE_MAX_DEPTH:
+            raise InvalidValueError(
+                f"The value of key {shown(self._key)} is nested more than {VALUE_MAX_DEPTH} levels deep, or holds"
+                f" itself:"
+                " flatten it, or store it as text."
+            )
+        if isinstance(value, dict):
+            return self._object(value, depth, path)
+        if isinstance(value, list | tuple):
+            return self._array(value, depth, path)
+        return _refuse_type(self._key, value)
+
+    def _integer(self, value: int) -> tuple[int, bool]:
+        number = int.__int__(value)
+        try:
+            digits = len(str(abs(number)))
+        except ValueError:
+            raise InvalidValueError(
+                f"The value of key {shown(self._key)} holds an integer of more digits than Python converts to text:"
+                f" store it"
+                " as hexadecimal text."
+            ) from None
+        return number, digits <= limits.NUMBER_MAX_DIGITS
+
+    def _object(self, value: dict[Any, Any], depth: int, path: int) -> tuple[dict[str, Any], bool]:
+        plain = depth < limits.DOCUMENT_MAX_DEPTH - 1
+        if len(value) == 1:
+            ((name, item),) = value.items()
+            if name in _EXTENDED_TYPES and isinstance(item, str | int) and not isinstance(item, bool):
+                copied, item_plain = self.of(item, depth + 1, path)
+                return {str.__str__(name): copied}, plain and item_plain
+        result: dict[str, Any] = {}
+        for name, item in value.items():
+            if not isinstance(name, str):
+                raise InvalidValueTypeError(
+                    f"The value of key {shown(self._key)} holds an object with a field name of type"
+                    f" {type(name).__name__}:"
+                    " JSON's names are strings, convert it with str()."
+                )
+            text = str.__str__(name)
+            below = path + 1 + _utf16_units(text)
+            copied, item_plain = self.of(item, depth + 1, below)
+            result[text] = copied
+            good_name = bool(text) and text[0] != "$" and _is_utf8(text) and below <= limits.PATH_MAX_UTF16
+            plain = plain and good_name and item_plain
+        return result, plain
+
+    def _array(self, value: list[Any] | tuple[Any, ...], depth: int, path: int) -> tuple[list[Any], bool]:
+        plain = depth < limits.DOCUMENT_MAX_DEPTH - 1
+        result: list[Any] = []
+        for item in value:
+            copied, item_plain = self.of(item, depth + 1, path)
+            result.append(copied)
+            plain = plain and item_plain
+        return result, plain
+
+
+def _envelope(key: str, text: str) -> bytes:
+    document = {"_id": key, "value": text, "encoding": _MARKER}
+    return _checked_size(key, json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode())
+
+
+def _checked_size(key: str, document: bytes) -> bytes:
+    # UTF-16 never takes more units than UTF-8 takes bytes, so only documents that are long in bytes are counted.
+    if len(document) > limits.DOCUMENT_MAX_UTF16:
+        units = _utf16_units(document.decode())
+        if units > limits.DOCUMENT_MAX_UTF16:
+            raise InvalidValueError(
+                f"The value of key {shown(key)} makes a document of {units:,} characters (UTF-16 units), the limit is"
+                f" {limits.DOCUMENT_MAX_UTF16:,}: split the value over several keys, or compress it."
+            )
+    return document
+
+
+def _utf16_units(text: str) -> int:
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _refuse_number(key: str, value: float) -> NoReturn:
+    raise InvalidValueError(
+        f"The value of key {shown(key)} holds {value!r}, which JSON does not have: store None or text in its place."
+    )
+
+
+def _refuse_type(key: str, value: object) -> NoReturn:
+    raise InvalidValueTypeError(
+        f"The value of key {shown(key)} holds an object of type {type(value).__name__}, which is not JSON (dict,"
+        f" list, str, int,"
+        " float, bool, None): convert it first."
+    )
+
+
+# -- reading ----------------------------------------------------------------------------------------------------
+
+
+def parse_document(body: bytes) -> Stored:
+    """Return the document of a JSON text, or Damaged where it is none.
+
+    Integers are exact. What the fast reader refuses and JSON allows (a number beyond a float's range, an escaped lone
+    surrogate) is read all the same.
+    """
+    import msgspec
+
+    try:
+        document = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError):
+        try:
+            document = json.loads(body, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
+            return Damaged(f"the stored document is not valid JSON ({type(error).__name__})")
+    if not isinstance(document, dict):
+        return Damaged(f"the stored document is not a JSON object but {type(document).__name__}")
+    return document
+
+
+def stored_value(document: Document) -> Any:
+    """Return the JSON value that a document keeps; None where it has none.
+
+    Raises:
+        UndecodableError: it carries a marker that no store of this version writes, or text that does not parse.
+    """
+    value = document.get("value")
+    if "encoding" not in document:
+        return value
+    marker = document["encoding"]
+    if marker != _MARKER or not isinstance(value, str):
+        name = shown(marker) if isinstance(marker, str) else type(marker).__name__
+        raise UndecodableError(
+            f"it is stored in an encoding that this version does not know ({name} beside a value of type"
+            f" {type(value).__name__})"
+        )
+    parsed = _parse_text(value)
+    if isinstance(parsed, Damaged):
+        raise UndecodableError(parsed.reason)
+    return parsed[0]
+
+
+def _parse_text(text: str) -> tuple[Any] | Damaged:
+    import msgspec
+
+    try:
+        return (msgspec.json.decode(text),)
+    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
+        try:
+            return (json.loads(text, parse_constant=_refuse_constant),)
+        except (ValueError, RecursionError):
+            return Damaged("the text of the value is not valid JSON")
+
+
+def bytes_from_text(value: Any) -> bytes | None:
+    """Return the bytes of base64 text; None stays None.
+
+    Raises:
+        UndecodableError: the value is no text, or not strict base64.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise UndecodableError(f"it is not base64 text but {type(value).__name__}: a JSON store wrote it?")
+    try:
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError):
+        raise UndecodableError("its text is not base64: a JSON store wrote it?") from None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")

@@ -1,0 +1,148 @@
+"""The stores under upstream's names, with the constructors of langchain-community's and langchain-astradb's classes
+in one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from langchain_kv.errors import ConfigError
+from langchain_kv.stores.base import KVBaseStore, KVByteStore, KVStore
+from langchain_kv.stores.setup import SetupMode
+from langchain_kv.targets import Caller, resolve
+
+__all__ = ["AstraDBBaseStore", "AstraDBByteStore", "AstraDBStore"]
+
+V = TypeVar("V")
+
+
+class AstraDBBaseStore(KVBaseStore[V]):
+    """The base for stores with a codec of their own: a subclass defines ``encode_value`` and ``decode_value``.
+
+    Args:
+        collection_name: the collection's name: 1 to 48 ASCII letters, digits and underscores.
+        token: the token, or an object with ``get_token()``; None takes ``ASTRA_DB_APPLICATION_TOKEN``. No token at
+        all is legal.
+        api_endpoint: ``https://...`` of Astra DB or any Data API, or ``sqlite:PATH``, ``memory:``, ``memory:NAME``;
+        None takes
+            ``ASTRA_DB_API_ENDPOINT``.
+        astra_db_client: a client object of an older astrapy, in place of token and api_endpoint; read by its
+        attributes.
+        namespace: the keyspace, by its older name; None takes ``ASTRA_DB_KEYSPACE``, then ``default_keyspace``.
+        async_astra_db_client: as ``astra_db_client``; one of the two is enough.
+        pre_delete_collection: drop the collection, and all in it, before it is made; not with OFF, which warns.
+        setup_mode: when the collection is made: SYNC, ASYNC or OFF. Other packages' enums match by member name.
+        environment: ``prod``, ``dev``, ``test`` (Astra DB), ``hcd``, ``dse``, ``cassandra`` or ``other``; None reads
+        it off the endpoint.
+            Astra DB behind a domain of your own needs it.
+        ext_callers: names, or (name, version) pairs, that go first in the User-Agent.
+        api_options: an astrapy ``APIOptions``, read by its attributes; astrapy itself is never needed.
+        keyspace: the same as ``namespace``.
+        request_timeout_s: seconds for one request, 30 if not given.
+        deadline_s: seconds for one operation with its retries, 60 if not given.
+
+    Raises:
+        ConfigError: an argument is wrong (a ValueError).
+        CollectionConflictError: the collection exists with other settings (a ValueError and an AstraDBError).
+    """
+
+    def __init__(
+        self,
+        collection_name: str,
+        token: Any = None,
+        api_endpoint: str | None = None,
+        astra_db_client: Any = None,
+        namespace: str | None = None,
+        *,
+        async_astra_db_client: Any = None,
+        pre_delete_collection: bool = False,
+        setup_mode: SetupMode = SetupMode.SYNC,
+        environment: str | None = None,
+        ext_callers: Sequence[Caller] | None = None,
+        api_options: Any = None,
+        keyspace: str | None = None,
+        request_timeout_s: float | None = None,
+        deadline_s: float | None = None,
+        **rejected: Any,
+    ) -> None:
+        _reject(type(self).__name__, rejected)
+        client = astra_db_client if astra_db_client is not None else async_astra_db_client
+        if client is not None:
+            if token is not None or api_endpoint is not None:
+                raise ConfigError(
+                    "You cannot pass 'astra_db_client' or 'async_astra_db_client' together with 'token' or"
+                    " 'api_endpoint': the client"
+                    " has its own. Pass one or the other."
+                )
+            token, api_endpoint, client_keyspace, api_options = _from_client(client, api_options)
+            if namespace is None and keyspace is None:
+                keyspace = client_keyspace
+        settings = resolve(
+            collection_name,
+            api_endpoint,
+            token=token,
+            namespace=namespace,
+            keyspace=keyspace,
+            environment=environment,
+            ext_callers=ext_callers,
+            component=self._component,
+            api_options=api_options,
+            request_timeout_s=request_timeout_s,
+            deadline_s=deadline_s,
+        )
+        self._start(settings, setup_mode, pre_delete=pre_delete_collection)
+
+
+class AstraDBStore(AstraDBBaseStore[Any], KVStore):
+    """Keeps any JSON value by key: ``KVStore`` with upstream's name and constructor.
+
+    Example:
+        >>> store = AstraDBStore("kv", api_endpoint="memory:")
+        >>> store.mset([("a", {"n": 1})])
+        >>> store.mget(["a", "x"])
+        [{'n': 1}, None]
+    """
+
+
+class AstraDBByteStore(AstraDBBaseStore[bytes], KVByteStore):
+    """Keeps bytes by key: ``KVByteStore`` with upstream's name and constructor.
+
+    Example:
+        >>> store = AstraDBByteStore(collection_name="blobs", api_endpoint="memory:")
+        >>> store.mset([("a", b"1")])
+        >>> store.mget(["a", "x"])
+        [b'1', None]
+    """
+
+
+def _reject(name: str, arguments: dict[str, Any]) -> None:
+    for argument in arguments:
+        if argument in ("requested_indexing_policy", "default_indexing_policy"):
+            raise ConfigError(f"{name} does not take '{argument}': a store's collection is always indexed on _id only.")
+        raise TypeError(f"{name}.__init__() got an unexpected keyword argument '{argument}'")
+
+
+def _from_client(client: Any, api_options: Any) -> tuple[Any, str, str | None, Any]:
+    """Read token, endpoint, keyspace and options off a client object: AstraDB of astrapy before 2.0, or a Database of
+    later ones."""
+    endpoint = getattr(client, "base_url", None) or getattr(client, "api_endpoint", None)
+    if not isinstance(endpoint, str):
+        raise ConfigError(
+            f"A {type(client).__name__} is not a client that names its endpoint (base_url or api_endpoint): pass"
+            f" token= and"
+            " api_endpoint= instead."
+        )
+    options = api_options if api_options is not None else getattr(client, "api_options", None)
+    token = getattr(client, "token", None)
+    if options is None and isinstance(getattr(client, "api_path", None), str):
+        options = _ClientOptions(client.api_path)
+    keyspace = getattr(client, "namespace", None) or getattr(client, "keyspace", None)
+    return token, endpoint, keyspace if isinstance(keyspace, str) else None, options
+
+
+class _ClientOptions:
+    """The API path of an old client, where an APIOptions would have it."""
+
+    def __init__(self, api_path: str) -> None:
+        self.data_api_url_options = self
+        self.api_path = api_path

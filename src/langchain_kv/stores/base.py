@@ -1,0 +1,441 @@
+"""The store: LangChain's ``BaseStore`` over a Backend, written once for every target."""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar
+
+from langchain_core.stores import BaseStore
+
+from langchain_kv import codecs
+from langchain_kv.backends.opening import open_backend
+from langchain_kv.errors import DamagedValueError, InvalidKeyError, StoreClosedError, UsageError
+from langchain_kv.stores.setup import Setup, SetupMode
+from langchain_kv.targets import Caller, Settings, resolve
+
+if TYPE_CHECKING:
+    from langchain_kv.backends.base import Record
+
+__all__ = ["CollectionHandle", "KVBaseStore", "KVByteStore", "KVStore"]
+
+V = TypeVar("V")
+
+
+@dataclass(frozen=True)
+class CollectionHandle:
+    """What a store says of its collection. For commands on the collection itself use astrapy or any Data API client.
+
+    Attributes:
+        name: the collection's name.
+        keyspace: the keyspace's name.
+    """
+
+    name: str
+    keyspace: str
+
+    @property
+    def full_name(self) -> str:
+        """The keyspace's and the collection's name with a dot between."""
+        return f"{self.keyspace}.{self.name}"
+
+    def __getattr__(self, attribute: str) -> NoReturn:
+        raise AttributeError(
+            f"A store's collection has name, keyspace and full_name, not {attribute!r}: use astrapy for commands on"
+            f" the collection."
+        )
+
+
+class KVBaseStore(BaseStore[str, V], Generic[V]):
+    """What all stores share. A subclass says how a value becomes JSON and back; both may be overridden further.
+
+    Every method has a twin with a leading ``a``; both colours may be used on one object, from any thread and any
+    event loop.
+    A store pickles without its token, and takes it from the environment where it is loaded.
+    """
+
+    _component = "langchain_store"
+
+    def __init__(
+        self,
+        collection: str,
+        url: str | None = None,
+        *,
+        token: Any = None,
+        keyspace: str | None = None,
+        environment: str | None = None,
+        setup_mode: SetupMode = SetupMode.SYNC,
+        pre_delete_collection: bool = False,
+        ext_callers: Sequence[Caller] | None = None,
+        api_options: Any = None,
+        request_timeout_s: float | None = None,
+        deadline_s: float | None = None,
+    ) -> None:
+        settings = resolve(
+            collection,
+            url,
+            token=token,
+            keyspace=keyspace,
+            environment=environment,
+            ext_callers=ext_callers,
+            component=self._component,
+            api_options=api_options,
+            request_timeout_s=request_timeout_s,
+            deadline_s=deadline_s,
+        )
+        self._start(settings, setup_mode, pre_delete=pre_delete_collection)
+
+    def _start(self, settings: Settings, setup_mode: Any, *, pre_delete: bool) -> None:
+        mode = SetupMode.of(setup_mode)
+        self._settings = settings
+        self._open(mode, pre_delete=pre_delete)
+
+    def _open(self, mode: SetupMode, *, pre_delete: bool = False) -> None:
+        self._closed = False
+        self._backend = open_backend(self._settings)
+        try:
+            self._setup = Setup(self._backend, mode, pre_delete=pre_delete)
+        except BaseException:
+            self._backend.close()
+            raise
+
+    # -- how values are kept ----------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def encode_value(self, value: V | None) -> Any:
+        """Return the JSON value that keeps ``value``."""
+
+    @abstractmethod
+    def decode_value(self, value: Any) -> V | None:
+        """Return the value that ``encode_value`` made this JSON value of. None stands for a missing value."""
+
+    def _encode(self, key: str, value: V) -> bytes:
+        return codecs.encode_document(key, self.encode_value(value))
+
+    # -- LangChain's interface --------------------------------------------------------------------------------------
+
+    def mget(self, keys: Sequence[str]) -> list[V | None]:
+        """Return the value of each key, in the order of ``keys`` (repeats allowed), None where there is none.
+
+        Raises:
+            InvalidKeyError: a key is not a non-empty string of at most 8,000 bytes of UTF-8; nothing was sent.
+            DamagedValueError: stored values cannot be read; it names their keys and carries the values of the others.
+        """
+        wanted = _checked_keys(keys)
+        self._begin()
+        unique = list(dict.fromkeys(wanted))
+        return self._decode_all(wanted, unique, self._backend.get_many(unique) if unique else [])
+
+    async def amget(self, keys: Sequence[str]) -> list[V | None]:
+        """As ``mget``."""
+        wanted = _checked_keys(keys)
+        await self._abegin()
+        unique = list(dict.fromkeys(wanted))
+        return self._decode_all(wanted, unique, await self._backend.aget_many(unique) if unique else [])
+
+    def mset(self, key_value_pairs: Sequence[tuple[str, V]]) -> None:
+        """Store every pair; of a repeated key the last one wins. Everything is checked before anything is stored.
+
+        Embedded targets store all pairs or none. Over HTTP a failure may leave a part stored: PartialWriteError says
+        which.
+
+        Raises:
+            InvalidKeyError: see ``mget``.
+            InvalidValueError: a value cannot be kept (InvalidValueTypeError, also a TypeError, for its type).
+            PartialWriteError: some pairs were stored and some were not.
+        """
+        records = self._encode_all(key_value_pairs)
+        self._begin()
+        if records:
+            self._backend.put_many(records)
+
+    async def amset(self, key_value_pairs: Sequence[tuple[str, V]]) -> None:
+        """As ``mset``."""
+        records = self._encode_all(key_value_pairs)
+        await self._abegin()
+        if records:
+            await self._backend.aput_many(records)
+
+    def mdelete(self, keys: Sequence[str]) -> None:
+        """Remove the keys; missing ones are no error.
+
+        Raises:
+            InvalidKeyError: see ``mget``.
+            PartialWriteError: some keys were removed and some were not.
+        """
+        unique = list(dict.fromkeys(_checked_keys(keys)))
+        self._begin()
+        if unique:
+            self._backend.delete_many(unique)
+
+    async def amdelete(self, keys: Sequence[str]) -> None:
+        """As ``mdelete``."""
+        unique = list(dict.fromkeys(_checked_keys(keys)))
+        await self._abegin()
+        if unique:
+            await self._backend.adelete_many(unique)
+
+    def yield_keys(self, *, prefix: str | None = None) -> Iterator[str]:
+        """Yield the keys that start with ``prefix`` (all without one), each once, in no promised order; no value is
+        read.
+
+        Keys that others write or remove meanwhile may or may not be seen.
+        """
+        self._begin()
+        for page in self._backend.scan_keys(_checked_prefix(prefix)):
+            yield from page
+
+    async def ayield_keys(self, *, prefix: str | None = None) -> AsyncIterator[str]:
+        """As ``yield_keys``."""
+        await self._abegin()
+        async for page in self._backend.ascan_keys(_checked_prefix(prefix)):
+            for key in page:
+                yield key
+
+    # -- beyond LangChain's interface ---------------------------------------------------------------------------------
+
+    def yield_items(self, *, prefix: str | None = None) -> Iterator[tuple[str, V | None]]:
+        """Yield (key, value) of the keys that start with ``prefix``, page by page.
+
+        Raises:
+            DamagedValueError: at the end, after every good item, where stored values could not be read; ``.values``
+            is empty.
+        """
+        self._begin()
+        damaged: dict[str, str] = {}
+        for page in self._backend.scan_items(_checked_prefix(prefix)):
+            for key, stored in page:
+                value = self._decode(key, stored, damaged)
+                if key not in damaged:
+                    yield key, value
+        _raise_damaged(damaged, {})
+
+    async def ayield_items(self, *, prefix: str | None = None) -> AsyncIterator[tuple[str, V | None]]:
+        """As ``yield_items``."""
+        await self._abegin()
+        damaged: dict[str, str] = {}
+        async for page in self._backend.ascan_items(_checked_prefix(prefix)):
+            for key, stored in page:
+                value = self._decode(key, stored, damaged)
+                if key not in damaged:
+                    yield key, value
+        _raise_damaged(damaged, {})
+
+    @property
+    def collection(self) -> CollectionHandle:
+        """The collection's names."""
+        return CollectionHandle(self._settings.collection, self._settings.keyspace)
+
+    @property
+    def async_collection(self) -> CollectionHandle:
+        """The collection's names."""
+        return self.collection
+
+    def close(self) -> None:
+        """Release what only this store uses. Idempotent; a later use raises StoreClosedError."""
+        self._closed = True
+        self._backend.close()
+
+    async def aclose(self) -> None:
+        """As ``close``."""
+        self._closed = True
+        await self._backend.aclose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        await self._abegin()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        target = self._settings.target
+        return f"{type(self).__name__}({self.collection.full_name!r}, {f'{target.kind}:{target.location}'!r})"
+
+    # -- copies -------------------------------------------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {name: value for name, value in self.__dict__.items() if name not in ("_backend", "_setup")}
+        state["_settings"] = self._settings.without_secrets()
+        state["_mode"] = SetupMode.OFF if self._setup.done else SetupMode.ASYNC
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        mode = state.pop("_mode")
+        self.__dict__.update(state)
+        self._settings = self._settings.with_token_from_environment()
+        self._reopen(mode)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        # Unlike a pickle, a copy stays in this process, and so keeps the token.
+        state = self.__getstate__()
+        mode = state.pop("_mode")
+        del state["_settings"]
+        result = object.__new__(type(self))
+        memo[id(self)] = result
+        result.__dict__.update(copy.deepcopy(state, memo))
+        result._settings = self._settings
+        result._reopen(mode)
+        return result
+
+    def __copy__(self) -> Self:
+        # A shallow copy would share, and close, the backend of its original.
+        return copy.deepcopy(self)
+
+    def _reopen(self, mode: SetupMode) -> None:
+        closed = self._closed
+        self._open(mode)
+        if closed:
+            self.close()
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        if self._closed:
+            raise _closed_error()
+        if not self._setup.done:
+            self._setup.wait()
+
+    async def _abegin(self) -> None:
+        if self._closed:
+            raise _closed_error()
+        if not self._setup.done:
+            await self._setup.await_()
+
+    def _encode_all(self, pairs: Iterable[tuple[str, V]]) -> list[Record]:
+        if isinstance(pairs, Mapping):
+            raise UsageError("mset takes (key, value) pairs, got a mapping: pass mapping.items().")
+        latest = {codecs.check_key(key): value for key, value in pairs}
+        return [(key, self._encode(key, value)) for key, value in latest.items()]
+
+    def _decode_all(
+        self, wanted: list[str], unique: list[str], stored: Sequence[codecs.Stored | None]
+    ) -> list[V | None]:
+        damaged: dict[str, str] = {}
+        values = {key: self._decode(key, document, damaged) for key, document in zip(unique, stored, strict=True)}
+        if damaged:
+            _raise_damaged(damaged, {key: value for key, value in values.items() if key not in damaged})
+        return [values[key] for key in wanted]
+
+    def _decode(self, key: str, stored: codecs.Stored | None, damaged: dict[str, str]) -> V | None:
+        if stored is None:
+            return None
+        if isinstance(stored, codecs.Damaged):
+            damaged[key] = stored.reason
+            return None
+        try:
+            return self.decode_value(codecs.stored_value(stored))
+        except codecs.UndecodableError as error:
+            damaged[key] = str(error)
+            return None
+
+
+def _checked_keys(keys: Iterable[str]) -> list[str]:
+    if isinstance(keys, str | bytes):
+        raise UsageError(f"keys must be a sequence of strings, got one {type(keys).__name__}: pass [key].")
+    return [codecs.check_key(key) for key in keys]
+
+
+def _checked_prefix(prefix: str | None) -> str:
+    if prefix is not None and not isinstance(prefix, str):
+        raise InvalidKeyError(f"prefix must be a string or None, got {type(prefix).__name__}.")
+    return prefix or ""
+
+
+def _closed_error() -> StoreClosedError:
+    return StoreClosedError("This store was closed: make a new one.")
+
+
+def _raise_damaged(damaged: dict[str, str], values: dict[str, Any]) -> None:
+    if damaged:
+        some = "; ".join(f"{codecs.shown(key)}: {reason}" for key, reason in list(damaged.items())[:5])
+        more = f"; and {len(damaged) - 5:,} more" if len(damaged) > 5 else ""
+        raise DamagedValueError(
+            f"{len(damaged):,} stored value(s) cannot be read: {some}{more}. Write them again, or delete them;"
+            f" .values holds the"
+            " values that were read.",
+            errors=damaged,
+            values=values,
+        )
+
+
+class KVStore(KVBaseStore[Any]):
+    """Keeps any JSON value by key.
+
+    Values come back equal by ``==``; tuples as lists. None reads as missing, though its key is listed.
+
+    Example:
+        >>> store = KVStore("kv", "memory:")
+        >>> store.mset([("a", {"n": 1}), ("b", [1, 2])])
+        >>> store.mget(["a", "x"])
+        [{'n': 1}, None]
+
+    Args:
+        collection: the collection's name: 1 to 48 ASCII letters, digits and underscores.
+        url: ``sqlite:PATH``, ``memory:``, ``memory:NAME``, or ``https://...`` / ``http://...`` of a Data API; None
+        takes
+            ``ASTRA_DB_API_ENDPOINT``.
+        token: the Data API's token, or an object with ``get_token()``; None takes ``ASTRA_DB_APPLICATION_TOKEN``.
+        keyspace: None takes ``ASTRA_DB_KEYSPACE``, then ``default_keyspace``.
+        environment: see ``AstraDBStore``; only needed for Astra DB behind a custom domain (``prod``).
+        setup_mode: when the collection is made.
+        pre_delete_collection: drop the collection, and all in it, before it is made.
+        ext_callers: names, or (name, version) pairs, for the User-Agent.
+        api_options: an astrapy ``APIOptions``, read by its attributes.
+        request_timeout_s: seconds for one request, 30 if not given.
+        deadline_s: seconds for one operation with its retries, 60 if not given.
+
+    Raises:
+        ConfigError: an argument is wrong; the text says which and what to give.
+    """
+
+    def encode_value(self, value: Any) -> Any:
+        """Return the value itself."""
+        return value
+
+    def decode_value(self, value: Any) -> Any:
+        """Return the value itself."""
+        return value
+
+
+class KVByteStore(KVBaseStore[bytes]):
+    """Keeps bytes by key, as base64 text: at most just under 3,000,000 bytes a value.
+
+    bytearray and memoryview are taken too and come back as bytes. None is stored, and reads as missing. Constructor:
+    see KVStore.
+
+    Example:
+        >>> with KVByteStore("blobs", "memory:") as store:
+        ...     store.mset([("a", b"1")])
+        ...     store.mget(["a", "x"])
+        [b'1', None]
+    """
+
+    _component = "langchain_bytestore"
+
+    def encode_value(self, value: bytes | None) -> str | None:
+        """Return the base64 text of the bytes; None stays None."""
+        return codecs.bytes_to_text(value)
+
+    def decode_value(self, value: Any) -> bytes | None:
+        """Return the bytes of base64 text; None stays None."""
+        return codecs.bytes_from_text(value)
+
+    def _encode(self, key: str, value: bytes) -> bytes:
+        # Base64 is JSON text as it is: unless a subclass has a codec of its own, no JSON writer need see it.
+        if type(self).encode_value is KVByteStore.encode_value:
+            return codecs.encode_bytes_document(key, value)
+        return super()._encode(key, value)

@@ -1,0 +1,169 @@
+"""When the collection is made: the modes, failures, cancellation, threads, and a forked child."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import os
+import threading
+import warnings
+from typing import Any
+
+import pytest
+
+from langchain_kv.errors import ConfigError, SetupPendingError
+from langchain_kv.stores.setup import Setup, SetupMode
+
+
+class FakeBackend:
+    """Counts set-ups; each waits for ``go`` and fails while ``failures`` last."""
+
+    def __init__(self, failures: int = 0) -> None:
+        self.calls: list[bool] = []
+        self.failures = failures
+        self.go = threading.Event()
+        self.go.set()
+
+    def setup(self, *, pre_delete: bool = False) -> None:
+        self.calls.append(pre_delete)
+        assert self.go.wait(10)
+        if self.failures:
+            self.failures -= 1
+            raise ConnectionError("set-up failed")
+
+
+def make(backend: FakeBackend, mode: SetupMode, *, pre_delete: bool = False) -> Setup:
+    return Setup(backend, mode, pre_delete=pre_delete)  # type: ignore[arg-type]
+
+
+class Theirs(enum.Enum):
+    SYNC = 10
+    ASYNC = 20
+    OFF = 30
+
+
+@pytest.mark.parametrize("mode", list(SetupMode))
+def test_modes_of_other_packages_match_by_name(mode: SetupMode) -> None:
+    assert SetupMode.of(Theirs[mode.name]) is mode
+    assert SetupMode.of(mode) is mode
+
+
+@pytest.mark.parametrize("mode", [None, 1, "LATER", object()])
+def test_another_mode_is_refused(mode: Any) -> None:
+    with pytest.raises(ConfigError, match="SYNC, ASYNC or OFF"):
+        SetupMode.of(mode)
+
+
+def test_sync_is_done_in_the_constructor_and_raises_there() -> None:
+    backend = FakeBackend()
+    assert make(backend, SetupMode.SYNC, pre_delete=True).done
+    assert backend.calls == [True]
+    with pytest.raises(ConnectionError):
+        make(FakeBackend(failures=1), SetupMode.SYNC)
+
+
+def test_off_does_nothing_and_says_so_when_asked_to_delete() -> None:
+    backend = FakeBackend()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert make(backend, SetupMode.OFF).done
+    with pytest.warns(UserWarning, match="no effect"):
+        make(backend, SetupMode.OFF, pre_delete=True)
+    assert backend.calls == []
+
+
+def test_async_without_a_loop_starts_at_first_use() -> None:
+    backend = FakeBackend()
+    setup = make(backend, SetupMode.ASYNC)
+    assert backend.calls == []
+    setup.wait()
+    setup.wait()
+    assert backend.calls == [False]
+    assert setup.done
+
+
+async def test_async_starts_at_once_where_a_loop_runs() -> None:
+    backend = FakeBackend()
+    backend.go.clear()
+    setup = make(backend, SetupMode.ASYNC)
+    with pytest.raises(SetupPendingError, match="not finished"):
+        setup.wait()
+    backend.go.set()
+    await setup.await_()
+    setup.wait()
+    assert backend.calls == [False]
+
+
+async def test_a_sync_call_from_another_thread_waits() -> None:
+    backend = FakeBackend()
+    backend.go.clear()
+    setup = make(backend, SetupMode.ASYNC)
+    waiting = asyncio.get_running_loop().run_in_executor(None, setup.wait)
+    backend.go.set()
+    await waiting
+    assert setup.done
+
+
+async def test_a_cancelled_waiter_takes_nothing_from_the_others() -> None:
+    backend = FakeBackend()
+    backend.go.clear()
+    setup = make(backend, SetupMode.ASYNC)
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(setup.await_(), 0.01)
+    others = [asyncio.ensure_future(setup.await_()) for _ in range(3)]
+    await asyncio.sleep(0)
+    others[0].cancel()
+    backend.go.set()
+    await asyncio.gather(*others[1:])
+    assert backend.calls == [False]
+
+
+async def test_a_failed_set_up_is_tried_again_by_the_next_call() -> None:
+    backend = FakeBackend(failures=1)
+    backend.go.clear()
+    setup = make(backend, SetupMode.ASYNC)
+    waiters = [asyncio.ensure_future(setup.await_()) for _ in range(2)]
+    await asyncio.sleep(0)
+    backend.go.set()
+    assert [type(error) for error in await asyncio.gather(*waiters, return_exceptions=True)] == [ConnectionError] * 2
+    assert not setup.done
+    await setup.await_()
+    assert setup.done
+    assert len(backend.calls) == 2
+
+
+def test_many_threads_share_one_attempt() -> None:
+    backend = FakeBackend()
+    backend.go.clear()
+    setup = make(backend, SetupMode.ASYNC)
+    threads = [threading.Thread(target=setup.wait) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    backend.go.set()
+    for thread in threads:
+        thread.join(10)
+    assert backend.calls == [False]
+
+
+def test_two_event_loops_wait_for_one_attempt() -> None:
+    backend = FakeBackend()
+    setup = make(backend, SetupMode.ASYNC)
+    asyncio.run(setup.await_())
+    asyncio.run(setup.await_())
+    assert backend.calls == [False]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_child_forked_during_set_up_makes_its_own_attempt() -> None:
+    backend = FakeBackend()
+    backend.go.clear()
+    setup = make(backend, SetupMode.ASYNC)
+    setup._start()
+    child = os.fork()
+    if child == 0:
+        backend.go.set()
+        setup.wait()
+        os._exit(0 if setup.done else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    backend.go.set()
+    setup.wait()
