@@ -13,6 +13,7 @@ from typing import Any, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from langchain_kv import limits
+from langchain_kv.engines.catalog import DEFAULT_KEYSPACE
 from langchain_kv.errors import ConfigError
 
 __all__ = ["Settings", "Target", "parse_target", "resolve"]
@@ -20,7 +21,7 @@ __all__ = ["Settings", "Target", "parse_target", "resolve"]
 ENDPOINT_VARIABLE = "ASTRA_DB_API_ENDPOINT"
 TOKEN_VARIABLE = "ASTRA_DB_APPLICATION_TOKEN"  # noqa: S105 - the name of a variable, no secret
 KEYSPACE_VARIABLE = "ASTRA_DB_KEYSPACE"
-DEFAULT_KEYSPACE = "default_keyspace"
+
 
 FORMS = (
     "  sqlite:kv.db              a file (sqlite:PATH)\n"

@@ -123,21 +123,25 @@ def _reject(name: str, arguments: dict[str, Any]) -> None:
 
 
 def _from_client(client: Any, api_options: Any) -> tuple[Any, str, str | None, Any]:
-    """Read token, endpoint, keyspace and options off a client object: AstraDB of astrapy before 2.0, or a Database of
-    later ones."""
-    endpoint = getattr(client, "base_url", None) or getattr(client, "api_endpoint", None)
-    if not isinstance(endpoint, str):
+    """Return token, endpoint, keyspace and options of a client: an AstraDB of astrapy before 2.0, or a later Database.
+
+    A Database answers any unknown attribute with an object, so only values of the expected types count.
+    """
+    endpoint = _text_of(client, "base_url", "api_endpoint")
+    if endpoint is None:
         raise ConfigError(
-            f"A {type(client).__name__} is not a client that names its endpoint (base_url or api_endpoint): pass"
-            f" token= and"
-            " api_endpoint= instead."
+            f"A {type(client).__name__} is not a client that names its endpoint (base_url or api_endpoint): pass token="
+            " and api_endpoint= instead."
         )
-    options = api_options if api_options is not None else getattr(client, "api_options", None)
-    token = getattr(client, "token", None)
-    if options is None and isinstance(getattr(client, "api_path", None), str):
-        options = _ClientOptions(client.api_path)
-    keyspace = getattr(client, "namespace", None) or getattr(client, "keyspace", None)
-    return token, endpoint, keyspace if isinstance(keyspace, str) else None, options
+    api_path = _text_of(client, "api_path")
+    if api_options is None:
+        api_options = getattr(client, "api_options", None) if api_path is None else _ClientOptions(api_path)
+    return _text_of(client, "token"), endpoint, _text_of(client, "namespace", "keyspace"), api_options
+
+
+def _text_of(client: Any, *names: str) -> str | None:
+    found = (getattr(client, name, None) for name in names)
+    return next((value for value in found if isinstance(value, str)), None)
 
 
 class _ClientOptions:

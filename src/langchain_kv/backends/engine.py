@@ -1,0 +1,183 @@
+"""The backend over an engine in this process: plain calls as they are, coroutines through the engine's bridge."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+from langchain_kv.backends.base import INDEXING, Backend, Record, Stored, check_settings
+from langchain_kv.codecs import parse_document
+from langchain_kv.engines.base import CollectionName, DocId, Engine, Settings
+from langchain_kv.errors import StoreClosedError, UnknownCollectionError, UnknownKeyspaceError
+
+__all__ = ["EngineBackend"]
+
+READ_PAGE: Final = 500
+"""Keys of one call when a coroutine reads many, so that the reads of others come between."""
+
+KEYS_PAGE: Final = 1_000
+"""Keys of one page of a scan."""
+
+ITEMS_PAGE: Final = 100
+"""Documents of one page of a scan: each may have megabytes."""
+
+_logger = logging.getLogger("langchain_kv")
+
+
+class EngineBackend(Backend):
+    """Keeps the values of one collection in an engine. A batch is written whole or not at all.
+
+    Args:
+        engine: where the documents are; its owner closes it.
+        collection: the collection; it must exist, or ``setup`` makes it.
+        create_keyspace: whether ``setup`` makes a missing keyspace too.
+        on_close: called once, by the first ``close`` or ``aclose``.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        collection: CollectionName,
+        *,
+        create_keyspace: bool = True,
+        on_close: Callable[[], None] | None = None,
+    ) -> None:
+        self.keyspace = collection.keyspace
+        self._collection = collection
+        self._opened_engine = engine
+        self._create_keyspace = create_keyspace
+        self._on_close = on_close
+        self._closed = False
+
+    @property
+    def _engine(self) -> Engine:
+        if self._closed:
+            raise StoreClosedError(f"The store on collection '{self._collection.name}' was closed; open a new one")
+        return self._opened_engine
+
+    # -- the four verbs -------------------------------------------------------------------------------------------
+
+    def get_many(self, keys: Sequence[str]) -> list[Stored | None]:
+        bodies = self._engine.read(self._collection, keys)
+        return [None if body is None else parse_document(body) for body in bodies]
+
+    async def aget_many(self, keys: Sequence[str]) -> list[Stored | None]:
+        bridge = self._engine.bridge
+        if len(keys) <= READ_PAGE:
+            return await bridge.read(self.get_many, keys)
+        found: list[Stored | None] = []
+        for start in range(0, len(keys), READ_PAGE):
+            found += await bridge.read(self.get_many, keys[start : start + READ_PAGE])
+        return found
+
+    def put_many(self, records: Sequence[Record]) -> None:
+        self._engine.write(self._collection, records)
+
+    async def aput_many(self, records: Sequence[Record]) -> None:
+        await self._engine.bridge.write(self._engine.write, self._collection, records)
+
+    def delete_many(self, keys: Sequence[str]) -> None:
+        self._engine.delete(self._collection, keys)
+
+    async def adelete_many(self, keys: Sequence[str]) -> None:
+        await self._engine.bridge.write(self._engine.delete, self._collection, keys)
+
+    # The colours of a scan differ in how a page is fetched; what is fetched, and when it ends, is said once, in _Scan.
+
+    def scan_keys(self, prefix: str) -> Iterator[list[str]]:
+        scan = _Scan(self._collection, prefix, KEYS_PAGE)
+        while scan.going_on:
+            yield scan.keys(self._engine)
+
+    async def ascan_keys(self, prefix: str) -> AsyncIterator[list[str]]:
+        scan = _Scan(self._collection, prefix, KEYS_PAGE)
+        while scan.going_on:
+            yield await self._engine.bridge.read(scan.keys, self._engine)
+
+    def scan_items(self, prefix: str) -> Iterator[list[tuple[str, Stored]]]:
+        scan = _Scan(self._collection, prefix, ITEMS_PAGE)
+        while scan.going_on:
+            yield scan.items(self._engine)
+
+    async def ascan_items(self, prefix: str) -> AsyncIterator[list[tuple[str, Stored]]]:
+        scan = _Scan(self._collection, prefix, ITEMS_PAGE)
+        while scan.going_on:
+            yield await self._engine.bridge.read(scan.items, self._engine)
+
+    # -- life -----------------------------------------------------------------------------------------------------
+
+    def setup(self, *, pre_delete: bool = False) -> None:
+        self._check(self._open(pre_delete))
+
+    async def asetup(self, *, pre_delete: bool = False) -> None:
+        self._check(await self._engine.bridge.write(self._open, pre_delete))
+
+    def _open(self, pre_delete: bool) -> Settings:
+        engine = self._engine
+        if not pre_delete:
+            with suppress(UnknownCollectionError, UnknownKeyspaceError):
+                return engine.settings(self._collection)  # the usual case waits for no other writer
+        if self._create_keyspace:
+            engine.create_keyspace(self.keyspace)
+        if pre_delete:
+            engine.drop_collection(self._collection)
+        return engine.create_collection(self._collection, {"indexing": INDEXING})
+
+    def _check(self, in_force: Settings) -> None:
+        if in_force != {"indexing": INDEXING}:
+            check_settings(self._collection.name, in_force)
+
+    def drop(self) -> None:
+        self._engine.drop_collection(self._collection)
+
+    async def adrop(self) -> None:
+        await self._engine.bridge.write(self._engine.drop_collection, self._collection)
+
+    def close(self) -> None:
+        self._closed = True
+        on_close, self._on_close = self._on_close, None
+        if on_close is not None:
+            on_close()
+
+    async def aclose(self) -> None:
+        # Closing may wait for the calls in flight and for the disk, and ends the bridge's own threads: a thread aside.
+        await asyncio.get_running_loop().run_in_executor(None, self.close)
+
+
+class _Scan:
+    """Where a scan stands.
+
+    Attributes:
+        going_on: whether there may be more pages.
+    """
+
+    def __init__(self, collection: CollectionName, prefix: str, limit: int) -> None:
+        self.going_on = True
+        self._where: dict[str, Any] = {"collection": collection, "prefix": prefix, "limit": limit, "after": None}
+
+    def keys(self, engine: Engine) -> list[str]:
+        """Return the next page of text keys; the last may be empty."""
+        ids = engine.scan_ids(**self._where)
+        self._advance(ids)
+        return [doc_id for doc_id in ids if isinstance(doc_id, str)]
+
+    def items(self, engine: Engine) -> list[tuple[str, Stored]]:
+        """As ``keys``, with the documents."""
+        documents = engine.scan(**self._where)
+        self._advance([doc_id for doc_id, _ in documents])
+        return [(doc_id, parse_document(body)) for doc_id, body in documents if isinstance(doc_id, str)]
+
+    def _advance(self, ids: Sequence[DocId]) -> None:
+        if ids and isinstance(ids[-1], bytes):  # no text comes after it
+            _logger.warning(
+                "Collection '%s' has documents whose _id is not text, written by others: they are left out",
+                self._where["collection"].name,
+            )
+            self.going_on = False
+        elif len(ids) < self._where["limit"]:
+            self.going_on = False
+        else:
+            self._where["after"] = ids[-1]

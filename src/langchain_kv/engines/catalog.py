@@ -1,0 +1,29 @@
+"""What engines say alike of keyspaces and collections."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from langchain_kv.engines.base import CollectionName
+from langchain_kv.errors import DataAPIError
+
+__all__ = ["DEFAULT_KEYSPACE", "unknown_collection", "unknown_keyspace"]
+
+DEFAULT_KEYSPACE: Final = "default_keyspace"
+"""The keyspace that every embedded database starts with."""
+
+
+def unknown_collection(collection: CollectionName) -> DataAPIError:
+    """Make the UnknownCollectionError that names the collection."""
+    return DataAPIError.of(
+        "UNKNOWN_COLLECTION_OR_TABLE",
+        f"There is no collection '{collection.name}' in keyspace '{collection.keyspace}'; create it first"
+        " (a store does unless its set-up mode is OFF), or check the name and the place",
+    )
+
+
+def unknown_keyspace(keyspace: str) -> DataAPIError:
+    """Make the UnknownKeyspaceError that names the keyspace."""
+    return DataAPIError.of(
+        "UNKNOWN_KEYSPACE", f"There is no keyspace '{keyspace}'; create it first, or check the name and the place"
+    )

@@ -1,0 +1,368 @@
+"""The engine on a file: the standard library's sqlite3, shared by threads and processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar
+
+from langchain_kv.engines.base import KEEP, Change, CollectionName, DocId, Engine, Settings
+from langchain_kv.engines.catalog import DEFAULT_KEYSPACE, unknown_collection, unknown_keyspace
+from langchain_kv.engines.ids import prefix_end
+from langchain_kv.engines.sqlite_connections import ConnectionPool
+from langchain_kv.engines.sqlite_file import Synchronous, Translated
+from langchain_kv.errors import EngineBusyError, StoreClosedError, StoreError
+from langchain_kv.limits import SQLITE_IN_MAX
+from langchain_kv.work_queue import Bridge, Outcome, QueueBridge, run_each
+
+__all__ = ["SQLiteEngine"]
+
+T = TypeVar("T")
+
+_IN_LENGTHS: Final = (1, 2, 5, 10, 20, 50, 100, 200, SQLITE_IN_MAX)
+"""Statements exist for these numbers of ids; a shorter list repeats its last id, so that few need to be prepared."""
+
+
+class SQLiteEngine(Engine):
+    """A database in one file, made by the first ``create_keyspace`` or ``create_collection``.
+
+    Any number of threads and processes share the file, and forked children. Beside it stand ``PATH-wal`` and ``PATH-
+    shm``, which are part of it while it is in use, and ``PATH.lock``. It must be on a file system of this machine.
+
+    Args:
+        path: the file; links are followed.
+        synchronous: ``full``: a commit survives a power cut. ``normal``: it survives the end of the process, and
+            a power cut may undo the last ones; single writes are several times faster.
+
+    Example:
+        >>> engine = SQLiteEngine("kv.db")
+        >>> _ = engine.create_collection(CollectionName("default_keyspace", "kv"), {})
+        >>> engine.write(CollectionName("default_keyspace", "kv"), [("a", b'{"_id":"a"}')])
+        >>> engine.read(CollectionName("default_keyspace", "kv"), ["a", "b"])
+        [b'{"_id":"a"}', None]
+        >>> engine.close()
+    """
+
+    def __init__(self, path: str, *, synchronous: Synchronous = "full") -> None:
+        path = os.path.realpath(path)
+        self._pool = ConnectionPool(path, synchronous)
+        self._translated = Translated(path)
+        self._tables: dict[CollectionName, int] = {}  # the numbers of their tables, as once committed
+        self._bridge = QueueBridge(os.path.basename(path), run_writes=self.group)
+
+    # -- documents ----------------------------------------------------------------------------------------------
+
+    def read(self, collection: CollectionName, ids: Sequence[DocId]) -> list[bytes | None]:
+        if not ids:
+            self.settings(collection)  # no statement would notice that the collection is gone
+            return []
+        if len(ids) == 1:
+
+            def query(connection: sqlite3.Connection, table: int) -> list[bytes | None]:
+                row = connection.execute(f"SELECT body FROM docs_{table} WHERE id=?", ids).fetchone()
+                return [None if row is None else row[0]]
+        else:
+
+            def query(connection: sqlite3.Connection, table: int) -> list[bytes | None]:
+                found = _bodies(connection, table, ids)
+                return [found.get(doc_id) for doc_id in ids]
+
+        return self._query(collection, query)
+
+    def write(self, collection: CollectionName, documents: Sequence[tuple[DocId, bytes]]) -> None:
+        with self._writing(collection) as (connection, table), self._translated:
+            _upsert(connection, table, documents)
+
+    def modify(self, collection: CollectionName, ids: Sequence[DocId], change: Change) -> None:
+        with self._writing(collection) as (connection, table):
+            for start in range(0, len(ids), SQLITE_IN_MAX):
+                chunk = ids[start : start + SQLITE_IN_MAX]
+                with self._translated:
+                    found: dict[DocId, bytes | None] = {**_bodies(connection, table, chunk)}
+                changed: dict[DocId, bytes | None] = {}
+                for doc_id in chunk:
+                    new = change(doc_id, found.get(doc_id))
+                    if new is not KEEP:
+                        found[doc_id] = changed[doc_id] = new
+                with self._translated:
+                    _upsert(connection, table, [(key, body) for key, body in changed.items() if body is not None])
+                    _delete(connection, table, [key for key, body in changed.items() if body is None])
+
+    def delete(self, collection: CollectionName, ids: Sequence[DocId]) -> int:
+        with self._writing(collection) as (connection, table), self._translated:
+            return _delete(connection, table, ids)
+
+    def scan(
+        self, collection: CollectionName, *, after: DocId | None = None, prefix: str = "", limit: int
+    ) -> list[tuple[DocId, bytes]]:
+        return self._page(collection, "id, body", after, prefix, limit)
+
+    def scan_ids(
+        self, collection: CollectionName, *, after: DocId | None = None, prefix: str = "", limit: int
+    ) -> list[DocId]:
+        return [doc_id for (doc_id,) in self._page(collection, "id", after, prefix, limit)]
+
+    def count(self, collection: CollectionName, *, limit: int | None = None) -> int:
+        def query(connection: sqlite3.Connection, table: int) -> int:
+            rows = f"docs_{table}" if limit is None else f"(SELECT 1 FROM docs_{table} LIMIT {_rows(limit)})"
+            counted: int = connection.execute(f"SELECT count(*) FROM {rows}").fetchone()[0]
+            return counted
+
+        return self._query(collection, query)
+
+    def clear(self, collection: CollectionName) -> None:
+        with self._writing(collection) as (connection, table), self._translated:
+            connection.execute(f"DELETE FROM docs_{table}")
+
+    # -- collections and keyspaces ------------------------------------------------------------------------------
+
+    def create_collection(self, collection: CollectionName, settings: Settings) -> Settings:
+        text = json.dumps(settings)
+        if not self._has_file() and collection.keyspace != DEFAULT_KEYSPACE:
+            raise unknown_keyspace(collection.keyspace)
+        with self._pool.transaction(create=True) as connection, self._translated:
+            _require_keyspace(connection, collection.keyspace)
+            made = connection.execute(
+                "INSERT INTO collections(keyspace, name, settings) VALUES(?,?,?) ON CONFLICT DO NOTHING",
+                (*collection, text),
+            )
+            if made.rowcount:
+                connection.execute(
+                    f"CREATE TABLE docs_{made.lastrowid}(id BLOB PRIMARY KEY NOT NULL, body BLOB NOT NULL)"
+                )
+            in_force: Settings = json.loads(_row(connection, collection)[1])
+            return in_force
+
+    def drop_collection(self, collection: CollectionName) -> None:
+        if not self._has_file() and collection.keyspace == DEFAULT_KEYSPACE:
+            return
+        with self._changing_keyspace(collection.keyspace) as connection:
+            _drop(connection, "keyspace=? AND name=?", collection)
+
+    def settings(self, collection: CollectionName) -> Settings:
+        def query(connection: sqlite3.Connection, table: int) -> Settings:
+            found = connection.execute("SELECT settings FROM collections WHERE id=?", (table,)).fetchone()
+            if found is None:
+                raise sqlite3.OperationalError(_NO_TABLE)  # dropped meanwhile, as a query of its documents would find
+            settings: Settings = json.loads(found[0])
+            return settings
+
+        return self._query(collection, query)
+
+    def collections(self, keyspace: str) -> dict[str, Settings]:
+        if not self._has_file():
+            if keyspace != DEFAULT_KEYSPACE:
+                raise unknown_keyspace(keyspace)
+            return {}
+
+        def query(connection: sqlite3.Connection) -> list[tuple[str, str]]:
+            _require_keyspace(connection, keyspace)
+            return connection.execute(
+                "SELECT name, settings FROM collections WHERE keyspace=? ORDER BY name", (keyspace,)
+            ).fetchall()
+
+        return {name: json.loads(settings) for name, settings in self._read(query)}
+
+    def create_keyspace(self, keyspace: str) -> None:
+        with self._pool.transaction(create=True) as connection, self._translated:
+            connection.execute("INSERT INTO keyspaces VALUES(?) ON CONFLICT DO NOTHING", (keyspace,))
+
+    def drop_keyspace(self, keyspace: str) -> None:
+        if not self._has_file():
+            return
+        with self._pool.transaction() as connection, self._translated:
+            _drop(connection, "keyspace=?", (keyspace,))
+            connection.execute("DELETE FROM keyspaces WHERE name=?", (keyspace,))
+
+    def keyspaces(self) -> list[str]:
+        if not self._has_file():
+            return [DEFAULT_KEYSPACE]
+        names = "SELECT name FROM keyspaces ORDER BY name"
+        return [name for (name,) in self._read(lambda connection: connection.execute(names).fetchall())]
+
+    # -- life -----------------------------------------------------------------------------------------------------
+
+    @property
+    def bridge(self) -> Bridge:
+        return self._bridge
+
+    def group(self, calls: Sequence[Callable[[], Any]]) -> list[Outcome]:
+        """Run calls of this engine in one transaction: each whole or not at all, all stored by one commit.
+
+        Where the whole transaction is undone, each call is run again by itself, so that only the one at fault fails.
+
+        Returns:
+            The outcome of each call, in order.
+        """
+        if len(calls) == 1 or not self._pool.has_file():
+            return run_each(calls)
+        try:
+            with self._pool.transaction():
+                return run_each(calls)
+        except StoreError as error:
+            hopeless = isinstance(error, EngineBusyError | StoreClosedError) or error.applied is not False
+            return [Outcome(None, error)] * len(calls) if hopeless else run_each(calls)
+
+    def close(self) -> None:
+        self._bridge.close()
+        self._pool.close()
+
+    # -- the ways to a connection -----------------------------------------------------------------------------------
+
+    def _has_file(self) -> bool:
+        self._pool.require_open()
+        return self._pool.has_file()
+
+    def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """Run ``query`` on a connection for reading; in a transaction of this thread on that one, which sees it."""
+        joined = self._pool.joined
+        if joined is not None:
+            with self._translated:
+                return query(joined)
+        connection = self._pool.take_reader()
+        try:
+            with self._translated:
+                return query(connection)
+        finally:
+            self._pool.give_back(connection)
+
+    def _query(self, collection: CollectionName, query: Callable[[sqlite3.Connection, int], T]) -> T:
+        """Run ``query`` on the collection's table, which another process may drop and re-create at any moment."""
+        if not self._has_file():
+            raise self._unknown_without_file(collection)
+
+        def on_table(connection: sqlite3.Connection) -> T:
+            # Within a transaction nothing is remembered: a number that is undone later goes to another collection.
+            in_transaction = connection.in_transaction
+            while True:
+                table = None if in_transaction else self._tables.get(collection)
+                if table is None:
+                    table = _row(connection, collection)[0]
+                    if not in_transaction:
+                        self._tables[collection] = table
+                try:
+                    return query(connection, table)
+                except sqlite3.OperationalError as error:
+                    if not str(error).startswith(_NO_TABLE):
+                        raise
+                    self._tables.pop(collection, None)  # dropped; numbers never come back: look again
+
+        return self._read(on_table)
+
+    @contextmanager
+    def _writing(self, collection: CollectionName) -> Iterator[tuple[sqlite3.Connection, int]]:
+        """Hold a write transaction, in which the number of the collection's table is looked up and cannot change."""
+        if not self._has_file():
+            raise self._unknown_without_file(collection)
+        with self._pool.transaction() as connection:
+            with self._translated:
+                table = _row(connection, collection)[0]
+            yield connection, table
+
+    @contextmanager
+    def _changing_keyspace(self, keyspace: str) -> Iterator[sqlite3.Connection]:
+        if not self._has_file():
+            raise unknown_keyspace(keyspace)
+        with self._pool.transaction() as connection, self._translated:
+            _require_keyspace(connection, keyspace)
+            yield connection
+
+    def _unknown_without_file(self, collection: CollectionName) -> StoreError:
+        if collection.keyspace != DEFAULT_KEYSPACE:
+            return unknown_keyspace(collection.keyspace)
+        return unknown_collection(collection)
+
+    def _page(
+        self, collection: CollectionName, columns: str, after: DocId | None, prefix: str, limit: int
+    ) -> list[tuple[Any, ...]]:
+        where, bounds = _range(after, prefix)
+
+        def query(connection: sqlite3.Connection, table: int) -> list[tuple[Any, ...]]:
+            return connection.execute(
+                f"SELECT {columns} FROM docs_{table} {where} ORDER BY id LIMIT ?", (*bounds, _rows(limit))
+            ).fetchall()
+
+        return self._query(collection, query)
+
+
+_NO_TABLE: Final = "no such table: docs_"
+
+
+def _rows(limit: int) -> int:
+    """Return the limit as SQLite takes it, for which a negative one means none at all and a huge one is an error."""
+    return min(max(limit, 0), sys.maxsize)
+
+
+def _range(after: DocId | None, prefix: str) -> tuple[str, list[DocId]]:
+    """Return the condition on ids, and its values."""
+    conditions, values = [], []
+    if after is not None and (isinstance(after, bytes) or after >= prefix):
+        conditions.append("id>?")
+        values.append(after)
+    elif prefix:
+        conditions.append("id>=?")
+        values.append(prefix)
+    if prefix:
+        conditions.append("id<?")
+        values.append(prefix_end(prefix) or b"")  # every text sorts before the empty blob
+    return ("WHERE " + " AND ".join(conditions) if conditions else ""), values
+
+
+def _bodies(connection: sqlite3.Connection, table: int, ids: Sequence[DocId]) -> dict[DocId, bytes]:
+    """Return the bodies of those ids that exist, as of one moment."""
+    if len(ids) <= SQLITE_IN_MAX or connection.in_transaction:
+        return _chunks_of_bodies(connection, table, ids)
+    connection.execute("BEGIN")
+    try:
+        return _chunks_of_bodies(connection, table, ids)
+    finally:
+        if connection.in_transaction:
+            connection.execute("COMMIT")
+
+
+def _chunks_of_bodies(connection: sqlite3.Connection, table: int, ids: Sequence[DocId]) -> dict[DocId, bytes]:
+    found: dict[DocId, bytes] = {}
+    for start in range(0, len(ids), SQLITE_IN_MAX):
+        chunk = ids[start : start + SQLITE_IN_MAX]
+        length = next(length for length in _IN_LENGTHS if length >= len(chunk))
+        marks = ",".join("?" * length)
+        values = [*chunk, *[chunk[-1]] * (length - len(chunk))]
+        found.update(connection.execute(f"SELECT id, body FROM docs_{table} WHERE id IN ({marks})", values))
+    return found
+
+
+def _upsert(connection: sqlite3.Connection, table: int, documents: Sequence[tuple[DocId, bytes]]) -> None:
+    connection.executemany(
+        f"INSERT INTO docs_{table}(id, body) VALUES(?,?) ON CONFLICT(id) DO UPDATE SET body=excluded.body", documents
+    )
+
+
+def _delete(connection: sqlite3.Connection, table: int, ids: Sequence[DocId]) -> int:
+    deleted = connection.executemany(f"DELETE FROM docs_{table} WHERE id=?", [(doc_id,) for doc_id in ids]).rowcount
+    return max(deleted, 0)  # -1 where there was nothing to run
+
+
+def _row(connection: sqlite3.Connection, collection: CollectionName) -> tuple[int, str]:
+    """Return the number of the collection's table, and its settings as JSON text."""
+    row: tuple[int, str] | None = connection.execute(
+        "SELECT id, settings FROM collections WHERE keyspace=? AND name=?", collection
+    ).fetchone()
+    if row is None:
+        _require_keyspace(connection, collection.keyspace)
+        raise unknown_collection(collection)
+    return row
+
+
+def _require_keyspace(connection: sqlite3.Connection, keyspace: str) -> None:
+    if connection.execute("SELECT 1 FROM keyspaces WHERE name=?", (keyspace,)).fetchone() is None:
+        raise unknown_keyspace(keyspace)
+
+
+def _drop(connection: sqlite3.Connection, where: str, names: Sequence[str]) -> None:
+    for (table,) in connection.execute(f"SELECT id FROM collections WHERE {where}", names).fetchall():
+        connection.execute(f"DROP TABLE docs_{table}")
+        connection.execute("DELETE FROM collections WHERE id=?", (table,))

@@ -1,0 +1,251 @@
+"""The database file: making it, recognising it, connecting to it, and saying what went wrong with it.
+
+Nothing here or elsewhere opens the database file, its ``-wal`` or its ``-shm`` other than through sqlite3: closing
+such a descriptor drops the POSIX locks that SQLite holds on the file, and then acknowledged rows get lost.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import sqlite3
+import stat
+from contextlib import closing, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Literal
+
+from langchain_kv.engines.catalog import DEFAULT_KEYSPACE
+from langchain_kv.engines.ids import lone_surrogate
+from langchain_kv.errors import EngineBusyError, EngineError, EngineFileError, InvalidValueError, StoreError
+
+__all__ = [
+    "APPLICATION_ID",
+    "SCHEMA_VERSION",
+    "Synchronous",
+    "Translated",
+    "connect",
+    "create_file",
+    "has_wal_reset_bug",
+    "identity",
+]
+
+APPLICATION_ID: Final = int.from_bytes(b"lckv")
+"""Marks the file as ours (``PRAGMA application_id``)."""
+
+SCHEMA_VERSION: Final = 1
+"""The version of the tables (``PRAGMA user_version``)."""
+
+BUSY_WAIT_S: Final = 30.0
+"""Seconds that SQLite itself waits for a lock: only for programs other than ours, which do not take the file lock."""
+
+WAL_SIZE_KEPT_BYTES: Final = 64 * 1024 * 1024
+"""A larger ``-wal`` is cut to this size when it starts again."""
+
+Synchronous = Literal["full", "normal"]
+
+# A rowid table for each collection's documents (``docs_<id>``), because 1 KB rows in a WITHOUT ROWID table spill into
+# overflow pages. AUTOINCREMENT: the number of a dropped collection never comes back, so nobody's late write can hit
+# another.
+_SCHEMA = f"""
+BEGIN;
+CREATE TABLE keyspaces(name TEXT PRIMARY KEY NOT NULL);
+CREATE TABLE collections(
+  id INTEGER PRIMARY KEY AUTOINCREMENT, keyspace TEXT NOT NULL, name TEXT NOT NULL, settings TEXT NOT NULL,
+  UNIQUE(keyspace, name)
+);
+INSERT INTO keyspaces VALUES('{DEFAULT_KEYSPACE}');
+PRAGMA user_version={SCHEMA_VERSION};
+COMMIT;
+"""
+
+_logger = logging.getLogger("langchain_kv")
+
+
+def create_file(path: str) -> None:
+    """Make an empty database at ``path``, mode 0600, whole from the first moment it can be seen. The file lock is held.
+
+    Does nothing where somebody else's file appears at ``path`` meanwhile.
+    """
+    for leftover in (f"{path}-wal", f"{path}-journal"):
+        if _size(leftover):
+            raise EngineFileError(
+                f"{path} is missing, but {leftover} is there: it belongs to a database that was moved or removed, and"
+                " SQLite would mix it into a new one. Bring the database back, or remove what is left of it"
+            )
+    temporary = f"{path}.new-{os.getpid()}-{secrets.token_hex(4)}"
+    try:
+        with Translated(temporary):
+            _fill(temporary)
+        _link(temporary, path)
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+    _make_name_durable(os.path.dirname(path))
+
+
+def _fill(path: str) -> None:
+    with closing(sqlite3.connect(_uri(path, "rwc"), uri=True, isolation_level=None)) as connection:
+        connection.execute("PRAGMA page_size=8192")
+        connection.execute(
+            f"PRAGMA application_id={APPLICATION_ID}"
+        )  # the file comes into being, still without content
+        os.chmod(path, 0o600)
+        connection.executescript(_SCHEMA)
+        connection.execute("PRAGMA journal_mode=WAL")
+
+
+def _link(temporary: str, path: str) -> None:
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return
+    except OSError:  # a file system without hard links; the file lock keeps other processes of ours away meanwhile
+        if not os.path.lexists(path):
+            os.rename(temporary, path)
+
+
+def _make_name_durable(folder: str) -> None:
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some file systems do not offer it
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def connect(path: str, synchronous: Synchronous) -> sqlite3.Connection:
+    """Open a connection to an existing database of ours, for use by one thread at a time. The file lock is held.
+
+    Raises:
+        EngineFileError: the file is not ours or of a newer version; it was not changed.
+        EngineError: it cannot be opened.
+    """
+    _require_file(path)
+    with Translated(path):
+        with closing(sqlite3.connect(_uri(path, "ro&immutable=1"), uri=True)) as look:
+            # As one that never changes, because an ordinary connection may touch a file that is not ours: it replays
+            # and removes a -wal that it finds.
+            _require_ours(path, look)
+        connection = sqlite3.connect(
+            _uri(path, "rw"), uri=True, isolation_level=None, check_same_thread=False, timeout=BUSY_WAIT_S
+        )
+        try:
+            _require_ours(path, connection)  # the newest state, from the -wal
+            connection.execute(f"PRAGMA synchronous={synchronous.upper()}")
+            connection.execute(f"PRAGMA fullfsync={int(synchronous == 'full')}")  # macOS: down to the disk
+            connection.execute(f"PRAGMA journal_size_limit={WAL_SIZE_KEPT_BYTES}")
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def identity(path: str) -> tuple[int, int] | None:
+    """Return what tells the file at ``path`` from any other, None where there is none."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise EngineError(f"Cannot look at {path}: {error.strerror}") from error
+    return (found.st_dev, found.st_ino)
+
+
+def _require_file(path: str) -> None:
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise EngineError(f"Cannot open {path}: {error.strerror}; check the path and its permissions") from error
+    if not stat.S_ISREG(found.st_mode):
+        raise EngineFileError(f"{path} is not a regular file; choose another path for the database")
+    if found.st_size == 0:
+        raise EngineFileError(_not_ours(path, "it is empty"))
+
+
+def _require_ours(path: str, connection: sqlite3.Connection) -> None:
+    if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+        raise EngineFileError(_not_ours(path, "it is a database of another program"))
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version != SCHEMA_VERSION:
+        raise EngineFileError(
+            f"{path} has schema version {version}, and this langchain-kv reads version {SCHEMA_VERSION}; the file was"
+            " left untouched. Install the newer langchain-kv that wrote it, or choose another path"
+        )
+
+
+def _not_ours(path: str, why: str) -> str:
+    return f"{path} is not a database of langchain-kv ({why}); it was left untouched. Choose another path"
+
+
+def _uri(path: str, mode: str) -> str:
+    return f"{Path(path).as_uri()}?mode={mode}"
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
+class Translated:
+    """A context that turns what sqlite3 raises into this package's errors, naming the file. Holds no state.
+
+    Args:
+        path: the database file.
+        applied: what the errors say about the write, where SQLite leaves that open.
+    """
+
+    def __init__(self, path: str, *, applied: bool | None = False) -> None:
+        self._path = path
+        self._applied = applied
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(error, UnicodeEncodeError):
+            raise lone_surrogate(error.object) from None
+        if isinstance(error, sqlite3.Error):
+            translated = _translate(error, self._path)
+            if not isinstance(translated, InvalidValueError):
+                translated.applied = self._applied
+            raise translated from error
+
+
+def _translate(error: sqlite3.Error, path: str) -> StoreError:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte is the kind, the rest its details
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return EngineBusyError(f"Another program held {path} locked for {BUSY_WAIT_S:g} s; try again later")
+    if code == sqlite3.SQLITE_TOOBIG or isinstance(error, sqlite3.DataError):
+        return InvalidValueError(f"SQLite cannot hold a document that large ({error}); store a smaller one")
+    if code == sqlite3.SQLITE_NOTADB:
+        return EngineFileError(_not_ours(path, "it is not an SQLite file, or its beginning is damaged"))
+    advice = {
+        sqlite3.SQLITE_FULL: "the disk or the quota is full; free some space and try again",
+        sqlite3.SQLITE_READONLY: "it can only be read; make the file and its directory writable",
+        sqlite3.SQLITE_PERM: "make the file and its directory accessible to this user",
+        sqlite3.SQLITE_CANTOPEN: "check that the file and its directory exist and are accessible to this user",
+        sqlite3.SQLITE_CORRUPT: "the file is damaged; restore it from a backup",
+        sqlite3.SQLITE_IOERR: "reading or writing the disk failed; check the disk and its free space",
+    }.get(code, "this is not expected; please report it")
+    return EngineError(f"{path}: {error}; {advice}")
+
+
+def has_wal_reset_bug(version: tuple[int, int, int]) -> bool:
+    """Return whether this SQLite can lose rows when one program checkpoints while another commits."""
+    return version < (3, 51, 3) and not ((3, 44, 6) <= version < (3, 45, 0) or (3, 50, 7) <= version < (3, 51, 0))
+
+
+if has_wal_reset_bug(sqlite3.sqlite_version_info):
+    _logger.debug(
+        "SQLite %s can lose rows when a program that does not take the .lock file checkpoints the database during"
+        " a commit; langchain-kv itself takes it. Fixed in SQLite 3.51.3.",
+        sqlite3.sqlite_version,
+    )

@@ -1,0 +1,421 @@
+"""The database file: how it is made, recognised and refused, and what is said when it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+import textwrap
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from langchain_kv.engines.base import CollectionName
+from langchain_kv.engines.sqlite import SQLiteEngine
+from langchain_kv.engines.sqlite_file import APPLICATION_ID, SCHEMA_VERSION, has_wal_reset_bug
+from langchain_kv.errors import (
+    EngineError,
+    EngineFileError,
+    StoreClosedError,
+    UnknownCollectionError,
+    UnknownKeyspaceError,
+)
+
+KV = CollectionName("default_keyspace", "kv")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "kv.db")
+
+
+def filled(path: str) -> None:
+    engine = SQLiteEngine(path)
+    engine.create_collection(KV, {})
+    engine.write(KV, [(f"{number:04}", b"x" * 1_000) for number in range(500)])
+    engine.close()
+
+
+def run(code: str, *arguments: str, flags: tuple[str, ...] = ("-W", "error")) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *flags, "-c", textwrap.dedent(code), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+# -- made -----------------------------------------------------------------------------------------------------------
+
+
+def test_reading_makes_no_file(path: str, tmp_path: Path) -> None:
+    engine = SQLiteEngine(path)
+    assert engine.keyspaces() == ["default_keyspace"]
+    assert engine.collections("default_keyspace") == {}
+    engine.drop_collection(KV)
+    engine.drop_keyspace("default_keyspace")
+    elsewhere = CollectionName("other", "kv")
+    calls = [
+        lambda at: engine.read(at, ["a"]),
+        lambda at: engine.write(at, [("a", b"1")]),
+        lambda at: engine.modify(at, ["a"], lambda doc_id, body: b"1"),
+        lambda at: engine.delete(at, ["a"]),
+        lambda at: engine.scan(at, limit=1),
+        lambda at: engine.scan_ids(at, limit=1),
+        engine.count,
+        engine.clear,
+        engine.settings,
+    ]
+    for call in calls:
+        with pytest.raises(UnknownCollectionError):
+            call(KV)
+        with pytest.raises(UnknownKeyspaceError):
+            call(elsewhere)
+    for refused in (
+        lambda: engine.collections("other"),
+        lambda: engine.drop_collection(elsewhere),
+        lambda: engine.create_collection(elsewhere, {}),
+    ):
+        with pytest.raises(UnknownKeyspaceError):
+            refused()
+    engine.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_new_file_is_private_and_marked(path: str, tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        engine = SQLiteEngine(path)
+        engine.create_collection(KV, {})
+        engine.write(KV, [("a", b"1")])
+        modes = {found.name: stat.S_IMODE(found.stat().st_mode) for found in tmp_path.iterdir()}
+    finally:
+        os.umask(before)
+    assert modes == dict.fromkeys(["kv.db", "kv.db-wal", "kv.db-shm", "kv.db.lock"], 0o600)
+    engine.close()
+    assert sorted(found.name for found in tmp_path.iterdir()) == ["kv.db", "kv.db.lock"]
+    with closing(sqlite3.connect(path)) as connection:
+        pragmas = ("application_id", "user_version", "page_size", "journal_mode")
+        found = [connection.execute(f"PRAGMA {pragma}").fetchone()[0] for pragma in pragmas]
+    assert found == [APPLICATION_ID, SCHEMA_VERSION, 8192, "wal"]
+
+
+def test_any_path_is_taken_literally(tmp_path: Path) -> None:
+    path = str(tmp_path / "a b%41?mode=ro#é.db")
+    filled(path)
+    assert os.path.exists(path)
+    engine = SQLiteEngine(path)
+    assert engine.count(KV) == 500
+    engine.close()
+
+
+def test_two_names_of_one_file_are_one_database_with_one_lock(path: str, tmp_path: Path) -> None:
+    link = str(tmp_path / "link.db")
+    os.symlink(path, link)
+    first, second = SQLiteEngine(link), SQLiteEngine(path)
+    first.create_collection(KV, {})
+    second.write(KV, [("a", b"1")])
+    assert first.read(KV, ["a"]) == [b"1"]
+    assert not os.path.exists(f"{link}.lock")
+    first.close()
+    second.close()
+
+
+def test_a_file_that_appears_meanwhile_is_not_replaced(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = os.link
+
+    def link_too_late(source: str, target: str) -> None:
+        Path(target).write_text("theirs")
+        original(source, target)
+
+    monkeypatch.setattr(os, "link", link_too_late)
+    engine = SQLiteEngine(path)
+    with pytest.raises(EngineFileError, match="not a database of langchain-kv"):
+        engine.create_collection(KV, {})
+    engine.close()
+    assert Path(path).read_text() == "theirs"
+    assert sorted(os.listdir(os.path.dirname(path))) == ["kv.db", "kv.db.lock"]
+
+
+def test_a_file_system_without_hard_links(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(source: str, target: str) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    filled(path)
+    assert sorted(os.listdir(os.path.dirname(path))) == ["kv.db", "kv.db.lock"]
+
+
+def test_what_is_left_of_another_database_is_not_mixed_in(path: str) -> None:
+    leftover = Path(f"{path}-wal")
+    leftover.write_bytes(b"the last changes of a database that was moved")
+    engine = SQLiteEngine(path)
+    with pytest.raises(EngineFileError, match=r"kv\.db-wal"):
+        engine.create_collection(KV, {})
+    engine.close()
+    assert leftover.read_bytes() == b"the last changes of a database that was moved"
+    assert not os.path.exists(path)
+
+
+# -- refused --------------------------------------------------------------------------------------------------------
+
+
+def foreign_database(path: str) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE theirs(x)")
+
+
+def newer_database(path: str) -> None:
+    filled(path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"PRAGMA user_version={SCHEMA_VERSION + 1}")
+
+
+FOREIGN = {
+    "empty": (lambda path: Path(path).write_bytes(b""), "empty"),
+    "text": (lambda path: Path(path).write_text("my notes\n" * 1_000), "not a database of langchain-kv"),
+    "short": (lambda path: Path(path).write_text("x"), "not a database of langchain-kv"),
+    "sqlite": (foreign_database, "another program"),
+    "newer": (newer_database, f"schema version {SCHEMA_VERSION + 1}"),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_a_file_that_is_not_ours_is_refused_untouched(kind: str, path: str) -> None:
+    make, message = FOREIGN[kind]
+    make(path)
+    before = Path(path).read_bytes(), os.stat(path).st_mtime_ns
+    engine = SQLiteEngine(path)
+    for call in (
+        lambda: engine.create_collection(KV, {}),
+        lambda: engine.read(KV, ["a"]),
+        engine.keyspaces,
+        lambda: engine.write(KV, [("a", b"1")]),
+    ):
+        with pytest.raises(EngineFileError, match=message) as caught:
+            call()
+        assert path in str(caught.value)
+        assert caught.value.applied is False
+    engine.close()
+    assert (Path(path).read_bytes(), os.stat(path).st_mtime_ns) == before
+    assert set(os.listdir(os.path.dirname(path))) <= {"kv.db", "kv.db.lock"}
+
+
+def test_a_foreign_database_with_unfinished_business_keeps_it(path: str) -> None:
+    """Its program was killed: the last rows stand in the -wal, which an ordinary connection would replay and remove."""
+    code = """
+        import os, sqlite3, sys
+        connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("CREATE TABLE theirs(x)")
+        connection.execute("INSERT INTO theirs VALUES('theirs')")
+        os._exit(0)
+    """
+    assert run(code, path).returncode == 0
+    before = {name: Path(path + name).read_bytes() for name in ("", "-wal")}
+    assert before["-wal"]
+    engine = SQLiteEngine(path)
+    with pytest.raises(EngineFileError):
+        engine.keyspaces()
+    engine.close()
+    assert {name: Path(path + name).read_bytes() for name in ("", "-wal")} == before
+
+
+def test_a_directory_is_refused(path: str) -> None:
+    os.mkdir(path)
+    engine = SQLiteEngine(path)
+    with pytest.raises(EngineFileError, match="not a regular file"):
+        engine.create_collection(KV, {})
+    engine.close()
+
+
+def test_a_missing_directory_is_named(tmp_path: Path) -> None:
+    engine = SQLiteEngine(str(tmp_path / "nowhere" / "kv.db"))
+    with pytest.raises(EngineError, match=r"nowhere does not exist"):
+        engine.create_collection(KV, {})
+    engine.close()
+
+
+def test_a_file_instead_of_a_directory_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    engine = SQLiteEngine(str(tmp_path / "file" / "kv.db"))
+    with pytest.raises(EngineError, match="Not a directory"):
+        engine.create_collection(KV, {})
+    engine.close()
+
+
+def test_a_directory_that_cannot_be_written_is_named(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str, flags: int, mode: int) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "open", refuse)  # permissions do not hold for root
+    engine = SQLiteEngine(path)
+    with pytest.raises(EngineError, match=r"kv\.db\.lock: Permission denied"):
+        engine.create_collection(KV, {})
+    engine.close()
+
+
+# -- damaged, full, gone ----------------------------------------------------------------------------------------------
+
+
+def test_damage_is_said_with_what_to_do(path: str) -> None:
+    filled(path)
+    content = bytearray(Path(path).read_bytes())
+    content[8192:] = b"\xee" * (len(content) - 8192)
+    Path(path).write_bytes(content)
+    engine = SQLiteEngine(path)
+    with pytest.raises(EngineError, match=r"kv\.db: .*malformed; the file is damaged; restore it from a backup"):
+        engine.read(KV, ["0001"])
+    with pytest.raises(EngineError, match="restore"):
+        engine.write(KV, [("a", b"1")])
+    engine.close()
+
+
+def limited(engine: SQLiteEngine, pages: int) -> None:
+    """Let the disk be full: SQLite refuses to grow past so many pages, by the same error code."""
+    engine.keyspaces()
+    with engine._pool.transaction() as connection:
+        connection.execute(f"PRAGMA max_page_count={pages}")
+
+
+def test_a_full_disk_changes_nothing_and_passes(path: str) -> None:
+    filled(path)
+    engine = SQLiteEngine(path)
+    limited(engine, 1)  # the present size
+    with pytest.raises(EngineError, match="full; free some space") as caught:
+        engine.write(KV, [(f"new{number}", b"y" * 5_000) for number in range(1_000)])
+    assert caught.value.applied is False
+    assert engine.count(KV) == 500
+    engine.delete(KV, ["0001"])
+    assert engine.count(KV) == 499
+    limited(engine, 1_000_000)
+    engine.write(KV, [(f"new{number}", b"y" * 5_000) for number in range(100)])
+    assert engine.count(KV) == 599
+    engine.close()
+
+
+async def test_a_full_disk_fails_only_the_call_that_needs_it(path: str) -> None:
+    filled(path)
+    engine = SQLiteEngine(path)
+    limited(engine, 1)
+    large = [(f"new{number}", b"y" * 5_000) for number in range(1_000)]
+    results = await asyncio.gather(
+        engine.bridge.write(engine.write, KV, [("0001", b"small")]),
+        engine.bridge.write(engine.write, KV, large),
+        engine.bridge.write(engine.delete, KV, ["0002"]),
+        return_exceptions=True,
+    )
+    assert results[0] is None
+    assert isinstance(results[1], EngineError)
+    assert results[2] == 1
+    assert engine.read(KV, ["0001", "0002", "new1"]) == [b"small", None, None]
+    engine.close()
+
+
+def test_a_file_removed_under_an_open_store_is_noticed_by_writes(path: str) -> None:
+    filled(path)
+    engine = SQLiteEngine(path)
+    engine.write(KV, [("a", b"1")])
+    for name in ("", "-wal", "-shm"):
+        os.unlink(path + name)
+    with pytest.raises(EngineError, match="removed or replaced"):
+        engine.write(KV, [("b", b"2")])
+    other = SQLiteEngine(path)
+    other.create_collection(KV, {})
+    other.write(KV, [("c", b"3")])
+    engine.close()  # must not take the other's -wal with it
+    other.write(KV, [("d", b"4")])
+    other.close()
+    again = SQLiteEngine(path)
+    assert again.scan_ids(KV, limit=9) == ["c", "d"]
+    again.close()
+
+
+# -- what opens the file ----------------------------------------------------------------------------------------------
+
+
+def test_nothing_but_sqlite_opens_the_database_file(path: str) -> None:
+    code = """
+        import sys
+        opened = []
+        sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event in ("open", "os.open") else None)
+        from langchain_kv.engines.base import CollectionName
+        from langchain_kv.engines.sqlite import SQLiteEngine
+        at = CollectionName("default_keyspace", "kv")
+        for _ in range(2):
+            engine = SQLiteEngine(sys.argv[1])
+            engine.create_collection(at, {})
+            engine.write(at, [("a", b"1")])
+            engine.read(at, ["a"])
+            engine.close()
+        print("\\n".join(found for found in opened if sys.argv[1] in found))
+    """
+    done = run(code, path)
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.split()) == {f"{path}.lock"}
+
+
+@pytest.mark.parametrize("ending", ["pass", "sys.exit(0)", "os._exit(0)"])
+def test_exit_without_close_is_silent_and_keeps_everything(path: str, ending: str) -> None:
+    code = f"""
+        import asyncio, os, sys
+        from langchain_kv.engines.base import CollectionName
+        from langchain_kv.engines.sqlite import SQLiteEngine
+        at = CollectionName("default_keyspace", "kv")
+        engine = SQLiteEngine(sys.argv[1])
+        engine.create_collection(at, {{}})
+        async def main():
+            await engine.bridge.write(engine.write, at, [("a", b"1")])
+            await engine.bridge.read(engine.read, at, ["a"])
+        asyncio.run(main())
+        {ending}
+    """
+    done = run(code, path, flags=("-W", "error", "-X", "dev"))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert os.path.exists(f"{path}-wal") == (ending == "os._exit(0)")
+    engine = SQLiteEngine(path)
+    assert engine.read(KV, ["a"]) == [b"1"]
+    engine.close()
+
+
+def test_a_closed_engine_says_so(path: str) -> None:
+    engine = SQLiteEngine(path)
+    engine.close()
+    filled(path)
+    for call in (
+        lambda: engine.read(KV, ["a"]),
+        lambda: engine.write(KV, [("a", b"1")]),
+        engine.keyspaces,
+        lambda: engine.collections("default_keyspace"),
+        lambda: engine.create_keyspace("ks"),
+        lambda: engine.create_collection(KV, {}),
+        lambda: engine.drop_collection(KV),
+        lambda: engine.drop_keyspace("ks"),
+    ):
+        with pytest.raises(StoreClosedError, match=r"kv\.db"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("version", "affected"),
+    [
+        ((3, 40, 1), True),
+        ((3, 44, 5), True),
+        ((3, 44, 6), False),
+        ((3, 45, 0), True),
+        ((3, 50, 6), True),
+        ((3, 50, 7), False),
+        ((3, 51, 2), True),
+        ((3, 51, 3), False),
+        ((3, 54, 0), False),
+    ],
+)
+def test_versions_of_sqlite_with_the_wal_reset_bug(version: tuple[int, int, int], affected: bool) -> None:
+    assert has_wal_reset_bug(version) is affected
+
+
+def test_nothing_is_logged_above_debug_when_a_database_is_opened(path: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    filled(path)
+    assert caplog.records == []
