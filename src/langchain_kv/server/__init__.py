@@ -1,0 +1,1 @@
+"""The Data API over HTTP, on any engine: the answering side. See docs/data-api-coverage.md for what it answers."""

@@ -1,0 +1,160 @@
+"""The Data API over HTTP: tokens, paths, sizes and content types. The one module that knows Starlette."""
+
+from __future__ import annotations
+
+import hmac
+from typing import Final
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Message, Receive, Scope, Send
+
+from langchain_kv.engines.base import Engine
+from langchain_kv.errors import ConfigError, DataAPIError
+from langchain_kv.limits import BODY_MAX_BYTES
+from langchain_kv.server.commands import answer
+from langchain_kv.server.reply import failed
+
+__all__ = ["create_app"]
+
+_JSON: Final = "application/json;charset=UTF-8"
+_TOKEN_HEADERS: Final = (b"token", b"x-cassandra-token")
+_ROOT_TEXT: Final = "<title>langchain-kv</title>A Data API is here: send commands to /v1/{keyspace}/{collection}.\n"
+_HEALTH_TEXT: Final = '{"status":"UP","checks":[]}'
+
+
+class TooLargeError(Exception):
+    """A request's body is over the limit."""
+
+
+class GoneError(Exception):
+    """The client left before its request was read."""
+
+
+def create_app(engine: Engine, token: str) -> Starlette:
+    """Return the ASGI application that serves an engine.
+
+    Args:
+        engine: where documents are kept; the caller closes it.
+        token: what clients send as their token, any text that is not empty.
+
+    Raises:
+        ConfigError: the token is empty.
+    """
+    if not token:
+        raise ConfigError("The server needs a token that is not empty: clients send it with every request.")
+    app = Starlette(
+        routes=[
+            Route("/", _root),
+            *(Route(path, _health) for path in _HEALTH_PATHS),
+            Route("/v1", DataAPI(engine, token)),
+            Route("/v1/{path:path}", DataAPI(engine, token)),
+        ],
+        exception_handlers={HTTPException: _refuse, Exception: _refuse},
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+_HEALTH_PATHS: Final = ("/stargate/health", "/stargate/health/live", "/stargate/health/ready")
+
+
+async def _root(_: Request) -> Response:
+    return Response(_ROOT_TEXT, headers={"content-type": "text/html;charset=UTF-8"})
+
+
+async def _health(_: Request) -> Response:
+    return Response(_HEALTH_TEXT, headers={"content-type": "application/json; charset=UTF-8"})
+
+
+async def _refuse(_: Request, error: Exception) -> Response:
+    """Answer an unknown path or method with the status alone."""
+    return Response(status_code=error.status_code if isinstance(error, HTTPException) else 500)
+
+
+class DataAPI:
+    """Everything below /v1, as an ASGI application."""
+
+    def __init__(self, engine: Engine, token: str) -> None:
+        self._engine = engine
+        self._token = token.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            response = await self._respond(scope, receive, send)
+        except GoneError:
+            return
+        await response(scope, receive, send)
+
+    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> Response:
+        headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))  # of a repeated one, the first
+        refusal = self._refusal(headers)
+        if refusal is not None:
+            return _error(refusal, "application/json" if refusal.code.startswith("MISSING") else _JSON)
+        names = scope["path"].removeprefix("/v1").removeprefix("/").removesuffix("/")
+        path = tuple(names.split("/")) if names else ()
+        if len(path) > 2 or "" in path:
+            return Response(status_code=404)
+        if scope["method"] != "POST":
+            return Response(status_code=404 if len(path) == 2 else 405)
+        kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
+        if kind not in (b"", b"application/json"):
+            message = "The body has to be JSON: send the header 'Content-Type: application/json'."
+            return _error(DataAPIError.of("UNSUPPORTED_CONTENT_TYPE", message), _JSON)
+        try:
+            body = await _read_body(headers, receive)
+        except TooLargeError:
+            return Response(status_code=413, headers={"connection": "close"})
+        status, reply = await answer(self._engine, path, body)
+        return Response(reply, status_code=status, headers={"content-type": _JSON})
+
+    def _refusal(self, headers: dict[bytes, bytes]) -> DataAPIError | None:
+        """Return why a request may not be carried out; comparing takes as long whatever is wrong with the token."""
+        given = next((headers[name] for name in _TOKEN_HEADERS if headers.get(name)), b"")
+        if not given:
+            return DataAPIError.of(
+                "MISSING_AUTHENTICATION_TOKEN", "The request has no token: send it in the header 'Token'."
+            )
+        if not hmac.compare_digest(given, self._token):
+            return DataAPIError.of(
+                "UNAUTHENTICATED_REQUEST", "The token is not the one of this server: send the one it was started with."
+            )
+        return None
+
+
+async def _read_body(headers: dict[bytes, bytes], receive: Receive) -> bytes:
+    """Return the body, of at most BODY_MAX_BYTES.
+
+    What is too large is read on for as much again and thrown away: a client that sends first and listens later sees the
+    answer instead of a reset. One that asks first (``Expect: 100-continue``) is told before it sends.
+    """
+    length = headers.get(b"content-length", b"")
+    is_too_large = length.isdigit() and int(length) > BODY_MAX_BYTES
+    if is_too_large and b"expect" in headers:
+        raise TooLargeError
+    parts: list[bytes] = []
+    size = 0
+    has_more = True
+    while has_more and size <= 2 * BODY_MAX_BYTES:
+        message: Message = await receive()
+        if message["type"] == "http.disconnect":
+            raise GoneError
+        part = message.get("body", b"")
+        has_more = message.get("more_body", False)
+        size += len(part)
+        is_too_large = is_too_large or size > BODY_MAX_BYTES
+        if is_too_large:
+            parts.clear()
+        else:
+            parts.append(part)
+    if is_too_large:
+        raise TooLargeError
+    return b"".join(parts)
+
+
+def _error(error: DataAPIError, content_type: str) -> Response:
+    reply = failed(error)
+    return Response(reply.encoded(), status_code=reply.http_status, headers={"content-type": content_type})

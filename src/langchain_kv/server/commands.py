@@ -1,0 +1,157 @@
+"""The registry of commands, and the way of a request through it: bytes in, HTTP status and bytes out. No HTTP here.
+
+A command is one line in a table here. The checks before its handler runs are the Data API's, in its order: JSON,
+structure, the command's name, its fields.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, NamedTuple
+
+from langchain_kv.engines.base import Engine
+from langchain_kv.errors import DataAPIError, EngineBusyError, StoreError
+from langchain_kv.json_text import read
+from langchain_kv.server import admin, inserts, reads, updates, writes
+from langchain_kv.server.reply import Reply, error_entry, failed
+from langchain_kv.server.requests import Request, invalid, mismatch
+
+__all__ = ["COMMANDS", "Command", "answer"]
+
+logger = logging.getLogger("langchain_kv")
+
+Handler = Callable[[Request], Awaitable[Reply]]
+
+
+class Command(NamedTuple):
+    """What is known of a command before it is carried out.
+
+    Attributes:
+        handler: carries it out.
+        fields: the fields it may have.
+        instead: the command that replaced a deprecated one.
+    """
+
+    handler: Handler
+    fields: tuple[str, ...]
+    instead: str = ""
+
+
+GENERAL: Final = {
+    "createKeyspace": Command(admin.create_keyspace, ("name", "options")),
+    "findKeyspaces": Command(admin.find_keyspaces, ()),
+    "dropKeyspace": Command(admin.drop_keyspace, ("name",)),
+    "createNamespace": Command(admin.create_keyspace, ("name", "options"), "createKeyspace"),
+    "findNamespaces": Command(admin.find_keyspaces, (), "findKeyspaces"),
+    "dropNamespace": Command(admin.drop_keyspace, ("name",), "dropKeyspace"),
+}
+KEYSPACE: Final = {
+    "createCollection": Command(admin.create_collection, ("name", "options")),
+    "findCollections": Command(admin.find_collections, ("options",)),
+    "deleteCollection": Command(admin.delete_collection, ("name",)),
+}
+COLLECTION: Final = {
+    "insertOne": Command(inserts.insert_one, ("document", "options")),
+    "insertMany": Command(inserts.insert_many, ("documents", "options")),
+    "find": Command(reads.find, ("filter", "projection", "sort", "options")),
+    "findOne": Command(reads.find_one, ("filter", "projection", "sort", "options")),
+    "countDocuments": Command(reads.count_documents, ("filter", "options")),
+    "estimatedDocumentCount": Command(reads.estimated_document_count, ("options",)),
+    "findOneAndReplace": Command(
+        writes.find_one_and_replace, ("filter", "sort", "replacement", "projection", "options")
+    ),
+    "findOneAndDelete": Command(writes.find_one_and_delete, ("filter", "sort", "projection")),
+    "deleteOne": Command(writes.delete_one, ("filter", "sort", "options")),
+    "deleteMany": Command(writes.delete_many, ("filter", "options")),
+    "updateOne": Command(updates.refuse, ("filter", "update", "sort", "options")),
+    "updateMany": Command(updates.refuse, ("filter", "update", "options")),
+    "findOneAndUpdate": Command(updates.refuse, ("filter", "update", "sort", "projection", "options")),
+}
+COMMANDS: Final = (GENERAL, KEYSPACE, COLLECTION)
+"""The commands by how many names the URL has: none (the database), a keyspace, a keyspace and a collection."""
+
+_TABLE_COMMANDS: Final = ("alterTable", "createIndex", "createTextIndex", "createVectorIndex", "listIndexes")
+_ARGUMENT_DEPTH_MAX: Final = 100
+_DOCUMENTS: Final = ("document", "documents", "replacement")
+
+
+async def answer(engine: Engine, path: tuple[str, ...], body: bytes) -> tuple[int, bytes]:
+    """Carry out one command.
+
+    Args:
+        engine: where documents are kept.
+        path: the names in the URL: nothing, a keyspace, or a keyspace and a collection.
+        body: the body of the request.
+
+    Returns:
+        The HTTP status and the body of the answer. Nothing is raised: what goes wrong is in the answer.
+    """
+    warnings: list[dict[str, Any]] = []
+    try:
+        reply = await _carry_out(engine, path, body, warnings)
+    except Exception as error:
+        reply = failed(_as_data_api_error(error))
+    if warnings:
+        reply = reply._replace(status={**(reply.status or {}), "warnings": warnings})
+    return reply.http_status, reply.encoded()
+
+
+async def _carry_out(engine: Engine, path: tuple[str, ...], body: bytes, warnings: list[dict[str, Any]]) -> Reply:
+    name, fields = _split(read(body) if body.strip() else None)
+    known = COMMANDS[len(path)]
+    command = known.get(name)
+    if command is None:
+        if len(path) == 2 and name in _TABLE_COMMANDS:
+            raise DataAPIError.of("UNSUPPORTED_COLLECTION_COMMAND", f"{name} is for tables, and this is a collection.")
+        raise DataAPIError.of(
+            "COMMAND_UNKNOWN", f"There is no command {name[:100]!r} at this URL; there are {', '.join(known)}."
+        )
+    if command.instead:
+        message = f"{name} is deprecated: use {command.instead}."
+        warnings.append(error_entry(DataAPIError.of("DEPRECATED_COMMAND", message)))
+    for field, value in fields.items():
+        if field not in command.fields:
+            expected = ", ".join(command.fields) or "none"
+            raise DataAPIError.of(
+                "COMMAND_FIELD_UNKNOWN", f"{name} has no field {field[:100]!r}; there are: {expected}."
+            )
+        if field not in _DOCUMENTS and _is_deeper(value, _ARGUMENT_DEPTH_MAX):
+            raise mismatch(f"The field '{field}' nests over {_ARGUMENT_DEPTH_MAX} levels: simplify it.")
+    return await command.handler(Request(engine, name, path, fields))
+
+
+def _split(request: Any) -> tuple[str, dict[str, Any]]:
+    """Return the name and the fields of the one command in a parsed body."""
+    if request is None:
+        raise invalid('The request has no command: send an object with one, such as {"find": {}}.')
+    if not isinstance(request, dict) or len(request) != 1:
+        raise mismatch('A request is an object with exactly one command, such as {"find": {}}.')
+    ((name, fields),) = request.items()
+    if fields is None:
+        raise invalid(f"The command {name[:100]!r} needs an object: send {{}} where there is nothing to say.")
+    if not isinstance(fields, dict):
+        raise mismatch(f"The command {name[:100]!r} needs an object with its fields.")
+    return name, fields
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    below = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_is_deeper(one, levels - 1) for one in below)
+
+
+def _as_data_api_error(error: Exception) -> DataAPIError:
+    """Return what a client is told of an error; what nobody foresaw is logged, and its text stays here."""
+    if isinstance(error, DataAPIError):
+        return error
+    if isinstance(error, EngineBusyError):
+        return DataAPIError.of("UNAVAILABLE_DATABASE", str(error))
+    if isinstance(error, StoreError):
+        logger.error("The storage failed: %s", error)
+        return DataAPIError.of("UNEXPECTED_DRIVER_ERROR", str(error))
+    logger.error("A command ended in an error that nobody foresaw.", exc_info=error)
+    return DataAPIError.of(
+        "UNEXPECTED_SERVER_ERROR", "The server failed on this command; the reason is in its log. Please report it."
+    )

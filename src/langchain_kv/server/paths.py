@@ -1,0 +1,123 @@
+"""Paths of field names, and trees of them: what a projection keeps or drops, and what a collection indexes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+__all__ = ["LEAF", "PathError", "Tree", "add", "covers", "excluded", "included", "indexing_tree", "split"]
+
+Leaf = Callable[[Any], Any]
+"""What to do with the value at the end of a path."""
+
+Tree = dict[str, Any]
+"""Field name -> the tree below it, or the Leaf that ends the path."""
+
+
+class PathError(ValueError):
+    """A path is not well formed, or lies over another one; the text says how, for the caller's own error."""
+
+
+def LEAF(value: Any) -> Any:
+    """The plain end of a path: the value as it is."""
+    return value
+
+
+def split(path: str) -> list[str]:
+    """Return the field names of a dotted path; ``&.`` stands for a dot in a name, ``&&`` for an ampersand.
+
+    Raises:
+        PathError: a name is empty, or an ampersand stands alone.
+    """
+    names = path.split(".") if "&" not in path else _split_escaped(path)
+    if not all(names):
+        raise PathError("has an empty field name: leave out the dot at its start, at its end, or doubled")
+    return names
+
+
+def _split_escaped(path: str) -> list[str]:
+    names = [""]
+    characters = iter(path)
+    for character in characters:
+        if character == ".":
+            names.append("")
+            continue
+        if character == "&":
+            character = next(characters, "")  # noqa: PLW2901
+            if character not in (".", "&") or not character:
+                raise PathError("has a lone '&': write '&&' for an ampersand and '&.' for a dot in a name")
+        names[-1] += character
+    return names
+
+
+def add(tree: Tree, names: list[str], leaf: Leaf) -> None:
+    """Put a path into the tree.
+
+    Raises:
+        PathError: the path is already there, or one of the two continues the other.
+    """
+    node = tree
+    for name in names[:-1]:
+        node = node.setdefault(name, {})
+        if not isinstance(node, dict):
+            raise PathError("continues another path of the same definition: keep one of the two")
+    if names[-1] in node:
+        raise PathError("is also the start of another path of the same definition: keep one of the two")
+    node[names[-1]] = leaf
+
+
+def indexing_tree(paths: Iterable[str]) -> Tree:
+    """Return the tree of the paths; of two where one continues the other, the shorter one counts."""
+    tree: Tree = {}
+    for names in sorted(map(split, paths), key=len):
+        node: Any = tree
+        for name in names[:-1]:
+            node = node.setdefault(name, {}) if isinstance(node, dict) else None
+        if isinstance(node, dict):
+            node[names[-1]] = LEAF
+    return tree
+
+
+def covers(tree: Tree, names: Iterable[str]) -> bool:
+    """Whether a path of the tree is ``names`` or a beginning of it."""
+    node: Any = tree
+    for name in names:
+        node = node.get(name)
+        if not isinstance(node, dict):
+            return node is not None
+    return False
+
+
+_ABSENT: Final = object()
+
+
+def included(value: Any, tree: Tree) -> Any:
+    """Return a copy of ``value`` with only the paths of the tree; arrays are looked through, scalars stay."""
+    if isinstance(value, list):
+        return [included(element, tree) for element in value]
+    if not isinstance(value, dict):
+        return value
+    kept = {}
+    for name, field in value.items():
+        below = tree.get(name, _ABSENT)
+        if below is not _ABSENT:
+            kept[name] = included(field, below) if isinstance(below, dict) else below(field)
+    return kept
+
+
+def excluded(value: Any, tree: Tree) -> Any:
+    """Return a copy of ``value`` without the paths that end in LEAF; what another leaf returns stays."""
+    if isinstance(value, list):
+        return [excluded(element, tree) for element in value]
+    if not isinstance(value, dict):
+        return value
+    kept = {}
+    for name, field in value.items():
+        below = tree.get(name, _ABSENT)
+        if below is _ABSENT:
+            kept[name] = field
+        elif isinstance(below, dict):
+            kept[name] = excluded(field, below)
+        elif below is not LEAF:
+            kept[name] = below(field)
+    return kept

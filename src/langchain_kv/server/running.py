@@ -1,0 +1,153 @@
+"""Running the server: in the foreground until a signal, or on a thread of this process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import threading
+from collections.abc import Callable, Generator, Iterator
+from typing import Any, Final
+
+import uvicorn
+
+from langchain_kv.engines.base import Engine
+from langchain_kv.errors import ConfigError
+from langchain_kv.server.app import create_app
+
+__all__ = ["run_in_thread", "serve"]
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_BACKLOG: Final = 2048
+_KEEP_ALIVE_S: Final = 75
+_SHUTDOWN_S: Final = 5
+
+
+def serve(engine: Engine, token: str, host: str, port: int, on_ready: Callable[[str], None]) -> None:
+    """Serve an engine until SIGINT or SIGTERM; requests in flight end first, for at most 5 seconds.
+
+    Args:
+        engine: where documents are kept; the caller closes it.
+        token: what clients send as their token.
+        host: the address to listen at.
+        port: the port to listen at; 0 takes a free one.
+        on_ready: called with the server's URL once it answers, and only then.
+
+    Raises:
+        ConfigError: the token is empty, or nobody can listen at this address and port.
+    """
+    app = create_app(engine, token)
+    with _listening(host, port) as listener:
+        server = _Server(app, lambda: on_ready(_url(listener)))
+        with _stopping_at_signals(server):
+            _run(server, listener)
+
+
+@contextlib.contextmanager
+def run_in_thread(engine: Engine, token: str, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
+    """Serve an engine on a thread of this process for the length of a ``with`` block; its value is the server's URL.
+
+    Raises:
+        ConfigError: the token is empty, or nobody can listen at this address and port.
+    """
+    app = create_app(engine, token)
+    with _listening(host, port) as listener:
+        ready = threading.Event()
+        failures: list[BaseException] = []
+        server = _Server(app, ready.set)
+
+        def run() -> None:
+            try:
+                _run(server, listener)
+            except BaseException as error:
+                failures.append(error)
+            finally:
+                ready.set()
+
+        thread = threading.Thread(target=run, name="langchain-kv server", daemon=True)
+        thread.start()
+        try:
+            ready.wait()
+            if failures:
+                raise ConfigError("The server could not be started.") from failures[0]
+            yield _url(listener)
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server without its handling of signals, and with a word once it answers."""
+
+    def __init__(self, app: Any, on_ready: Callable[[], None]) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                backlog=_BACKLOG,
+                timeout_keep_alive=_KEEP_ALIVE_S,
+                timeout_graceful_shutdown=_SHUTDOWN_S,
+            )
+        )
+        self._on_ready = on_ready
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_ready()
+
+
+def _run(server: _Server, listener: socket.socket) -> None:
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(server.serve(sockets=[listener]))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    try:
+        import uvloop
+    except ImportError:  # no wheel for this platform
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
+
+
+@contextlib.contextmanager
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    """Listen before anything runs, so that a port in use is an error here and a free one is known."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise ConfigError(
+            f"Cannot listen at {host}, port {port}: {error.strerror or error}. Choose another port; 0 takes a free one."
+        ) from None
+    with listener:
+        yield listener
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+@contextlib.contextmanager
+def _stopping_at_signals(server: _Server) -> Iterator[None]:
+    """Let the first signal stop the server gently, a second SIGINT at once; handlers that were there come back."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, server.handle_exit) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
