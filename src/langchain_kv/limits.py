@@ -1,4 +1,4 @@
-"""Every number that the Data API or this package imposes, once, with its source.
+"""Every number (and one name) that the Data API or this package imposes, once, with its source.
 
 "Measured" means: seen on Data API 1.0.51 in front of Apache Cassandra 5.0.6. "Source" means the Data API's own.
 Sizes of text are in UTF-16 units where it says so, because that is what a Java ``String.length()`` counts.
@@ -24,6 +24,9 @@ PATH_MAX_UTF16: Final = 1_000
 
 NUMBER_MAX_DIGITS: Final = 100
 """Digits of a number: integer, fraction and exponent digits; signs, point and ``e`` not counted (source; measured)."""
+
+DEFAULT_KEYSPACE: Final = "default_keyspace"
+"""The keyspace that is used where none is named, and that every embedded database starts with (as Astra DB does)."""
 
 NAME_MAX_LENGTH: Final = 48
 """Characters of a keyspace or collection name: ASCII letters, digits and underscores (source: naming rule)."""

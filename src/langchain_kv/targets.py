@@ -13,7 +13,6 @@ from typing import Any, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from langchain_kv import limits
-from langchain_kv.engines.catalog import DEFAULT_KEYSPACE
 from langchain_kv.errors import ConfigError
 
 __all__ = ["Settings", "Target", "parse_target", "resolve"]
@@ -250,7 +249,7 @@ def _keyspace(namespace: str | None, keyspace: str | None) -> str:
             f"namespace={namespace!r:.80} and keyspace={keyspace!r:.80} are two names of one thing: give one."
         )
     given = keyspace if keyspace is not None else namespace
-    name = given if given is not None else os.environ.get(KEYSPACE_VARIABLE, "").strip() or DEFAULT_KEYSPACE
+    name = given if given is not None else os.environ.get(KEYSPACE_VARIABLE, "").strip() or limits.DEFAULT_KEYSPACE
     _check_name("keyspace name", name)
     return name
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from langchain_kv.backends.base import Backend
-from langchain_kv.engines.catalog import DEFAULT_KEYSPACE
+from langchain_kv.limits import DEFAULT_KEYSPACE
 from langchain_kv.sharing import Shared
 from langchain_kv.targets import Settings, Target
 

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from langchain_kv.engines.base import CollectionName
 from langchain_kv.errors import DataAPIError
 
-__all__ = ["DEFAULT_KEYSPACE", "unknown_collection", "unknown_keyspace"]
-
-DEFAULT_KEYSPACE: Final = "default_keyspace"
-"""The keyspace that every embedded database starts with."""
+__all__ = ["unknown_collection", "unknown_keyspace"]
 
 
 def unknown_collection(collection: CollectionName) -> DataAPIError:

@@ -8,8 +8,9 @@ import threading
 from collections.abc import Iterable, Sequence
 
 from langchain_kv.engines.base import KEEP, Change, CollectionName, DocId, Engine, Settings
-from langchain_kv.engines.catalog import DEFAULT_KEYSPACE, unknown_collection, unknown_keyspace
+from langchain_kv.engines.catalog import unknown_collection, unknown_keyspace
 from langchain_kv.engines.ids import SortedIds, check_text, prefix_end
+from langchain_kv.limits import DEFAULT_KEYSPACE
 from langchain_kv.work_queue import Bridge, InlineBridge
 
 __all__ = ["MemoryEngine", "memory_engine"]

@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 from langchain_kv.engines.base import KEEP, Change, CollectionName, DocId, Engine, Settings
-from langchain_kv.engines.catalog import DEFAULT_KEYSPACE, unknown_collection, unknown_keyspace
+from langchain_kv.engines.catalog import unknown_collection, unknown_keyspace
 from langchain_kv.engines.ids import prefix_end
 from langchain_kv.engines.sqlite_connections import ConnectionPool
 from langchain_kv.engines.sqlite_file import Synchronous, Translated
 from langchain_kv.errors import EngineBusyError, StoreClosedError, StoreError
-from langchain_kv.limits import SQLITE_IN_MAX
+from langchain_kv.limits import DEFAULT_KEYSPACE, SQLITE_IN_MAX
 from langchain_kv.work_queue import Bridge, Outcome, QueueBridge, run_each
 
 __all__ = ["SQLiteEngine"]

@@ -16,9 +16,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal
 
-from langchain_kv.engines.catalog import DEFAULT_KEYSPACE
 from langchain_kv.engines.ids import lone_surrogate
 from langchain_kv.errors import EngineBusyError, EngineError, EngineFileError, InvalidValueError, StoreError
+from langchain_kv.limits import DEFAULT_KEYSPACE
 
 __all__ = [
     "APPLICATION_ID",
