@@ -83,7 +83,7 @@ REQUEST_TIMEOUT_S: Final = 30.0
 """Seconds for one HTTP request, reply included."""
 
 DEADLINE_S: Final = 60.0
-"""Seconds for one operation, its retries included."""
+"""Seconds that an operation goes on trying without any success."""
 
 FEW_KEYS: Final = 4
 """A batch of at most this many keys is upserted key by key: one round trip whether they exist or not (measured)."""

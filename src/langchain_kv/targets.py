@@ -70,7 +70,7 @@ class Settings:
         headers: further headers.
         ca_file: the path of a file of certificate authorities to trust, None for the system's.
         request_timeout_s: seconds for one request.
-        deadline_s: seconds for one operation with its retries.
+        deadline_s: seconds that an operation goes on trying without any success.
     """
 
     target: Target
@@ -199,7 +199,7 @@ def resolve(
         environment, callers,
             headers, the certificate file and the API path are read.
         request_timeout_s: seconds for one request; wins over ``api_options``.
-        deadline_s: seconds for one operation with its retries; wins over ``api_options``.
+        deadline_s: seconds that an operation goes on trying without any success; wins over ``api_options``.
 
     Raises:
         ConfigError: names the argument and what to give.

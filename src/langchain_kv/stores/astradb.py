@@ -39,7 +39,7 @@ class AstraDBBaseStore(KVBaseStore[V]):
         api_options: an astrapy ``APIOptions``, read by its attributes; astrapy itself is never needed.
         keyspace: the same as ``namespace``.
         request_timeout_s: seconds for one request, 30 if not given.
-        deadline_s: seconds for one operation with its retries, 60 if not given.
+        deadline_s: seconds that an operation goes on trying without any success, 60 if not given.
 
     Raises:
         ConfigError: an argument is wrong (a ValueError).

@@ -396,7 +396,7 @@ class KVStore(KVBaseStore[Any]):
         ext_callers: names, or (name, version) pairs, for the User-Agent.
         api_options: an astrapy ``APIOptions``, read by its attributes.
         request_timeout_s: seconds for one request, 30 if not given.
-        deadline_s: seconds for one operation with its retries, 60 if not given.
+        deadline_s: seconds that an operation goes on trying without any success, 60 if not given.
 
     Raises:
         ConfigError: an argument is wrong; the text says which and what to give.

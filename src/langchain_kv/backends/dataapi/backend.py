@@ -1,0 +1,254 @@
+"""The backend for Astra DB and any other Data API: native coroutines, with plain calls by the loop thread."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import aclosing, closing
+from typing import Any, NoReturn, TypeVar
+
+from langchain_kv import limits, loop_thread
+from langchain_kv._version import __version__
+from langchain_kv.backends.base import Backend, Record, Stored, check_settings
+from langchain_kv.backends.dataapi.client import Pool
+from langchain_kv.backends.dataapi.retry import Call, TokenSource
+from langchain_kv.backends.dataapi.verbs import Verbs
+from langchain_kv.errors import ConfigError, StoreClosedError, StoreError
+from langchain_kv.sharing import Shared
+
+__all__ = ["DataAPIBackend"]
+
+T = TypeVar("T")
+Verb = Callable[[Call], Coroutine[Any, Any, T]]
+
+_pools: Shared[Pool] = Shared()
+
+
+class _Process:
+    """What this process has of it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+
+_process = _Process()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_process.__init__)  # type: ignore[misc]
+
+
+class DataAPIBackend(Backend):
+    """A collection behind the Data API's HTTP interface.
+
+    Constructing one sends nothing. Backends of the same endpoint and TLS settings share their connections. All the
+    verbs repeat what failed in passing (connections, timeouts, 429, 5xx, the service's passing faults) until the
+    deadline.
+
+    Every operation raises ConnectError, RequestTimeoutError, BadReplyError or TransportError where no usable answer
+    comes until the deadline, AuthError, UnknownCollectionError, UnknownKeyspaceError or another DataAPIError where
+    the service refuses, and StoreClosedError after ``close``.
+
+    Args:
+        endpoint: ``https://HOST`` or ``http://HOST:PORT``.
+        collection: its name; need not exist before ``setup``.
+        keyspace: its name; must exist.
+        token: the token, or a function that returns it, called in the caller's thread once an operation and once
+            more after the service refused what it returned.
+        path_prefix: goes before ``/v1``; Astra's is ``/api/json``.
+        user_agent: the header of that name.
+        headers: sent with every request; treated as secret.
+        ca_file: a PEM file of the authorities to trust, in place of the system's.
+        request_timeout_s: seconds for one request, answer included.
+        deadline_s: seconds that an operation goes on trying without any success.
+        is_astra: whether HTTP 503 means a hibernated database, which is waited for with one log line.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        collection: str,
+        keyspace: str,
+        token: TokenSource,
+        path_prefix: str = "",
+        user_agent: str = f"langchain-kv/{__version__}",
+        headers: Mapping[str, str] | None = None,
+        ca_file: str | None = None,
+        request_timeout_s: float = limits.REQUEST_TIMEOUT_S,
+        deadline_s: float = limits.DEADLINE_S,
+        is_astra: bool = False,
+    ) -> None:
+        self.keyspace = keyspace
+        self._collection = collection
+        self._endpoint = endpoint.rstrip("/")
+        self._token = token
+        self._request_timeout_s = request_timeout_s
+        self._deadline_s = deadline_s
+        self._is_astra = is_astra
+        self._pool_key = (self._endpoint, ca_file)
+        self._ca_file = ca_file
+        self._pool: Pool | None = None
+        self._pool_pid = 0
+        self._closed = False
+        sent = {
+            **_checked_headers(headers or {}),
+            "User-Agent": user_agent,
+            "Content-Type": "application/json",
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+        }
+        self._verbs = Verbs(self._current_pool, self._endpoint + path_prefix, keyspace, collection, sent)
+
+    def __repr__(self) -> str:
+        return f"DataAPIBackend({self._endpoint!r}, collection={self._collection!r}, keyspace={self.keyspace!r})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("A DataAPIBackend holds connections and a token, and is not pickled: pickle the store.")
+
+    # -- the four verbs -----------------------------------------------------------------------------------------
+
+    def get_many(self, keys: Sequence[str]) -> list[Stored | None]:
+        return self._run(lambda call: self._verbs.get(call, keys)) if keys else self._empty()
+
+    async def aget_many(self, keys: Sequence[str]) -> list[Stored | None]:
+        return await self._arun(lambda call: self._verbs.get(call, keys)) if keys else self._empty()
+
+    def put_many(self, records: Sequence[Record]) -> None:
+        self._run(lambda call: self._verbs.put(call, records), writes=True) if records else self._empty()
+
+    async def aput_many(self, records: Sequence[Record]) -> None:
+        await self._arun(lambda call: self._verbs.put(call, records), writes=True) if records else self._empty()
+
+    def delete_many(self, keys: Sequence[str]) -> None:
+        self._run(lambda call: self._verbs.delete(call, keys), writes=True) if keys else self._empty()
+
+    async def adelete_many(self, keys: Sequence[str]) -> None:
+        await self._arun(lambda call: self._verbs.delete(call, keys), writes=True) if keys else self._empty()
+
+    def scan_keys(self, prefix: str) -> Iterator[list[str]]:
+        return self._scan(prefix, values=False)
+
+    def ascan_keys(self, prefix: str) -> AsyncIterator[list[str]]:
+        return self._ascan(prefix, values=False)
+
+    def scan_items(self, prefix: str) -> Iterator[list[tuple[str, Stored]]]:
+        return self._scan(prefix, values=True)
+
+    def ascan_items(self, prefix: str) -> AsyncIterator[list[tuple[str, Stored]]]:
+        return self._ascan(prefix, values=True)
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    def setup(self, *, pre_delete: bool = False) -> None:
+        self._check(self._run(lambda call: self._verbs.open(call, pre_delete=pre_delete), writes=True))
+
+    async def asetup(self, *, pre_delete: bool = False) -> None:
+        self._check(await self._arun(lambda call: self._verbs.open(call, pre_delete=pre_delete), writes=True))
+
+    def drop(self) -> None:
+        self._run(self._verbs.drop, writes=True)
+
+    async def adrop(self) -> None:
+        await self._arun(self._verbs.drop, writes=True)
+
+    def close(self) -> None:
+        pool = self._give_up_pool()
+        if pool is not None:
+            pool.close()
+
+    async def aclose(self) -> None:
+        pool = self._give_up_pool()
+        if pool is not None:
+            await pool.aclose()
+
+    # -- the two colours ----------------------------------------------------------------------------------------
+
+    def _run(self, verb: Verb[T], *, writes: bool = False) -> T:
+        call = self._begin(writes)
+        try:
+            return loop_thread.run(verb(call))
+        except StoreError as error:
+            if not call.renew(error):
+                raise
+        return loop_thread.run(verb(call))
+
+    async def _arun(self, verb: Verb[T], *, writes: bool = False) -> T:
+        call = self._begin(writes)
+        try:
+            return await verb(call)
+        except StoreError as error:
+            if not call.renew(error):
+                raise
+        return await verb(call)
+
+    def _scan(self, prefix: str, *, values: bool) -> Iterator[list[Any]]:
+        call = self._begin(writes=False)
+        with closing(loop_thread.iterate(self._verbs.pages(call, prefix, values=values))) as pages:
+            for page in pages:
+                if page is not None:
+                    yield page
+                elif call.refusal is not None and not call.renew(call.refusal):
+                    raise call.refusal
+
+    async def _ascan(self, prefix: str, *, values: bool) -> AsyncGenerator[list[Any], None]:
+        call = self._begin(writes=False)
+        async with aclosing(self._verbs.pages(call, prefix, values=values)) as pages:
+            async for page in pages:
+                if page is not None:
+                    yield page
+                elif call.refusal is not None and not call.renew(call.refusal):
+                    raise call.refusal
+
+    def _begin(self, writes: bool) -> Call:
+        self._check_open()
+        return Call(
+            self._token,
+            deadline_s=self._deadline_s,
+            timeout_s=self._request_timeout_s,
+            writes=writes,
+            is_astra=self._is_astra,
+        )
+
+    def _empty(self) -> list[Any]:
+        """Answer an empty batch, without a request."""
+        self._check_open()
+        return []
+
+    def _check(self, settings: Mapping[str, Any] | None) -> None:
+        if settings is not None:
+            check_settings(self._collection, settings)
+
+    # -- connections --------------------------------------------------------------------------------------------
+
+    def _current_pool(self) -> Pool:
+        pool = self._pool
+        if pool is not None and self._pool_pid == os.getpid():
+            return pool
+        with _process.lock:
+            if self._pool is None or self._pool_pid != os.getpid():  # a forked child has a pool of its own
+                self._check_open()
+                self._pool = _pools.acquire(self._pool_key, lambda: Pool(self._ca_file))
+                self._pool_pid = os.getpid()
+            return self._pool
+
+    def _give_up_pool(self) -> Pool | None:
+        """Close the backend; return its pool where no other backend uses it."""
+        with _process.lock:
+            self._closed = True
+            pool, self._pool = self._pool, None
+        return None if pool is None else _pools.release(self._pool_key, pool)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreClosedError(f"The store of collection {self._collection!r} is closed: make a new one.")
+
+
+def _checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    for name, value in headers.items():
+        if (
+            not all(isinstance(text, str) and text.isascii() and text.isprintable() for text in (name, value))
+            or not name
+        ):
+            raise ConfigError(f"The header {str(name)[:40]!r} is not printable ASCII text: check headers.")
+    return dict(headers)

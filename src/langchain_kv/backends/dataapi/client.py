@@ -1,0 +1,337 @@
+"""HTTP: the one module of the asking side that touches aiohttp, whose exceptions stay here. Bytes go out and come
+in."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import ssl
+import threading
+import weakref
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import suppress
+from contextvars import ContextVar
+from email.utils import parsedate_to_datetime
+from time import time
+from typing import Any, ClassVar, Final, NamedTuple
+
+import aiohttp
+from yarl import URL
+
+from langchain_kv import loop_thread
+from langchain_kv.errors import (
+    BadReplyError,
+    ConfigError,
+    ConnectError,
+    RequestTimeoutError,
+    StoreClosedError,
+    StoreError,
+    TransportError,
+    UsageError,
+)
+
+__all__ = ["Pool", "Reply"]
+
+CONNECTIONS_MAX: Final = 100
+"""Connections of one pool and loop: more than the widest operation uses."""
+
+KEEP_ALIVE_S: Final = 60.0
+"""Seconds that an idle connection is kept; one that the server closed earlier is noticed, and the request sent anew."""
+
+CONNECT_TIMEOUT_S: Final = 10.0
+"""Seconds for making one connection; half the request's timeout where that is less."""
+
+REPLY_MAX_BYTES: Final = 512 * 1024 * 1024
+"""Bytes of one reply: 100 documents of 4,000,000 characters, most of which are ASCII, fit."""
+
+_STREAMED_BODY_BYTES: Final = 1024 * 1024
+"""From this size on aiohttp wants a body as a file, so that writing it does not hold up the loop."""
+
+
+class Reply(NamedTuple):
+    """What came back.
+
+    Attributes:
+        status: the HTTP status.
+        body: the whole body, decompressed.
+        retry_after_s: the seconds that the service asks to wait, or None.
+    """
+
+    status: int
+    body: bytes
+    retry_after_s: float | None = None
+
+
+class _Connector(aiohttp.TCPConnector):
+    def __del__(self, _warnings: Any = None) -> None:
+        # aiohttp's closes sockets wherever it is collected. In a forked child that unregisters them from the epoll
+        # shared with the parent, whose next request then times out; at exit it is noise.
+        pass
+
+    async def connect(self, *args: Any, **kwargs: Any) -> Any:
+        connection = await super().connect(*args, **kwargs)
+        _progress.get().is_connected = True
+        return connection
+
+
+class _Progress:
+    """How far a request has come: without a connection nothing of it has left."""
+
+    is_connected = False
+
+
+_progress: ContextVar[_Progress] = ContextVar("_progress")
+
+
+class _Session(NamedTuple):
+    session: aiohttp.ClientSession
+    owner: AsyncGenerator[aiohttp.ClientSession, None]
+
+
+class Pool:
+    """HTTP connections under one set of TLS settings: one aiohttp session for each event loop that uses it.
+
+    A session is owned by an async generator that was started in its loop, so that ``asyncio.run`` closes it with the
+    loop.
+    """
+
+    _all: ClassVar[weakref.WeakSet[Pool]] = weakref.WeakSet()
+
+    def __init__(self, ca_file: str | None = None) -> None:
+        self._ca_file = ca_file
+        self._ssl: ssl.SSLContext | None = None
+        self._lock = threading.Lock()
+        self._sessions: dict[asyncio.AbstractEventLoop, _Session] = {}
+        self._closed = False
+        Pool._all.add(self)
+
+    async def post(self, url: URL, body: bytes, headers: Mapping[str, str], timeout_s: float) -> Reply:
+        """Send one request; return the answer, whatever its status.
+
+        Args:
+            url: where to.
+            body: JSON.
+            headers: all but the length.
+            timeout_s: seconds for everything, from the connection to the last byte of the answer.
+
+        Raises:
+            ConnectError: it never left.
+            RequestTimeoutError: no answer came in time.
+            BadReplyError: the answer was cut, or is not HTTP.
+            TransportError: the connection broke.
+        """
+        failure: StoreError
+        progress = _Progress()
+        _progress.set(progress)
+        try:
+            async with asyncio.timeout(timeout_s):
+                session = await self._session()
+                data = body if len(body) < _STREAMED_BODY_BYTES else io.BytesIO(body)
+                limits = aiohttp.ClientTimeout(total=None, sock_connect=min(CONNECT_TIMEOUT_S, timeout_s / 2))
+                async with session.post(
+                    url, data=data, headers=headers, allow_redirects=False, timeout=limits
+                ) as response:
+                    content = await _read(response)
+                    return Reply(response.status, content, _retry_after_s(response.headers.get("Retry-After")))
+        except StoreError:
+            raise
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            if progress.is_connected or not isinstance(error, TimeoutError):
+                failure = _translated(error, url, timeout_s)
+            else:
+                failure = ConnectError(f"No connection to {url.origin()} in time: check the network and the endpoint.")
+        except (RuntimeError, ValueError) as error:  # a session that was closed meanwhile
+            failure = TransportError(
+                f"The request to {url.origin()} failed in the HTTP library ({type(error).__name__})."
+            )
+        if self._closed:
+            failure = StoreClosedError("The store was closed while this request was under way.")
+        # Raised out here, so that aiohttp's exception, which can hold the request's headers, is not its context.
+        raise failure
+
+    async def aclose(self) -> None:
+        """Close every session: that of the running loop now, another loop's on that loop, soon."""
+        here = asyncio.get_running_loop()
+        for loop, entry in self._take_all():
+            if loop is here:
+                await entry.owner.aclose()
+            else:
+                _close_elsewhere(loop, entry)
+
+    def close(self) -> None:
+        """As ``aclose``, from a thread without a running loop; what the loop thread owns is closed on return."""
+        for loop, entry in self._take_all():
+            if loop_thread.owns(loop):
+                with suppress(UsageError):  # called on the loop thread itself
+                    loop_thread.run(_aclose(entry))
+                    continue
+            _close_elsewhere(loop, entry)
+
+    async def _session(self) -> aiohttp.ClientSession:
+        loop = asyncio.get_running_loop()
+        entry = self._sessions.get(loop)
+        if entry is not None:
+            return entry.session
+        self._drop_dead_loops()
+        owner = self._own(loop)
+        session = await anext(owner)  # does not wait: of several tasks the first makes the session
+        with self._lock:
+            self._sessions[loop] = _Session(session, owner)
+        return session
+
+    async def _own(self, loop: asyncio.AbstractEventLoop) -> AsyncGenerator[aiohttp.ClientSession, None]:
+        if self._closed:
+            raise StoreClosedError("The store is closed: make a new one.")
+        session = self._new_session()
+        try:
+            yield session
+        finally:
+            with self._lock:
+                self._sessions.pop(loop, None)
+            await session.close()
+
+    def _new_session(self) -> aiohttp.ClientSession:
+        if self._ca_file is not None and self._ssl is None:
+            try:
+                self._ssl = ssl.create_default_context(cafile=self._ca_file)
+            except OSError as error:
+                raise ConfigError(
+                    f"The file of certificates {self._ca_file!r} cannot be read"
+                    f" ({error.strerror or type(error).__name__}): give a PEM file."
+                ) from error
+        return aiohttp.ClientSession(
+            connector=_Connector(
+                limit=CONNECTIONS_MAX, keepalive_timeout=KEEP_ALIVE_S, ssl=True if self._ssl is None else self._ssl
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+
+    def _take_all(self) -> list[tuple[asyncio.AbstractEventLoop, _Session]]:
+        with self._lock:
+            self._closed = True
+            taken = list(self._sessions.items())
+            self._sessions = {}
+        return taken
+
+    def _drop_dead_loops(self) -> None:
+        with self._lock:
+            dead = [loop for loop in self._sessions if loop.is_closed()]
+            entries = [self._sessions.pop(loop) for loop in dead]
+        for entry in entries:
+            _close_orphans(entry)
+
+    def _detach(self) -> list[object]:
+        """Forget every session without touching its sockets; return what must not be collected."""
+        entries: list[object] = []
+        for entry in self._sessions.values():
+            entries += (entry, entry.session.connector)
+            entry.session.detach()
+        self._sessions = {}
+        self._lock = threading.Lock()
+        return entries
+
+
+async def _aclose(entry: _Session) -> None:
+    await entry.owner.aclose()
+
+
+def _close_elsewhere(loop: asyncio.AbstractEventLoop, entry: _Session) -> None:
+    def spawn() -> None:
+        # Not the generator: the loop may be ending, and about to close it itself.
+        task = loop.create_task(entry.session.close())
+        _closing.add(task)
+        task.add_done_callback(_closing.discard)
+
+    try:
+        loop.call_soon_threadsafe(spawn)
+    except RuntimeError:  # the loop is closed
+        _close_orphans(entry)
+
+
+def _close_orphans(entry: _Session) -> None:
+    """Close the sockets of a session whose loop was closed without closing its async generators."""
+    connector = entry.session.connector
+    entry.session.detach()
+    for connections in list(getattr(connector, "_conns", {}).values()):
+        for protocol, _ in connections:
+            transport = protocol.transport
+            # asyncio has no way to close a transport without its loop; uvloop closed them with the loop.
+            with suppress(Exception):
+                getattr(transport, "_call_connection_lost")(None)  # noqa: B009
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    length = response.content_length
+    if length is not None and length <= REPLY_MAX_BYTES and "Content-Encoding" not in response.headers:
+        return await response.read()
+    parts: list[bytes] = []
+    size = 0
+    async for part in response.content.iter_any():
+        size += len(part)
+        if size > REPLY_MAX_BYTES:
+            response.close()
+            error = BadReplyError(
+                f"The answer is longer than {REPLY_MAX_BYTES:,} bytes: ask for fewer keys at once.",
+                http_status=response.status,
+            )
+            error.retryable = False
+            raise error
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _retry_after_s(header: str | None) -> float | None:
+    if header is None:
+        return None
+    if header.strip().isdecimal():
+        return float(header)
+    try:
+        return max(0.0, parsedate_to_datetime(header).timestamp() - time())
+    except (ValueError, OverflowError):
+        return None
+
+
+def _translated(error: Exception, url: URL, timeout_s: float) -> StoreError:
+    host = url.origin()
+    if isinstance(error, aiohttp.ClientSSLError):
+        failure = ConnectError(
+            f"No secure connection to {host}: {error}. Check the endpoint, or give the certificate's authority as"
+            " ca_file."
+        )
+        failure.retryable = False
+        return failure
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return ConnectError(
+            f"No connection to {host} ({error.os_error or error}): check the endpoint, and that it is up."
+        )
+    if isinstance(error, TimeoutError):
+        return RequestTimeoutError(
+            f"No answer from {host} within {timeout_s:.3g} s: raise request_timeout_s, or try later."
+        )
+    if isinstance(error, aiohttp.InvalidURL):
+        return ConfigError("The endpoint is not a URL that HTTP can use: write https://HOST or http://HOST:PORT.")
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return BadReplyError(f"The answer from {host} was cut off before its end.")
+    if isinstance(error, aiohttp.ClientResponseError):
+        return BadReplyError(f"The answer from {host} is not HTTP ({error.message}): check the endpoint.")
+    if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientConnectionResetError | aiohttp.ClientOSError):
+        return TransportError(f"{host} ended the connection before it answered ({type(error).__name__}).")
+    return TransportError(f"The connection to {host} failed ({type(error).__name__}).")
+
+
+_inherited: list[object] = []
+_closing: set[asyncio.Task[None]] = set()
+
+
+def _after_fork_in_child() -> None:
+    _inherited.extend((pool, pool._detach()) for pool in list(Pool._all))
+
+
+def _at_exit() -> None:
+    _inherited.extend(pool._detach() for pool in list(Pool._all))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+loop_thread.call_at_exit(_at_exit)

@@ -1,0 +1,151 @@
+"""The places where values live, each with an oracle that does not use the code under test, and a store's two faces."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from langchain_kv import AstraDBBaseStore, KVStore
+from langchain_kv.backends.opening import acquire_engine, release_engine
+from langchain_kv.engines.base import CollectionName
+from langchain_kv.targets import parse_target
+
+TOKEN = "a-token-of-the-tests"
+PLACES = ["memory", "sqlite", "http+memory", "http+sqlite"]
+
+_numbers = itertools.count()
+
+
+class Place:
+    """A place where values live. ``peek`` and ``plant`` go straight to the engine below, never through a store.
+
+    Attributes:
+        name: one of PLACES.
+        url: what a user would give.
+        arguments: what a user would have to give beside it.
+    """
+
+    def __init__(self, name: str, url: str, engine_url: str) -> None:
+        self.name = name
+        self.url = url
+        self.arguments: dict[str, Any] = {"token": TOKEN} if name.startswith("http") else {}
+        self._target = parse_target(engine_url)
+        self.engine = acquire_engine(self._target)
+        self._stores: list[Any] = []
+
+    @property
+    def is_http(self) -> bool:
+        return self.name.startswith("http")
+
+    def new_name(self) -> str:
+        return f"c{os.getpid()}_{next(_numbers)}"
+
+    def store(self, kind: Any = KVStore, collection: str | None = None, **arguments: Any) -> Any:
+        name = collection or self.new_name()
+        where = {"api_endpoint" if issubclass(kind, AstraDBBaseStore) else "url": self.url}
+        store = kind(name, **{**where, **self.arguments, **arguments})
+        self._stores.append(store)
+        return store
+
+    def peek(self, collection: str, key: str, keyspace: str = "default_keyspace") -> Any:
+        """Return the stored document, or None."""
+        (body,) = self.engine.read(CollectionName(keyspace, collection), [key])
+        return None if body is None else json.loads(body)
+
+    def plant(self, collection: str, key: str | bytes, body: str, keyspace: str = "default_keyspace") -> None:
+        """Store a body as it is, as another program or a fault might leave it."""
+        self.engine.write(CollectionName(keyspace, collection), [(key, body.encode("utf-8", "surrogatepass"))])
+
+    def keys(self, collection: str, keyspace: str = "default_keyspace") -> list[Any]:
+        return self.engine.scan_ids(CollectionName(keyspace, collection), limit=1_000_000)
+
+    def close(self) -> None:
+        for store in self._stores:
+            store.close()
+        release_engine(self._target, self.engine)
+
+
+@contextmanager
+def open_place(name: str, directory: Path) -> Iterator[Place]:
+    engine_url = f"memory:{name}-{next(_numbers)}" if name.endswith("memory") else f"sqlite:{directory / 'kv.db'}"
+    if not name.startswith("http"):
+        place = Place(name, engine_url, engine_url)
+        yield place
+        place.close()
+        return
+    from langchain_kv.server.running import run_in_thread
+
+    target = parse_target(engine_url)
+    engine = acquire_engine(target)
+    with run_in_thread(engine, TOKEN) as url:
+        place = Place(name, url, engine_url)
+        yield place
+        place.close()
+    release_engine(target, engine)
+
+
+class SyncFace:
+    """A store's plain methods, generators drained to lists."""
+
+    colour = "sync"
+
+    def __init__(self, store: Any) -> None:
+        self.store = store
+
+    def mget(self, keys: Any) -> Any:
+        return self.store.mget(keys)
+
+    def mset(self, pairs: Any) -> Any:
+        return self.store.mset(pairs)
+
+    def mdelete(self, keys: Any) -> Any:
+        return self.store.mdelete(keys)
+
+    def keys(self, prefix: str | None = None) -> list[str]:
+        return list(self.store.yield_keys(prefix=prefix))
+
+    def items(self, prefix: str | None = None) -> list[tuple[str, Any]]:
+        return list(self.store.yield_items(prefix=prefix))
+
+    def close(self) -> None:
+        self.store.close()
+
+
+class AsyncFace(SyncFace):
+    """The same through the coroutines, all in one event loop."""
+
+    colour = "async"
+
+    def __init__(self, store: Any, runner: asyncio.Runner) -> None:
+        super().__init__(store)
+        self._run = runner.run
+
+    def mget(self, keys: Any) -> Any:
+        return self._run(self.store.amget(keys))
+
+    def mset(self, pairs: Any) -> Any:
+        return self._run(self.store.amset(pairs))
+
+    def mdelete(self, keys: Any) -> Any:
+        return self._run(self.store.amdelete(keys))
+
+    def keys(self, prefix: str | None = None) -> list[str]:
+        async def collect() -> list[str]:
+            return [key async for key in self.store.ayield_keys(prefix=prefix)]
+
+        return self._run(collect())
+
+    def items(self, prefix: str | None = None) -> list[tuple[str, Any]]:
+        async def collect() -> list[tuple[str, Any]]:
+            return [item async for item in self.store.ayield_items(prefix=prefix)]
+
+        return self._run(collect())
+
+    def close(self) -> None:
+        self._run(self.store.aclose())
