@@ -46,10 +46,14 @@ class Place:
     def new_name(self) -> str:
         return f"c{os.getpid()}_{next(_numbers)}"
 
-    def store(self, kind: Any = KVStore, collection: str | None = None, **arguments: Any) -> Any:
-        name = collection or self.new_name()
+    def open(self, kind: Any = KVStore, collection: str | None = None, **arguments: Any) -> Any:
+        """Return a store that the caller closes."""
         where = {"api_endpoint" if issubclass(kind, AstraDBBaseStore) else "url": self.url}
-        store = kind(name, **{**where, **self.arguments, **arguments})
+        return kind(collection or self.new_name(), **{**where, **self.arguments, **arguments})
+
+    def store(self, kind: Any = KVStore, collection: str | None = None, **arguments: Any) -> Any:
+        """Return a store that is closed at the end of the test."""
+        store = self.open(kind, collection, **arguments)
         self._stores.append(store)
         return store
 

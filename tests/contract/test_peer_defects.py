@@ -243,6 +243,7 @@ def test_c2_mdelete_takes_any_number_of_keys_at_once(opened: Any, server: Misbeh
     assert server.in_flight_max > 1
 
 
+@pytest.mark.slow
 def test_c3_a_large_load_has_no_budget_for_the_whole(opened: Any, server: Misbehaving) -> None:
     store = opened(deadline_s=0.5, request_timeout_s=0.5)
     server.delay_s = 0.1
@@ -252,6 +253,7 @@ def test_c3_a_large_load_has_no_budget_for_the_whole(opened: Any, server: Misbeh
     assert server.documents == {}
 
 
+@pytest.mark.slow
 def test_c4_requests_are_split_by_size_too(opened: Any, server: Misbehaving) -> None:
     store = opened(AstraDBByteStore)
     store.mset([(f"k{n}", bytes(1_000_000)) for n in range(30)])
@@ -259,6 +261,7 @@ def test_c4_requests_are_split_by_size_too(opened: Any, server: Misbehaving) -> 
     assert max(len(request.body) for request in server.requests) < 20 * 1024 * 1024
 
 
+@pytest.mark.slow
 def test_c5_overwriting_many_keys_asks_once_for_each(opened: Any, server: Misbehaving) -> None:
     pairs = [(f"k{n}", n) for n in range(3000)]
     server.plant(**dict(pairs))

@@ -32,7 +32,7 @@ def listed(shared_place: Any) -> Any:
     """A store with 100,000 keys beside one with 1,000."""
     from langchain_kv.engines.base import CollectionName
 
-    large, small = shared_place.store(), shared_place.store()
+    large, small = shared_place.open(), shared_place.open()
     for store, count in ((large, 100_000), (small, 1_000)):
         name = CollectionName("default_keyspace", store.collection.name)
         for start in range(0, count, 10_000):
@@ -40,6 +40,7 @@ def listed(shared_place: Any) -> Any:
             shared_place.engine.write(name, [(key, b'{"_id":"%b","value":1}' % key.encode()) for key in keys])
     yield large, small
     for store in (large, small):
+        store.close()
         shared_place.engine.drop_collection(CollectionName("default_keyspace", store.collection.name))
 
 

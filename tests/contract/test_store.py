@@ -229,6 +229,7 @@ def test_bytearray_and_memoryview_come_back_as_bytes(place: Any, face: Any) -> N
     assert store.mget(["a", "b", "c"]) == [b"12", b"34", bytes(range(256))]
 
 
+@pytest.mark.slow
 def test_the_largest_values_work(place: Any, face: Any) -> None:
     blob = bytes(range(256)) * 11_600
     store = face(place.store(KVByteStore))

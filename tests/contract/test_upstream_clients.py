@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from places import TOKEN, open_place
 
 from langchain_kv import AstraDBByteStore, AstraDBStore, KVStore
+from places import TOKEN, open_place
 
 astrapy = pytest.importorskip("astrapy", reason="astrapy is a dependency of the tests")
 theirs = pytest.importorskip("langchain_astradb", reason="langchain-astradb is a dependency of the tests")
@@ -81,11 +81,11 @@ def test_both_in_async(server: Any) -> None:
         from langchain_astradb.utils.astradb import SetupMode
 
         other = upstream(theirs.AstraDBStore, server, "kv", setup_mode=SetupMode.ASYNC)
-        await ours.amset([(key, value) for key, value in VALUES.items()])
+        await ours.amset(list(VALUES.items()))
         assert await other.amget(list(VALUES)) == list(VALUES.values())
         await other.amset([("x", 1)])
         assert await ours.amget(["x"]) == [1]
-        listed = [key async for key in other.ayield_keys()]  # noqa: C416
+        listed = [key async for key in other.ayield_keys()]
         assert sorted(listed) == sorted([*VALUES, "x"])
 
     asyncio.run(main())

@@ -322,6 +322,7 @@ def test_fork_harms_neither_side(server: Misbehaving, end: str, prelude: str) ->
     assert server.connections == 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["sys.exit(0)", "os._exit(0)"])
 def test_child_that_collects_everything_and_uses_nothing_harms_nothing(server: Misbehaving, end: str) -> None:
     code = f"""
@@ -341,6 +342,7 @@ def test_child_that_collects_everything_and_uses_nothing_harms_nothing(server: M
     assert server.connections == 1
 
 
+@pytest.mark.slow
 def test_fork_inside_a_running_loop_harms_no_connection(server: Misbehaving) -> None:
     code = """
         async def main():
@@ -362,6 +364,7 @@ def test_fork_inside_a_running_loop_harms_no_connection(server: Misbehaving) -> 
     assert server.connections == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prelude", ["", NO_UVLOOP], ids=["uvloop", "asyncio"])
 def test_exit_without_close_is_silent(server: Misbehaving, prelude: str) -> None:
     code = """
@@ -373,6 +376,7 @@ def test_exit_without_close_is_silent(server: Misbehaving, prelude: str) -> None
     assert _in_python(server, prelude + textwrap.dedent(code)) == (0, "", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prelude", ["", NO_UVLOOP], ids=["uvloop", "asyncio"])
 def test_exit_with_a_request_under_way_is_silent(server: Misbehaving, prelude: str) -> None:
     server.faults.extend([None, Fault("stall")])
@@ -402,6 +406,7 @@ def test_importing_the_package_imports_no_http_library() -> None:
     assert done.stdout.strip() in ("[]", "['orjson']")  # langchain-core may bring orjson
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_interrupt_during_a_request_leaves_the_backend_usable(server: Misbehaving) -> None:
     server.faults.append(Fault("stall"))

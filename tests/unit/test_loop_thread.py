@@ -124,6 +124,7 @@ def test_importing_starts_no_thread() -> None:
     _assert_silent(_in_python("import threading, langchain_kv.loop_thread; print(threading.active_count())"), "1")
 
 
+@pytest.mark.slow
 def test_asyncio_serves_where_uvloop_is_missing() -> None:
     code = """
         import asyncio, sys
@@ -279,6 +280,7 @@ def test_interrupts_at_random_moments_neither_hang_nor_lose_a_lock(uvloop: bool)
     assert "un-acquired" not in done.stderr, (seed, done.stderr)
 
 
+@pytest.mark.slow
 def test_interrupt_cancels_the_operation() -> None:
     code = """
         import asyncio, os, signal, threading
@@ -299,6 +301,7 @@ def test_interrupt_cancels_the_operation() -> None:
     _assert_silent(_in_python(code), "True")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["sys.exit(0)", "os._exit(0)"])
 def test_forked_child_starts_a_loop_of_its_own_and_the_parents_goes_on(end: str) -> None:
     code = f"""
@@ -325,6 +328,7 @@ def test_forked_child_starts_a_loop_of_its_own_and_the_parents_goes_on(end: str)
     _assert_silent(_in_python(code), "parent [1, 2]")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("uvloop", [True, False])
 def test_exit_with_a_call_in_flight_is_silent_and_quick(uvloop: bool) -> None:
     code = """

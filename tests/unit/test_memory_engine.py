@@ -44,6 +44,7 @@ def test_a_fork_inside_a_change_leaves_both_a_working_copy() -> None:
     assert engine.scan_ids(KV, limit=9) == ["a"]
 
 
+@pytest.mark.slow
 def test_pages_and_insertions_in_turn_sort_everything_once_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Counted, not timed: how many ids are sorted while a large collection is paged and added to in turn."""
     sorted_ids = 0

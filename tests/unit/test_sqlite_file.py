@@ -335,6 +335,7 @@ def test_a_file_removed_under_an_open_store_is_noticed_by_writes(path: str) -> N
 # -- what opens the file ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_nothing_but_sqlite_opens_the_database_file(path: str) -> None:
     code = """
         import sys
@@ -356,6 +357,7 @@ def test_nothing_but_sqlite_opens_the_database_file(path: str) -> None:
     assert set(done.stdout.split()) == {f"{path}.lock"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["pass", "sys.exit(0)", "os._exit(0)"])
 def test_exit_without_close_is_silent_and_keeps_everything(path: str, ending: str) -> None:
     code = f"""

@@ -128,6 +128,7 @@ def test_no_acknowledged_row_is_lost_while_others_open_checkpoint_and_close(path
     check_file(path)
 
 
+@pytest.mark.slow
 def test_another_process_that_opens_and_closes_takes_nothing_away(path: str) -> None:
     engine = SQLiteEngine(path)
     engine.create_collection(KV, {})
@@ -266,6 +267,7 @@ def test_the_lock_of_a_killed_process_is_free(path: str) -> None:
 # -- forked ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @needs_fork
 @pytest.mark.parametrize("ending", ["sys.exit(0)", "os._exit(0)"])
 @pytest.mark.parametrize("parent_closes_first", [True, False])
@@ -309,6 +311,7 @@ def test_a_forked_child_and_its_parent_both_go_on(path: str, ending: str, parent
     check_file(path)
 
 
+@pytest.mark.slow
 @needs_fork
 def test_forks_while_threads_and_coroutines_are_at_work(path: str) -> None:
     code = """
@@ -351,6 +354,7 @@ def test_forks_while_threads_and_coroutines_are_at_work(path: str) -> None:
     check_file(path)
 
 
+@pytest.mark.slow
 @needs_fork
 def test_a_fork_inside_a_transaction_leaves_the_child_an_error_and_the_parent_whole(path: str) -> None:
     code = """
@@ -429,6 +433,7 @@ def test_readers_do_not_wait_for_a_writer(path: str) -> None:
     engine.close()
 
 
+@pytest.mark.slow
 def test_a_large_read_is_of_one_moment(path: str) -> None:
     engine = SQLiteEngine(path, synchronous="normal")
     engine.create_collection(KV, {})

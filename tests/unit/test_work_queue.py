@@ -242,6 +242,7 @@ async def test_close_from_the_bridges_own_thread_does_not_wait_for_itself() -> N
         await bridge.write(int)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="this platform does not fork")
 def test_a_forked_child_starts_anew() -> None:
     code = """
