@@ -18,8 +18,9 @@ from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 from langchain_kv.errors import StoreClosedError, StoreError, UsageError
+from langchain_kv.sharing import keep_for_ever
 
-__all__ = ["call_at_exit", "iterate", "owns", "run"]
+__all__ = ["iterate", "owns", "run"]
 
 T = TypeVar("T")
 
@@ -71,11 +72,6 @@ def owns(loop: asyncio.AbstractEventLoop) -> bool:
     """Tell whether ``loop`` is the one that runs on the loop thread."""
     worker = _process.worker
     return worker is not None and worker.loop is loop
-
-
-def call_at_exit(function: Callable[[], None]) -> None:
-    """Call ``function`` when the interpreter ends, after the loop thread has closed what its loop owns."""
-    _exit_calls.append(function)
 
 
 async def _step(source: AsyncIterator[T]) -> T | object:
@@ -176,8 +172,8 @@ class _Worker:
 
     def close_soon(self, source: AsyncIterator[Any], step: _Call[Any]) -> None:
         """Close an async iterator on the loop, after its last step has ended; do not wait."""
-        if self is not _process.worker:  # inherited by a fork: the parent closes it
-            _inherited.append(source)
+        if self is not _process.worker:  # inherited by a fork, the parent closes it; or the interpreter is ending
+            _left.append(source)
             return
         with suppress(RuntimeError):  # the loop is closed: the interpreter is ending
             self.loop.call_soon_threadsafe(self._spawn, _close, source, step)
@@ -244,8 +240,7 @@ class _Process:
 
 
 _process = _Process()
-_inherited: list[object] = []
-_exit_calls: list[Callable[[], None]] = []
+_left: list[object] = []
 
 
 def _current_worker() -> _Worker:
@@ -262,16 +257,17 @@ def _after_fork_in_child() -> None:
     global _process  # noqa: PLW0603
     # The parent's loop shares its epoll with the child: closing or collecting it here would end the parent's
     # connections.
-    _inherited.append(_process)
+    keep_for_ever(_process)
     _process = _Process()
+
+
+_left: list[object] = []
 
 
 def _at_exit() -> None:
     worker, _process.worker = _process.worker, None
     if worker is not None:
         worker.stop()
-    for function in _exit_calls:
-        function()
 
 
 if hasattr(os, "register_at_fork"):

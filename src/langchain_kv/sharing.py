@@ -1,4 +1,4 @@
-"""Things that several stores of one process share, counted, and closed with the last that used them."""
+"""Things that several stores of one process share, counted, closed with the last that used them, and forks of them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,19 @@ import weakref
 from collections.abc import Callable, Hashable
 from typing import Any, ClassVar, Generic, TypeVar
 
-__all__ = ["Shared"]
+__all__ = ["Shared", "keep_for_ever"]
 
 T = TypeVar("T")
+
+
+def keep_for_ever(inherited: object) -> None:
+    """Keep what a forked child inherited from being collected, also when the interpreter ends and clears its modules.
+
+    Collecting it would close it, and take it away from the parent.
+    """
+    import ctypes
+
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
 
 
 class Shared(Generic[T]):
@@ -24,7 +34,6 @@ class Shared(Generic[T]):
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._items: dict[Hashable, tuple[T, int]] = {}
-        self._inherited: list[object] = []
         self._all.add(self)
 
     def acquire(self, key: Hashable, make: Callable[[], T]) -> T:
@@ -48,7 +57,7 @@ class Shared(Generic[T]):
 
     def _after_fork_in_child(self) -> None:
         self._lock = threading.Lock()
-        self._inherited.append(self._items)
+        keep_for_ever(self._items)
         self._items = {}
 
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -51,9 +52,14 @@ def test_five_loops_in_a_row_leave_no_socket(server: Misbehaving) -> None:
 
 def test_loops_are_not_kept_alive(server: Misbehaving) -> None:
     backend = _backend(server)
-    asyncio.run(backend.aget_many(["a"]))
+
+    async def main() -> weakref.ref[asyncio.AbstractEventLoop]:
+        await backend.aget_many(["a"])
+        return weakref.ref(asyncio.get_running_loop())
+
+    loop = asyncio.run(main())
     gc.collect()
-    assert not [found for found in gc.get_objects() if isinstance(found, asyncio.BaseEventLoop) and found.is_closed()]
+    assert loop() is None
     backend.close()
 
 
@@ -323,8 +329,11 @@ def test_fork_harms_neither_side(server: Misbehaving, end: str, prelude: str) ->
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("prelude", ["", NO_UVLOOP], ids=["uvloop", "asyncio"])
 @pytest.mark.parametrize("end", ["sys.exit(0)", "os._exit(0)"])
-def test_child_that_collects_everything_and_uses_nothing_harms_nothing(server: Misbehaving, end: str) -> None:
+def test_child_that_collects_everything_and_uses_nothing_harms_nothing(
+    server: Misbehaving, end: str, prelude: str
+) -> None:
     code = f"""
         kv = backend()
         kv.get_many(["a"])
@@ -338,7 +347,7 @@ def test_child_that_collects_everything_and_uses_nothing_harms_nothing(server: M
         kv.close()
         print("parent")
     """
-    assert _in_python(server, code) == (0, "parent", "")
+    assert _in_python(server, prelude + textwrap.dedent(code)) == (0, "parent", "")
     assert server.connections == 1
 
 
@@ -425,3 +434,38 @@ def test_interrupt_during_a_request_leaves_the_backend_usable(server: Misbehavin
         kv.close()
     """
     assert _in_python(server, code) == (0, "True", "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["sys.exit(0)", "return", "os._exit(0)"])
+def test_child_that_ends_the_loop_it_was_forked_in_harms_no_connection(server: Misbehaving, end: str) -> None:
+    code = f"""
+        pid = os.getpid()
+        async def main():
+            kv = backend()
+            await kv.aget_many(["a"])
+            child = os.fork()
+            if child == 0:
+                {end}
+            assert os.waitpid(child, 0)[1] == 0
+            assert await kv.aget_many(["a"]) == document
+            await kv.aclose()
+        asyncio.run(main())
+        if os.getpid() == pid:
+            print("parent")
+    """
+    assert _in_python(server, code) == (0, "parent", "")
+    assert server.connections == 1
+
+
+@pytest.mark.slow
+def test_loop_that_its_user_never_closed_makes_no_noise_of_ours_at_exit(server: Misbehaving) -> None:
+    code = """
+        import warnings
+        warnings.simplefilter("ignore", ResourceWarning)  # asyncio's own, about the loop
+        kv = backend()
+        loop = asyncio.new_event_loop()
+        assert loop.run_until_complete(kv.aget_many(["a"])) == document
+        print("done")
+    """
+    assert _in_python(server, code) == (0, "done", "")

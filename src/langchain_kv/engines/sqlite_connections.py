@@ -15,6 +15,7 @@ from typing import Final
 from langchain_kv.engines.file_lock import FileLock
 from langchain_kv.engines.sqlite_file import Synchronous, Translated, connect, create_file, identity
 from langchain_kv.errors import EngineError, StoreClosedError, StoreError
+from langchain_kv.sharing import keep_for_ever
 
 __all__ = ["ConnectionPool"]
 
@@ -247,7 +248,7 @@ class ConnectionPool:
                     connection.close()
         else:
             # The last to close removes the -wal by its name, which by now may be that of another database.
-            _keep_for_ever(self._open)
+            keep_for_ever(self._open)
         self._open, self._idle, self._writer, self._readers = [], [], None, 0
 
     # -- forks ------------------------------------------------------------------------------------------------------
@@ -290,24 +291,14 @@ class ConnectionPool:
     def after_fork_in_child(self) -> None:
         """Start anew. Connections that could not be closed are the parent's: never used here, never closed."""
         if self._open:
-            _keep_for_ever(self._open)
+            keep_for_ever(self._open)
             _LEFT_OVER.add(self._identity)
         self._lock.after_fork_in_child()
         self._start_anew()
 
 
-_KEPT: list[list[sqlite3.Connection]] = []
-
 _LEFT_OVER: set[tuple[int, int] | None] = set()
 """The files of which this process inherited an open connection."""
-
-
-def _keep_for_ever(connections: list[sqlite3.Connection]) -> None:
-    """Keep connections from being closed, also when the interpreter ends and clears its modules."""
-    import ctypes
-
-    _KEPT.append(connections)
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(connections))
 
 
 class _Registry:

@@ -8,13 +8,12 @@ import io
 import os
 import ssl
 import threading
-import weakref
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from email.utils import parsedate_to_datetime
 from time import time
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import aiohttp
 from yarl import URL
@@ -30,6 +29,7 @@ from langchain_kv.errors import (
     TransportError,
     UsageError,
 )
+from langchain_kv.sharing import keep_for_ever
 
 __all__ = ["Pool", "Reply"]
 
@@ -65,8 +65,8 @@ class Reply(NamedTuple):
 
 class _Connector(aiohttp.TCPConnector):
     def __del__(self, _warnings: Any = None) -> None:
-        # aiohttp's closes sockets wherever it is collected. In a forked child that unregisters them from the epoll
-        # shared with the parent, whose next request then times out; at exit it is noise.
+        # aiohttp's complains of connections that a loop left behind when it was closed without its generators; those
+        # are closed by _close_orphans. It would also take a forked child's inherited ones away from the parent.
         pass
 
     async def connect(self, *args: Any, **kwargs: Any) -> Any:
@@ -93,10 +93,8 @@ class Pool:
     """HTTP connections under one set of TLS settings: one aiohttp session for each event loop that uses it.
 
     A session is owned by an async generator that was started in its loop, so that ``asyncio.run`` closes it with the
-    loop.
+    loop. A forked child makes a pool of its own: ``Shared`` keeps the inherited one, which nothing then touches.
     """
-
-    _all: ClassVar[weakref.WeakSet[Pool]] = weakref.WeakSet()
 
     def __init__(self, ca_file: str | None = None) -> None:
         self._ca_file = ca_file
@@ -104,7 +102,6 @@ class Pool:
         self._lock = threading.Lock()
         self._sessions: dict[asyncio.AbstractEventLoop, _Session] = {}
         self._closed = False
-        Pool._all.add(self)
 
     async def post(self, url: URL, body: bytes, headers: Mapping[str, str], timeout_s: float) -> Reply:
         """Send one request; return the answer, whatever its status.
@@ -184,12 +181,17 @@ class Pool:
         if self._closed:
             raise StoreClosedError("The store is closed: make a new one.")
         session = self._new_session()
+        owner = os.getpid()
         try:
             yield session
         finally:
-            with self._lock:
-                self._sessions.pop(loop, None)
-            await session.close()
+            # A child that was forked inside the loop ends it too: what is the parent's is left as it is.
+            if os.getpid() == owner:
+                with self._lock:
+                    self._sessions.pop(loop, None)
+                await session.close()
+            else:
+                keep_for_ever(session)
 
     def _new_session(self) -> aiohttp.ClientSession:
         if self._ca_file is not None and self._ssl is None:
@@ -220,16 +222,6 @@ class Pool:
             entries = [self._sessions.pop(loop) for loop in dead]
         for entry in entries:
             _close_orphans(entry)
-
-    def _detach(self) -> list[object]:
-        """Forget every session without touching its sockets; return what must not be collected."""
-        entries: list[object] = []
-        for entry in self._sessions.values():
-            entries += (entry, entry.session.connector)
-            entry.session.detach()
-        self._sessions = {}
-        self._lock = threading.Lock()
-        return entries
 
 
 async def _aclose(entry: _Session) -> None:
@@ -320,18 +312,4 @@ def _translated(error: Exception, url: URL, timeout_s: float) -> StoreError:
     return TransportError(f"The connection to {host} failed ({type(error).__name__}).")
 
 
-_inherited: list[object] = []
 _closing: set[asyncio.Task[None]] = set()
-
-
-def _after_fork_in_child() -> None:
-    _inherited.extend((pool, pool._detach()) for pool in list(Pool._all))
-
-
-def _at_exit() -> None:
-    _inherited.extend(pool._detach() for pool in list(Pool._all))
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
-loop_thread.call_at_exit(_at_exit)
