@@ -261,9 +261,6 @@ def _after_fork_in_child() -> None:
     _process = _Process()
 
 
-_left: list[object] = []
-
-
 def _at_exit() -> None:
     worker, _process.worker = _process.worker, None
     if worker is not None:

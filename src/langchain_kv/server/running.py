@@ -7,16 +7,22 @@ import contextlib
 import signal
 import socket
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from typing import Any, Final
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from langchain_kv.engines.base import Engine
 from langchain_kv.errors import ConfigError
 from langchain_kv.server.app import create_app
 
-__all__ = ["run_in_thread", "serve"]
+__all__ = ["HEAD_MAX_BYTES", "run_app_in_thread", "run_in_thread", "serve"]
+
+HEAD_MAX_BYTES: Final = 64 * 1024
+"""Bytes of a request's first line and headers, about: one that goes on is answered with HTTP 400, and cut off."""
+
+ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _BACKLOG: Final = 2048
@@ -51,7 +57,17 @@ def run_in_thread(engine: Engine, token: str, host: str = "127.0.0.1", port: int
     Raises:
         ConfigError: the token is empty, or nobody can listen at this address and port.
     """
-    app = create_app(engine, token)
+    with run_app_in_thread(create_app(engine, token), host, port) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def run_app_in_thread(app: ASGIApp, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
+    """As ``run_in_thread``, with an application in place of an engine: ``create_app``'s, or one around it.
+
+    It finds ``hang_up``, a function that closes the connection without a reply, in its scope's
+    ``["extensions"]["langchain_kv"]``.
+    """
     with _listening(host, port) as listener:
         ready = threading.Event()
         failures: list[BaseException] = []
@@ -77,6 +93,30 @@ def run_in_thread(engine: Engine, token: str, host: str = "127.0.0.1", port: int
             thread.join()
 
 
+class _Protocol(HttpToolsProtocol):
+    """uvicorn's HTTP, with a bound for the head of a request, which neither it nor its parser has."""
+
+    _head_bytes: int | None = None  # of a head that is not complete yet
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._head_bytes = 0
+        self.scope["extensions"] = {"langchain_kv": {"hang_up": self.transport.close}}
+
+    def on_headers_complete(self) -> None:
+        self._head_bytes = None
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._head_bytes is None or self.transport.is_closing():
+            return
+        # The part that a head begins in is not counted: it may hold the end of an earlier request.
+        self._head_bytes = self._head_bytes + len(data) if self._head_bytes else 1
+        if self._head_bytes > HEAD_MAX_BYTES:
+            self.send_400_response("The request's headers are too long.")
+
+
 class _Server(uvicorn.Server):
     """uvicorn's server without its handling of signals, and with a word once it answers."""
 
@@ -84,7 +124,7 @@ class _Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http="httptools",
+                http=_Protocol,
                 ws="none",
                 lifespan="off",
                 log_config=None,
