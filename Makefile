@@ -1,0 +1,63 @@
+# Everything runs in a virtual environment of its own (.venv), with the versions pinned in requirements/.
+# Needs Python 3.11 or later with venv and pip, and make. `make run PYTHON=python3.13` takes another Python.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+JOBS ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+
+.PHONY: help run test test-fast check format pins clean
+
+help:
+	@echo "make run        keep Python's standard library in a store, on a file and over HTTP, and check it"
+	@echo "make test       run every test"
+	@echo "make test-fast  run the tests that take no longer than a moment"
+	@echo "make check      lint, formatting, types"
+	@echo "make format     put the code in its format"
+	@echo "make pins       renew the pinned versions in requirements/"
+	@echo "make clean      remove what these made"
+
+run: $(VENV)/ready-to-run
+	$(BIN)/python examples/stdlib_parents.py
+
+test: $(VENV)/ready-to-test
+	$(BIN)/python -m pytest -q -n $(JOBS)
+
+test-fast: $(VENV)/ready-to-test
+	$(BIN)/python -m pytest -q -n $(JOBS) -m "not slow"
+
+check: $(VENV)/ready-to-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/ready-to-test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The stamps: each is newer than what it was made from, so a second call has nothing to do.
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "No python3.11 or python3 found: install Python 3.11 or later." >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is older than 3.11: give another, as in make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 1; }
+	"$(PYTHON)" -m venv $(VENV)
+
+$(VENV)/ready-to-run: requirements/run.txt pyproject.toml | $(VENV)/bin/python
+	$(PIP) install -r requirements/run.txt
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/ready-to-test: requirements/dev.txt $(VENV)/ready-to-run
+	$(PIP) install -r requirements/dev.txt
+	@touch $@
+
+pins: clean $(VENV)/bin/python
+	$(PIP) install --upgrade -r requirements/run.in --editable '.[cli]'
+	$(PIP) freeze --exclude-editable > requirements/run.txt
+	$(PIP) install -r requirements/dev.in -c requirements/run.txt
+	{ echo "-r run.txt"; $(PIP) freeze --exclude-editable | grep -vxFf requirements/run.txt; } > requirements/dev.txt
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,230 @@
+"""The commands of ``lckv``, one short function each. What a command needs is imported when it runs."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from langchain_kv.cli.values import Form
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Keep values by key in a file, in Astra DB or any Data API; serve a file as a Data API.\n\n"
+    "Exit codes: 0 done, 1 a key is missing, 2 wrong usage, 3 refused by the service or the file, 4 the service cannot"
+    " be reached.",
+)
+
+Keys = Annotated[list[str], typer.Argument(metavar="KEY", show_default=False)]
+Database = Annotated[
+    str,
+    typer.Option(
+        "--db",
+        metavar="URL",
+        envvar="ASTRA_DB_API_ENDPOINT",
+        show_default=False,
+        help="sqlite:PATH, or https://... / http://... of a Data API.",
+    ),
+]
+Collection = Annotated[str, typer.Option(metavar="NAME", show_default=False, help="The store's collection.")]
+Keyspace = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", show_default=False, help="Else ASTRA_DB_KEYSPACE of the environment, else default_keyspace."
+    ),
+]
+Token = Annotated[
+    str | None,
+    typer.Option(
+        metavar="@FILE",
+        show_default=False,
+        help="A file that holds the token; else ASTRA_DB_APPLICATION_TOKEN of the environment.",
+    ),
+]
+Text = Annotated[bool, typer.Option("--text", help="The value is text, as it is.")]
+AsBytes = Annotated[bool, typer.Option("--bytes", help="The value is bytes, as they are (a byte store's value).")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from langchain_kv import __version__
+
+        typer.echo(f"lckv {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def serve(
+    db: Annotated[
+        str | None,
+        typer.Option(metavar="URL", show_default=False, help="sqlite:PATH, or memory: (the default: gone at the end)."),
+    ] = None,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Any address but loopback needs a token.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="PORT", min=0, max=65535, help="0 takes any free one.")] = 8181,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            metavar="@FILE",
+            show_default=False,
+            help="A file that holds the token clients must send; else LCKV_TOKEN of the environment; on loopback, else"
+            " one is made and printed on stderr.",
+        ),
+    ] = None,
+) -> None:
+    """Serve a file as a Data API.
+
+    Prints "listening on http://HOST:PORT" on stdout once it answers; SIGTERM or SIGINT ends it.
+    """
+    from langchain_kv.cli.serving import serve_until_stopped
+
+    serve_until_stopped(db, host, port, token)
+
+
+@app.command()
+def get(
+    keys: Keys,
+    *,
+    db: Database,
+    collection: Collection,
+    keyspace: Keyspace = None,
+    token: Token = None,
+    text: Text = False,
+    as_bytes: AsBytes = False,
+) -> None:
+    """Print values.
+
+    Of one key the value as JSON; of several an object {"key": ..., "value": ...} a line. With --text or --bytes the
+    value as it is, without a line end. A stored null cannot be told from a missing key: both end with exit code 1,
+    after the others are printed.
+    """
+    from langchain_kv.cli.values import Form, emit, json_line, printed
+    from langchain_kv.errors import ConfigError, DamagedValueError
+
+    form = Form.of(text=text, as_bytes=as_bytes)
+    if form is not Form.JSON and len(keys) > 1:
+        raise ConfigError(f"--{form.value} prints one value: give one key, or leave it out.")
+    damaged: DamagedValueError | None = None
+    with _open_store(form, db, collection, keyspace, token) as store:
+        try:
+            values = dict(zip(keys, store.mget(keys), strict=True))
+        except DamagedValueError as error:
+            values, damaged = error.values, error
+    found = [key for key in keys if values.get(key) is not None]
+    for key in found:
+        emit(json_line({"key": key, "value": values[key]}) if len(keys) > 1 else printed(form, key, values[key]))
+    if damaged is not None:
+        raise damaged
+    if len(found) < len(keys):
+        _note_missing([key for key in keys if values.get(key) is None])
+        raise typer.Exit(1)
+
+
+@app.command("set")
+def set_value(
+    key: Annotated[str, typer.Argument(show_default=False)],
+    value: Annotated[
+        str,
+        typer.Argument(
+            metavar="VALUE|-|@FILE", show_default=False, help="The value as JSON, - for stdin, @FILE for a file."
+        ),
+    ],
+    *,
+    db: Database,
+    collection: Collection,
+    keyspace: Keyspace = None,
+    token: Token = None,
+    text: Text = False,
+    as_bytes: AsBytes = False,
+) -> None:
+    """Store a value.
+
+    Replaces what is there, and makes the collection where it is missing. Give text that is "-" or starts with "@" on
+    stdin.
+    """
+    from langchain_kv.cli.values import Form, read_value
+
+    form = Form.of(text=text, as_bytes=as_bytes)
+    given = read_value(form, value)
+    with _open_store(form, db, collection, keyspace, token, creates=True) as store:
+        store.mset([(key, given)])
+
+
+@app.command("del")
+def delete(keys: Keys, *, db: Database, collection: Collection, keyspace: Keyspace = None, token: Token = None) -> None:
+    """Remove keys.
+
+    A key that is not there is no error.
+    """
+    from langchain_kv.cli.values import Form
+
+    with _open_store(Form.JSON, db, collection, keyspace, token) as store:
+        store.mdelete(keys)
+
+
+@app.command("keys")
+def list_keys(
+    *,
+    db: Database,
+    collection: Collection,
+    prefix: Annotated[
+        str, typer.Option(metavar="PREFIX", show_default=False, help="Only keys that start with it.")
+    ] = "",
+    limit: Annotated[int | None, typer.Option(metavar="N", min=1, show_default=False, help="At most so many.")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Each key as a JSON text, for keys that hold line ends.")
+    ] = False,
+    keyspace: Keyspace = None,
+    token: Token = None,
+) -> None:
+    """Print the keys, one a line.
+
+    In no promised order.
+    """
+    from langchain_kv.cli.values import Form, emit, json_line
+
+    with _open_store(Form.JSON, db, collection, keyspace, token) as store:
+        for key in islice(store.yield_keys(prefix=prefix), limit):
+            emit(json_line(key) if as_json else key.encode() + b"\n")
+
+
+def _open_store(
+    form: Form, db: str, collection: str, keyspace: str | None, token: str | None, *, creates: bool = False
+) -> Any:
+    from langchain_kv import ConfigError, KVByteStore, KVStore, SetupMode
+    from langchain_kv.cli.values import Form, read_secret
+    from langchain_kv.targets import parse_target
+
+    if parse_target(db).kind == "memory":
+        raise ConfigError("--db memory: lives in one process and would be gone with this one: give sqlite:PATH.")
+    kind = KVByteStore if form is Form.BYTES else KVStore
+    return kind(
+        collection,
+        db,
+        token=None if token is None else read_secret("--token", token),
+        keyspace=keyspace,
+        # ASYNC makes the collection at first use, so after the key and the value were found good.
+        setup_mode=SetupMode.ASYNC if creates else SetupMode.OFF,
+    )
+
+
+def _note_missing(keys: list[str]) -> None:
+    from langchain_kv.codecs import shown
+
+    names = ", ".join(shown(key) for key in keys[:5])
+    more = f" and {len(keys) - 5:,} more" if len(keys) > 5 else ""
+    typer.echo(f"lckv: no value for {names}{more} (missing, or null)", err=True)

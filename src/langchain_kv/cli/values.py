@@ -1,0 +1,120 @@
+"""Values and secrets on the command line: how they are given, and how they are printed."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from langchain_kv.codecs import shown
+from langchain_kv.errors import ConfigError, InvalidValueError, UsageError
+
+__all__ = ["Form", "emit", "json_line", "printed", "read_secret", "read_value"]
+
+
+class Form(Enum):
+    """How a value is written on the command line.
+
+    Attributes:
+        JSON: as JSON text.
+        TEXT: a text value, as it is.
+        BYTES: bytes, as they are; kept as a byte store keeps them.
+    """
+
+    JSON = "json"
+    TEXT = "text"
+    BYTES = "bytes"
+
+    @classmethod
+    def of(cls, *, text: bool, as_bytes: bool) -> Form:
+        """Return the form that the options ``--text`` and ``--bytes`` name together."""
+        if text and as_bytes:
+            raise ConfigError("--text and --bytes exclude each other: give one.")
+        return cls.TEXT if text else cls.BYTES if as_bytes else cls.JSON
+
+
+def read_value(form: Form, given: str) -> Any:
+    """Return the value of an argument.
+
+    Args:
+        form: how it is written.
+        given: the value itself, ``-`` for what stands on stdin, ``@FILE`` for what stands in a file.
+
+    Raises:
+        UsageError: the file cannot be read, or holds no text, or no JSON.
+    """
+    if given == "-":
+        data = sys.stdin.buffer.read()
+    else:
+        data = _read_file(given[1:]) if given.startswith("@") else os.fsencode(given)
+    if form is Form.BYTES:
+        return data
+    try:
+        text = data.decode()
+        return text if form is Form.TEXT else json.loads(text)
+    except UnicodeDecodeError as error:
+        raise InvalidValueError(f"The value is not UTF-8 text (byte {error.start}): use --bytes.") from None
+    except (ValueError, RecursionError) as error:
+        where = f"{error.msg}, line {error.lineno}" if isinstance(error, json.JSONDecodeError) else "out of bounds"
+        raise InvalidValueError(
+            f"The value is not JSON ({where}): quote it as JSON ('\"text\"', '[1, 2]'), or use --text or --bytes."
+        ) from None
+
+
+def read_secret(option: str, given: str) -> str:
+    """Return the token that an option's ``@FILE`` holds, without the white space around it.
+
+    Raises:
+        UsageError: it is not of the form ``@FILE``, or the file cannot be read or holds no token.
+    """
+    if not given.startswith("@"):
+        raise ConfigError(
+            f"{option} takes @FILE, never the token itself, which everyone on this machine could see: write the token"
+            " to a file, or set its environment variable."
+        )
+    try:
+        secret = _read_file(given[1:]).decode("ascii").strip()
+    except UnicodeDecodeError:
+        secret = ""
+    if not secret or not secret.isprintable():
+        raise ConfigError(f"{option}: the file {given[1:]!r} does not hold a token: one line of printable ASCII text.")
+    return secret
+
+
+def printed(form: Form, key: str, value: Any) -> bytes:
+    """Return what is printed for the one value of ``key``: JSON with a line end, text and bytes as they are.
+
+    Raises:
+        UsageError: the form is text and the value is none.
+    """
+    if form is Form.JSON:
+        return json_line(value)
+    if isinstance(value, bytes):
+        return value
+    if not isinstance(value, str):
+        raise UsageError(f"The value of key {shown(key)} is not text but JSON: leave out --text.")
+    return value.encode("utf-8", "surrogatepass")
+
+
+def json_line(value: Any) -> bytes:
+    """Return the JSON text of a value and a line end."""
+    try:
+        return json.dumps(value, ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError:  # a lone surrogate, which only an escape can express
+        return json.dumps(value).encode() + b"\n"
+
+
+def emit(data: bytes) -> None:
+    """Write to stdout, whatever the terminal's encoding."""
+    sys.stdout.buffer.write(data)
+
+
+def _read_file(name: str) -> bytes:
+    try:
+        return Path(name).read_bytes()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise UsageError(f"Cannot read the file {name!r}: {reason}.") from None

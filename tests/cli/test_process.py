@@ -1,0 +1,255 @@
+"""``lckv`` as a process: signals, closed pipes, the server, and a machine without typer."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from langchain_kv import KVStore
+from langchain_kv.cli.main import run
+
+LCKV = [sys.executable, "-m", "langchain_kv.cli"]
+TOKEN = "a-token-of-the-tests"
+STRICT = {"PYTHONWARNINGS": "error", "PYTHONDEVMODE": "1"}
+"""Nothing may be left open at the end: a warning would be a line on stderr."""
+
+
+def environment(**more: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONWARNINGS", "LCKV_TOKEN")}
+    return {**kept, **more}
+
+
+def python(script: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", script]
+    return subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
+
+
+class Server:
+    """A running ``lckv serve``."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        assert process.stdout is not None
+        self.line = process.stdout.readline()
+
+    @property
+    def url(self) -> str:
+        return self.line.split()[-1]
+
+    def end(self, number: int = signal.SIGTERM) -> tuple[int, str, str]:
+        """Send the signal; return the exit code and what else was printed."""
+        self.process.send_signal(number)
+        out, error = self.process.communicate(timeout=30)
+        return self.process.returncode, out, error
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Server]]:
+    servers: list[Server] = []
+
+    def start(*arguments: str, **variables: str) -> Server:
+        process = subprocess.Popen(
+            [*LCKV, "serve", "--port", "0", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(**variables),
+        )
+        servers.append(Server(process))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        with server.process as process:
+            process.kill()
+
+
+def ask(url: str, token: str | None, command: object, path: str = "/v1") -> dict[str, object]:
+    headers = {"Content-Type": "application/json", **({"Token": token} if token else {})}
+    request = urllib.request.Request(url + path, json.dumps(command).encode(), headers)
+    with urllib.request.urlopen(request, timeout=10) as reply:
+        answer: dict[str, object] = json.load(reply)
+        return answer
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_serve_says_where_it_listens_answers_there_and_ends_with_0(
+    serve: Callable[..., Server], tmp_path: Path, number: int
+) -> None:
+    server = serve("--db", f"sqlite:{tmp_path / 'kv.db'}", LCKV_TOKEN=TOKEN, **STRICT)
+
+    assert re.fullmatch(r"listening on http://127\.0\.0\.1:\d+\n", server.line)
+    with KVStore("kv", server.url, token=TOKEN) as store:
+        store.mset([("a", {"n": 1})])
+        assert store.mget(["a"]) == [{"n": 1}]
+    assert server.end(number) == (0, "", "")
+    with KVStore("kv", f"sqlite:{tmp_path / 'kv.db'}") as store:
+        assert store.mget(["a"]) == [{"n": 1}]
+
+
+@pytest.mark.slow
+def test_the_commands_work_against_the_server_with_a_token_from_a_file(
+    serve: Callable[..., Server], tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    (tmp_path / "token").write_text(TOKEN + "\n")
+    token = ["--token", f"@{tmp_path / 'token'}"]
+    server = serve("--db", "memory:", *token)
+    where = ["--db", server.url, "--collection", "kv"]
+
+    assert run(["set", "a", "[1]", *where, *token]) == 0
+    assert run(["get", "a", *where, *token]) == 0
+    assert run(["keys", *where, *token]) == 0
+    assert capsysbinary.readouterr() == (b"[1]\na\n", b"")
+
+    assert run(["get", "a", *where]) == 3  # no token
+    assert run(["get", "a", "--db", server.url, "--collection", "other", *token]) == 3
+    out, error = capsysbinary.readouterr()
+    assert out == b""
+    assert error.count(b"\n") == 2
+    assert TOKEN.encode() not in error
+
+
+@pytest.mark.slow
+def test_on_loopback_without_a_token_one_is_made_and_needed(serve: Callable[..., Server]) -> None:
+    server = serve()
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        ask(server.url, None, {"findKeyspaces": {}})
+    code, out, error = server.end()
+
+    assert (code, out) == (0, "")
+    notes = error.splitlines()
+    assert len(notes) == 2
+    assert "memory" in notes[0]
+    assert re.search(r"token given, made one for this run: [\w-]{32}$", notes[1])
+
+
+@pytest.mark.slow
+def test_the_token_that_was_made_is_the_one_that_works(serve: Callable[..., Server]) -> None:
+    server = serve("--db", "memory:")
+    assert server.process.stderr is not None
+    token = server.process.stderr.readline().split()[-1]
+
+    assert "status" in ask(server.url, token, {"findKeyspaces": {}})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "names"),
+    [
+        (["--host", "0.0.0.0"], 2, "LCKV_TOKEN"),
+        (["--host", "::"], 2, "LCKV_TOKEN"),
+        (["--host", "example.org"], 2, "LCKV_TOKEN"),
+        (["--token", "secret"], 2, "@FILE"),
+        (["--db", "https://example.org"], 2, "sqlite:"),
+        (["--db", "nonsense"], 2, "sqlite:"),
+        (["--port", "65536"], 2, "--port"),
+        (["--port", "-1"], 2, "--port"),
+    ],
+)
+def test_a_server_that_may_not_start_says_why(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, names: str
+) -> None:
+    assert run(["serve", *arguments]) == code
+
+    out, error = capsys.readouterr()
+    assert out == ""
+    last = error.splitlines()[-1]
+    assert last.startswith("lckv: ")
+    assert names in last
+    assert "secret" not in error
+
+
+def test_a_file_that_cannot_be_served_is_an_error_before_anything_listens(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "other.db").write_bytes(b"not ours" * 1_000)
+
+    assert run(["serve", "--db", f"sqlite:{tmp_path / 'other.db'}", "--port", "0"]) == 3
+
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert "other.db" in error
+
+
+@pytest.mark.slow
+def test_a_port_in_use_is_named(serve: Callable[..., Server], capsys: pytest.CaptureFixture[str]) -> None:
+    port = serve("--db", "memory:").url.rpartition(":")[2]
+
+    assert run(["serve", "--db", "memory:", "--port", port]) == 2
+
+    assert port in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_a_closed_pipe_is_quiet(tmp_path: Path) -> None:
+    with KVStore("kv", f"sqlite:{tmp_path / 'kv.db'}") as store:
+        store.mset([(f"{n:0100}", n) for n in range(5_000)])  # more than a pipe and a buffer hold
+    command = [*LCKV, "keys", "--db", f"sqlite:{tmp_path / 'kv.db'}", "--collection", "kv"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, env=environment(**STRICT)) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+
+        assert process.stderr.read() == b""
+        assert process.wait(timeout=30) == 141
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_command_with_130_and_no_traceback(tmp_path: Path) -> None:
+    fifo = tmp_path / "value"
+    os.mkfifo(fifo)
+    command = [*LCKV, "set", "k", f"@{fifo}", "--db", f"sqlite:{tmp_path / 'kv.db'}", "--collection", "kv"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, env=environment()) as process:
+        with fifo.open("wb"):  # returns when the command opens it, to read a value that never comes
+            process.send_signal(signal.SIGINT)
+            _, error = process.communicate(timeout=30)
+
+    assert process.returncode == 130
+    assert error.strip() == b""
+    assert not (tmp_path / "kv.db").exists()
+
+
+@pytest.mark.slow
+def test_without_typer_it_says_what_to_install() -> None:
+    script = "import sys; sys.modules['typer'] = None\nfrom langchain_kv.cli.main import run; sys.exit(run(['--help']))"
+    done = python(script)
+
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert "pip install 'langchain-kv[cli]'" in done.stderr
+
+
+@pytest.mark.slow
+def test_help_loads_no_store_of_any_kind() -> None:
+    heavy = ["aiohttp", "uvloop", "orjson", "msgspec", "starlette", "uvicorn", "sqlite3"]
+    script = (
+        "import sys\nfrom langchain_kv.cli.main import run\nrun(['--help'])\n"
+        f"print([name for name in {heavy!r} if name in sys.modules], file=sys.stderr)"
+    )
+    done = python(script)
+
+    assert done.stderr.strip() == "[]"
+
+
+@pytest.mark.slow
+def test_a_warning_is_one_line_and_not_a_place_in_the_code(tmp_path: Path) -> None:
+    script = (
+        "import sys, warnings\nfrom langchain_kv.cli import main as command\n"
+        "command.run = lambda _: warnings.warn('one\\ntwo', UserWarning) or 0\nsys.exit(command.main())"
+    )
+    done = python(script)
+
+    assert (done.returncode, done.stderr) == (0, "lckv: warning: one two\n")

@@ -1,0 +1,160 @@
+"""What the documents say: code blocks run, links lead somewhere, names exist."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import langchain_kv
+
+PROJECT = Path(__file__).parents[2]
+DOCUMENTS = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md")])
+README = PROJECT / "README.md"
+
+_BLOCK = re.compile(r"(?:<!-- not run: (?P<reason>[^>]+) -->\n)?```(?P<language>\w+)\n(?P<text>.*?)```", re.DOTALL)
+_LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
+
+
+class Block(NamedTuple):
+    language: str
+    text: str
+    reason: str | None
+
+
+def blocks(document: Path) -> list[Block]:
+    found = _BLOCK.finditer(document.read_text())
+    return [Block(match["language"], match["text"], match["reason"]) for match in found]
+
+
+def no_settings_from_outside() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("ASTRA_DB_", "LCKV_"))}
+    return {**kept, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}"}
+
+
+@pytest.mark.slow
+def test_the_blocks_of_the_readme_run_one_after_the_other(tmp_path: Path) -> None:
+    runs = {"python": [sys.executable, "-c"], "sh": ["sh", "-e", "-c"]}
+    done = []
+    for block in blocks(README):
+        if block.reason:
+            continue
+        command = [*runs[block.language], block.text]
+        result = subprocess.run(
+            command, cwd=tmp_path, env=no_settings_from_outside(), capture_output=True, text=True, check=False
+        )
+        assert result.returncode == 0, f"{block.text}\n{result.stderr}"
+        done.append(block.language)
+
+    assert done.count("python") >= 4
+    assert done.count("sh") >= 1
+
+
+def test_the_first_example_prints_what_its_comments_say(tmp_path: Path) -> None:
+    example = next(block.text for block in blocks(README) if block.language == "python")
+    promised = re.findall(r"^print\(.*  # (.*)$", example, re.MULTILINE)
+    result = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, check=True)
+
+    assert promised
+    assert result.stdout.splitlines() == promised
+    assert example.count("\n") <= 12
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_python_blocks_are_python(document: Path) -> None:
+    for block in blocks(document):
+        if block.language == "python":
+            compile(block.text, str(document), "exec")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_within_the_project_lead_to_a_file(document: Path) -> None:
+    for match in _LINK.finditer(document.read_text()):
+        target = match["target"]
+        if re.match(r"https?://|mailto:", target):
+            continue
+        path, _, heading = target.partition("#")
+        file = document.parent / path if path else document
+        assert file.exists(), target
+        if heading:
+            headings = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
+            assert heading in {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings}, target
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_documents_name_no_machine_and_no_account(document: Path) -> None:
+    text = document.read_text()
+
+    assert not re.search(r"(?<![\w:/.])/(home|root|tmp|work|Users)/", text)
+    assert not re.search(r"AstraCS:\w", text)
+
+
+def test_every_new_import_of_the_table_works() -> None:
+    rows = re.findall(
+        r"^\| `from (\S+) import (.+?)` \| `from (\S+) import (.+?)` \|$", README.read_text(), re.MULTILINE
+    )
+
+    assert len(rows) >= 5
+    for old_module, old_names, module, names in rows:
+        assert names == old_names
+        assert all(hasattr(importlib.import_module(module), name.strip()) for name in names.split(","))
+        if old_module.startswith("langchain_astradb"):
+            assert all(hasattr(importlib.import_module(old_module), name.strip()) for name in old_names.split(","))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_errors_that_documents_name_exist(document: Path) -> None:
+    theirs = {
+        "AttributeError",
+        "ConnectionError",
+        "KeyError",
+        "TimeoutError",
+        "TypeError",
+        "UnicodeEncodeError",
+        "ValueError",
+    }
+    named = set(re.findall(r"`(?:langchain_kv\.)?([A-Z]\w+Error)`", document.read_text())) - theirs
+
+    assert {name for name in named if not hasattr(langchain_kv, name)} == set()
+
+
+def test_the_commands_of_the_readme_exist() -> None:
+    from langchain_kv.cli.app import app
+
+    known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    lines = [line for block in blocks(README) if block.language == "sh" for line in block.text.splitlines()]
+    used = {words[1] for words in map(shlex.split, lines) if words[:1] == ["lckv"]}
+
+    assert used == known
+    assert "lckv" in README.read_text()
+
+
+def test_the_modules_that_the_architecture_names_exist() -> None:
+    package = PROJECT / "src" / "langchain_kv"
+    names = re.findall(r"`([\w/]+(?:\*?\.py|/))`", (PROJECT / "ARCHITECTURE.md").read_text())
+    bases = [
+        package,
+        package / "stores",
+        package / "engines",
+        package / "server",
+        package / "backends" / "dataapi",
+        PROJECT,
+    ]
+
+    assert len(names) > 20
+    for name in names:
+        assert any(list(base.glob(name.rstrip("/"))) for base in bases), name
+
+
+def test_make_targets_that_documents_name_exist() -> None:
+    targets = set(re.findall(r"^([\w-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE))
+    for document in DOCUMENTS:
+        named = re.findall(r"(?:`|^    )make ([\w-]+)", document.read_text(), re.MULTILINE)
+        assert set(named) <= targets, document.name
