@@ -112,6 +112,7 @@ class Misbehaving:
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._thread.start()
         self._writers: set[asyncio.StreamWriter] = set()
+        self._serving: set[asyncio.Task[None]] = set()
         start = asyncio.start_server(self._serve, "127.0.0.1", 0, limit=2**26)
         self._server = asyncio.run_coroutine_threadsafe(start, self.loop).result(10)
         self.port = self._server.sockets[0].getsockname()[1]
@@ -151,10 +152,12 @@ class Misbehaving:
 
     async def _stop(self) -> None:
         self._server.close()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
+        # A connection that is just being accepted gets its task first: cancelling asyncio's own would leave its socket.
+        for _ in range(5):
+            await asyncio.sleep(0)
+        for task in list(self._serving):
             task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.gather(*list(self._serving), return_exceptions=True)
 
     def _changed(self) -> None:
         with self.arrived:
@@ -165,6 +168,10 @@ class Misbehaving:
         self.open_connections += 1
         number = self.connections
         self._writers.add(writer)
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
         try:
             while await self._serve_one(reader, writer, number):
                 pass
