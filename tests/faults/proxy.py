@@ -201,6 +201,7 @@ class Misbehaving:
             return await self._answer(request, fault, writer)
         finally:
             self.in_flight -= 1
+            self._changed()
 
     async def _answer(self, request: Request, fault: Answer | Fault | None, writer: asyncio.StreamWriter) -> bool:
         if isinstance(fault, Answer):

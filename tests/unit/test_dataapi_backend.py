@@ -255,7 +255,7 @@ def test_failed_batch_settles_before_it_raises(server: Misbehaving, do: Colour) 
     server.delay_s = 0.02
     with pytest.raises(PartialWriteError) as caught:
         do("put_many", _records(4))
-    assert server.in_flight == 0
+    server.wait_for(lambda: server.in_flight == 0)
     assert set(server.values()) == set(caught.value.written) == {"k1", "k2", "k3"}
 
 
