@@ -86,10 +86,9 @@ def test_every_error_has_all_its_fields(send: Send) -> None:
         (b'{"find":{"\\ud800":1}}', "COMMAND_FIELD_UNKNOWN"),
         (b'{"insertOne":{"document":{"_id":"a","$vector":[1]}}}', "VECTOR_SEARCH_NOT_SUPPORTED"),
         (b'{"insertOne":{"document":{"_id":"a","$lexical":"x"}}}', "LEXICAL_NOT_ENABLED_FOR_COLLECTION"),
-        (b'{"find":{"sort":{"_id":1}}}', "SORT_CLAUSE_INVALID"),
         (b'{"find":{"sort":{"_id":2}}}', "SORT_CLAUSE_VALUE_INVALID"),
         (b'{"find":{"sort":[]}}', "SORT_CLAUSE_INVALID"),
-        (b'{"updateOne":{"filter":{},"update":{"$set":{"a":1}}}}', "UNSUPPORTED_UPDATE_OPERATION"),
+        (b'{"updateOne":{"filter":{},"update":{"set":{"a":1}}}}', "UNSUPPORTED_UPDATE_OPERATION"),
     ],
 )
 def test_bad_requests_are_refused_with_a_code(send: Send, body: bytes, code: str) -> None:
@@ -450,7 +449,7 @@ def test_delete_many_says_that_there_is_more_when_others_were_faster(
 
     monkeypatch.setattr(engine, "modify", steal)
     reply = send({"deleteMany": {"filter": {"n": {"$gte": 0}}}}, ("default_keyspace", "any"))
-    assert reply["status"] == {"deletedCount": 16, "moreData": True}
+    assert reply["status"] == {"deletedCount": 15, "moreData": True}
 
 
 @pytest.mark.parametrize("condition", [{"$and": []}, {"$and": [{}]}, None])
@@ -499,7 +498,7 @@ def test_a_write_that_always_loses_says_so(send: Send, engine: MemoryEngine, mon
         ({"vector": {"dimension": 5}}, "VECTOR_SEARCH_NOT_SUPPORTED"),
         ({"lexical": {"enabled": True}}, "LEXICAL_NOT_AVAILABLE_FOR_DATABASE"),
         ({"lexical": {}}, "INVALID_CREATE_COLLECTION_OPTIONS"),
-        ({"rerank": {"enabled": True}}, "INVALID_CREATE_COLLECTION_OPTIONS"),
+        ({"rerank": {"enabled": True}}, "RERANKING_FEATURE_NOT_ENABLED"),
         ({"defaultId": {"type": "x"}}, "INVALID_CREATE_COLLECTION_OPTIONS"),
         ({"indexing": {"allow": ["*", "a"]}}, "INVALID_INDEXING_DEFINITION"),
         ({"indexing": {"deny": [""]}}, "INVALID_INDEXING_DEFINITION"),
@@ -539,3 +538,82 @@ def test_a_projection_reads_what_only_other_programs_store() -> None:
         with pytest.raises(DataAPIError) as caught:
             keys_only.apply(damaged)
         assert caught.value.code == "DOCUMENT_FROM_DB_UNPARSEABLE"
+
+
+# -- services that are not here --------------------------------------------------------------------------------------
+
+
+def test_what_needs_reranking_is_refused_as_where_it_is_switched_off(send: Send) -> None:
+    assert codes(send({"findAndRerank": {"sort": {"$hybrid": "x"}}})) == ["RERANKING_FEATURE_NOT_ENABLED"]
+    assert codes(send({"findAndRerank": {}}, ("default_keyspace", "nowhere"))) == ["UNKNOWN_COLLECTION_OR_TABLE"]
+    assert codes(send({"findRerankingProviders": {}}, ())) == ["RERANKING_FEATURE_NOT_ENABLED"]
+    assert send({"findEmbeddingProviders": {}}, ()) == {"status": {"embeddingProviders": {}}}
+
+
+@pytest.mark.parametrize(
+    ("condition", "code"),
+    [
+        ({"$lexical": {"$match": "x"}}, "LEXICAL_NOT_ENABLED_FOR_COLLECTION"),
+        ({"$lexical": "x"}, "LEXICAL_NOT_ENABLED_FOR_COLLECTION"),
+        ({"a": {"$match": "x"}}, "FILTER_INVALID_EXPRESSION"),
+        ({"$vector": [1]}, "FILTER_INVALID_EXPRESSION"),
+        ({"$vectorize": "x"}, "FILTER_INVALID_EXPRESSION"),
+    ],
+)
+def test_filters_of_searches_are_refused(send: Send, condition: Any, code: str) -> None:
+    for command in ("find", "countDocuments", "deleteMany"):
+        assert codes(send({command: {"filter": condition}}, ("default_keyspace", "any"))) == [code]
+
+
+def test_every_command_checks_its_options(send: Send) -> None:
+    for path, commands in zip(((), ("default_keyspace",), KV), COMMANDS, strict=True):
+        for name, command in commands.items():
+            reply = codes(send({name: {"options": {"nope": 1}}}, path))
+            if "options" not in command.fields:
+                assert reply == ["COMMAND_FIELD_UNKNOWN"]
+            elif not command.options:
+                assert reply == ["COMMAND_ACCEPTS_NO_OPTIONS"]
+            else:
+                assert reply == [command.unknown_option]
+                assert codes(send({name: {"options": 5}}, path)) == ["REQUEST_STRUCTURE_MISMATCH"]
+
+
+def test_an_upsert_by_id_is_one_write(send: Send, engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    modify, calls = engine.modify, []
+
+    def counted(*args: Any) -> None:
+        calls.append(args)
+        modify(*args)
+
+    monkeypatch.setattr(engine, "modify", counted)
+    command = {"filter": {"_id": "a"}, "replacement": {"value": 1}, "options": {"upsert": True}}
+    assert send({"findOneAndReplace": command})["status"]["upsertedId"] == "a"
+    assert len(calls) == 1
+    assert send({"deleteOne": {"filter": {"_id": "nope"}}})["status"] == {"deletedCount": 0}
+    assert len(calls) == 1
+
+
+def test_a_replacement_is_made_before_the_write_and_once(
+    send: Send, engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from langchain_kv.server import writes
+
+    insert(send, 1)
+    is_writing, made = False, []
+    modify, shred = engine.modify, writes.shred
+
+    def writing(*args: Any) -> None:
+        nonlocal is_writing
+        is_writing = True
+        modify(*args)
+        is_writing = False
+
+    def noted(*args: Any) -> Any:
+        made.append(is_writing)
+        return shred(*args)
+
+    monkeypatch.setattr(engine, "modify", writing)
+    monkeypatch.setattr(writes, "shred", noted)
+    send({"findOneAndReplace": {"filter": {"_id": "k0000"}, "replacement": {"n": 2}}})
+    send({"findOneAndReplace": {"filter": {"_id": "new"}, "replacement": {"n": 2}, "options": {"upsert": True}}})
+    assert made == [False, False]

@@ -6,8 +6,9 @@ from typing import Any
 
 from langchain_kv.engines.base import CollectionName
 from langchain_kv.errors import DataAPIError
+from langchain_kv.json_text import write
 from langchain_kv.server.reply import Reply
-from langchain_kv.server.requests import Request, flag, invalid, mismatch, options
+from langchain_kv.server.requests import Request, flag, invalid
 from langchain_kv.server.settings import check_name, explained, is_same, read_options
 
 __all__ = [
@@ -25,7 +26,6 @@ _OK = Reply(status={"ok": 1})
 async def create_keyspace(request: Request) -> Reply:
     """Create a keyspace, or find that it is there; its replication is accepted and has no meaning here."""
     name = check_name(request.fields.get("name"), "keyspace")
-    options(request, ("replication",))
     await request.engine.bridge.write(request.engine.create_keyspace, name)
     return _OK
 
@@ -46,10 +46,7 @@ async def drop_keyspace(request: Request) -> Reply:
 async def create_collection(request: Request) -> Reply:
     """Create a collection, or find that it is there with the same settings."""
     name = check_name(request.fields.get("name"), "collection")
-    given = request.fields.get("options")
-    if not isinstance(given, dict | None):
-        raise mismatch("The field 'options' of createCollection needs an object.")
-    wanted = read_options(given or {})
+    wanted = read_options(request.options)
     collection = CollectionName(request.keyspace, name)
     existing = await request.engine.bridge.write(request.engine.create_collection, collection, wanted)
     if not is_same(existing, wanted):
@@ -63,7 +60,7 @@ async def create_collection(request: Request) -> Reply:
 
 async def find_collections(request: Request) -> Reply:
     """List the collections of a keyspace, with ``explain`` also what they were created with."""
-    is_explained = flag(options(request, ("explain",)), "explain")
+    is_explained = flag(request.options, "explain")
     found = await request.engine.bridge.read(request.engine.collections, request.keyspace)
     names: list[Any] = list(found)
     if is_explained:
@@ -82,4 +79,5 @@ def _name_to_drop(request: Request) -> str:
     name = request.fields.get("name")
     if not isinstance(name, str) or not name:
         raise invalid(f"{request.command} needs the field 'name', a text that is not empty.")
+    write(name)  # refuses half of a surrogate pair, which not every engine can look for
     return name

@@ -13,11 +13,11 @@ from typing import Any, Final, NamedTuple
 from langchain_kv.engines.base import Engine
 from langchain_kv.errors import DataAPIError, EngineBusyError, StoreError
 from langchain_kv.json_text import read
-from langchain_kv.server import admin, inserts, reads, updates, writes
+from langchain_kv.server import absent, admin, inserts, reads, updates, writes
 from langchain_kv.server.reply import Reply, error_entry, failed
 from langchain_kv.server.requests import Request, invalid, mismatch
 
-__all__ = ["COMMANDS", "Command", "answer"]
+__all__ = ["COMMANDS", "TABLE_COMMANDS", "Command", "answer"]
 
 logger = logging.getLogger("langchain_kv")
 
@@ -30,48 +30,73 @@ class Command(NamedTuple):
     Attributes:
         handler: carries it out.
         fields: the fields it may have.
+        options: what its field ``options`` may hold; without any, options are refused unless they are empty.
+        unknown_option: the error code of another option.
         instead: the command that replaced a deprecated one.
     """
 
     handler: Handler
-    fields: tuple[str, ...]
+    fields: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    unknown_option: str = "COMMAND_FIELD_UNKNOWN"
     instead: str = ""
 
 
+_FLAGS: Final = ("includeSimilarity", "includeSortVector")
+_PAGE: Final = ("pageState", "pagingState")
+_CREATE: Final = ("defaultId", "indexing", "lexical", "rerank", "vector")
+
 GENERAL: Final = {
-    "createKeyspace": Command(admin.create_keyspace, ("name", "options")),
-    "findKeyspaces": Command(admin.find_keyspaces, ()),
+    "createKeyspace": Command(admin.create_keyspace, ("name", "options"), ("replication",)),
+    "findKeyspaces": Command(admin.find_keyspaces),
     "dropKeyspace": Command(admin.drop_keyspace, ("name",)),
-    "createNamespace": Command(admin.create_keyspace, ("name", "options"), "createKeyspace"),
-    "findNamespaces": Command(admin.find_keyspaces, (), "findKeyspaces"),
-    "dropNamespace": Command(admin.drop_keyspace, ("name",), "dropKeyspace"),
+    "createNamespace": Command(admin.create_keyspace, ("name", "options"), ("replication",), instead="createKeyspace"),
+    "findNamespaces": Command(admin.find_keyspaces, instead="findKeyspaces"),
+    "dropNamespace": Command(admin.drop_keyspace, ("name",), instead="dropKeyspace"),
+    "findEmbeddingProviders": Command(absent.find_embedding_providers, ("options",), ("filterModelStatus",)),
+    "findRerankingProviders": Command(absent.refuse_reranking, ("options",), ("filterModelStatus",)),
 }
 KEYSPACE: Final = {
-    "createCollection": Command(admin.create_collection, ("name", "options")),
-    "findCollections": Command(admin.find_collections, ("options",)),
+    "createCollection": Command(
+        admin.create_collection, ("name", "options"), _CREATE, "INVALID_CREATE_COLLECTION_FIELD"
+    ),
+    "findCollections": Command(admin.find_collections, ("options",), ("explain",)),
     "deleteCollection": Command(admin.delete_collection, ("name",)),
 }
 COLLECTION: Final = {
     "insertOne": Command(inserts.insert_one, ("document", "options")),
-    "insertMany": Command(inserts.insert_many, ("documents", "options")),
-    "find": Command(reads.find, ("filter", "projection", "sort", "options")),
-    "findOne": Command(reads.find_one, ("filter", "projection", "sort", "options")),
+    "insertMany": Command(inserts.insert_many, ("documents", "options"), ("ordered", "returnDocumentResponses")),
+    "find": Command(reads.find, ("filter", "projection", "sort", "options"), ("limit", "skip", *_PAGE, *_FLAGS)),
+    "findOne": Command(reads.find_one, ("filter", "projection", "sort", "options"), _FLAGS),
     "countDocuments": Command(reads.count_documents, ("filter", "options")),
     "estimatedDocumentCount": Command(reads.estimated_document_count, ("options",)),
+    "updateOne": Command(updates.update_one, ("filter", "update", "sort", "options"), ("upsert",)),
+    "updateMany": Command(updates.update_many, ("filter", "update", "options"), ("upsert", *_PAGE)),
+    "findOneAndUpdate": Command(
+        updates.find_one_and_update,
+        ("filter", "update", "sort", "projection", "options"),
+        ("returnDocument", "upsert"),
+    ),
     "findOneAndReplace": Command(
-        writes.find_one_and_replace, ("filter", "sort", "replacement", "projection", "options")
+        writes.find_one_and_replace,
+        ("filter", "sort", "replacement", "projection", "options"),
+        ("returnDocument", "upsert"),
     ),
     "findOneAndDelete": Command(writes.find_one_and_delete, ("filter", "sort", "projection")),
     "deleteOne": Command(writes.delete_one, ("filter", "sort", "options")),
     "deleteMany": Command(writes.delete_many, ("filter", "options")),
-    "updateOne": Command(updates.refuse, ("filter", "update", "sort", "options")),
-    "updateMany": Command(updates.refuse, ("filter", "update", "options")),
-    "findOneAndUpdate": Command(updates.refuse, ("filter", "update", "sort", "projection", "options")),
+    "findAndRerank": Command(
+        absent.refuse_reranking,
+        ("filter", "projection", "sort", "options"),
+        ("limit", "hybridLimits", "rerankOn", "rerankQuery", "rerank", "includeScores", "includeSortVector"),
+    ),
 }
 COMMANDS: Final = (GENERAL, KEYSPACE, COLLECTION)
 """The commands by how many names the URL has: none (the database), a keyspace, a keyspace and a collection."""
 
-_TABLE_COMMANDS: Final = ("alterTable", "createIndex", "createTextIndex", "createVectorIndex", "listIndexes")
+TABLE_COMMANDS: Final = ("alterTable", "createIndex", "createTextIndex", "createVectorIndex", "listIndexes")
+"""Commands that the Data API has for tables, at the URL of a collection."""
+
 _ARGUMENT_DEPTH_MAX: Final = 100
 _DOCUMENTS: Final = ("document", "documents", "replacement")
 
@@ -90,8 +115,12 @@ async def answer(engine: Engine, path: tuple[str, ...], body: bytes) -> tuple[in
     warnings: list[dict[str, Any]] = []
     try:
         reply = await _carry_out(engine, path, body, warnings)
+        return _encoded(reply, warnings)
     except Exception as error:
-        reply = failed(_as_data_api_error(error))
+        return _encoded(failed(_as_data_api_error(error)), warnings)
+
+
+def _encoded(reply: Reply, warnings: list[dict[str, Any]]) -> tuple[int, bytes]:
     if warnings:
         reply = reply._replace(status={**(reply.status or {}), "warnings": warnings})
     return reply.http_status, reply.encoded()
@@ -102,7 +131,7 @@ async def _carry_out(engine: Engine, path: tuple[str, ...], body: bytes, warning
     known = COMMANDS[len(path)]
     command = known.get(name)
     if command is None:
-        if len(path) == 2 and name in _TABLE_COMMANDS:
+        if len(path) == 2 and name in TABLE_COMMANDS:
             raise DataAPIError.of("UNSUPPORTED_COLLECTION_COMMAND", f"{name} is for tables, and this is a collection.")
         raise DataAPIError.of(
             "COMMAND_UNKNOWN", f"There is no command {name[:100]!r} at this URL; there are {', '.join(known)}."
@@ -118,7 +147,27 @@ async def _carry_out(engine: Engine, path: tuple[str, ...], body: bytes, warning
             )
         if field not in _DOCUMENTS and _is_deeper(value, _ARGUMENT_DEPTH_MAX):
             raise mismatch(f"The field '{field}' nests over {_ARGUMENT_DEPTH_MAX} levels: simplify it.")
-    return await command.handler(Request(engine, name, path, fields))
+    return await command.handler(Request(engine, name, path, fields, _options(name, command, fields)))
+
+
+def _options(name: str, command: Command, fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the field ``options`` of a command, checked; empty where it is absent or null."""
+    options = fields.get("options")
+    if options is None:
+        return {}
+    if not command.options:
+        if options:
+            raise DataAPIError.of(
+                "COMMAND_ACCEPTS_NO_OPTIONS", f"{name} accepts no options: leave out the field 'options'."
+            )
+        return {}
+    if not isinstance(options, dict):
+        raise mismatch(f"The field 'options' of {name} needs an object.")
+    for option in options:
+        if option not in command.options:
+            known = ", ".join(command.options)
+            raise DataAPIError.of(command.unknown_option, f"{name} has no option {option[:100]!r}; there are: {known}.")
+    return options
 
 
 def _split(request: Any) -> tuple[str, dict[str, Any]]:

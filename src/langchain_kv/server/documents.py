@@ -6,18 +6,15 @@ import base64
 import binascii
 from typing import Any, Final, NamedTuple
 
-import msgspec
-
 from langchain_kv import limits
 from langchain_kv.engines.base import DocId, Settings
 from langchain_kv.errors import DataAPIError
-from langchain_kv.json_text import read, utf16_length, write
+from langchain_kv.json_text import utf16_length, write
 from langchain_kv.server.ids import is_extended, is_object_id, is_uuid, new_id, read_id
 from langchain_kv.server.settings import Indexing
 
-__all__ = ["Shredded", "check_special_fields", "shred", "stored_id"]
+__all__ = ["Shredded", "check_special_fields", "shred"]
 
-_FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _VECTORS: Final = ("$vector", "$vectorize", "$hybrid")
 
 
@@ -81,11 +78,6 @@ def shred(document: Any, settings: Settings, indexing: Indexing) -> Shredded:
         error.document_ids = (id_json,)
         raise
     return Shredded(document_id, id_json, body, ordered)
-
-
-def stored_id(body: bytes) -> Any:
-    """Return the ``_id`` of a stored document, as it was sent; the rest is not parsed."""
-    return read(bytes(_FIELDS.decode(body)["_id"]))
 
 
 def _check_field(name: str, value: Any, depth: int, path_length: int) -> None:

@@ -6,21 +6,21 @@ by reading these documents, any other by going through the collection.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
 from langchain_kv.engines.base import DocId
 from langchain_kv.errors import DataAPIError
-from langchain_kv.json_text import read
 from langchain_kv.limits import FILTER_MAX_EXPRESSIONS, IN_MAX
 from langchain_kv.server import matching
 from langchain_kv.server.ids import is_extended, is_object_id, is_uuid, read_id
 from langchain_kv.server.matching import Test
 from langchain_kv.server.paths import PathError, split
 from langchain_kv.server.settings import Indexing
+from langchain_kv.server.stored import parsed_fields
 
-__all__ = ["Filter", "read_filter"]
+__all__ = ["OPERATORS", "Filter", "read_filter"]
 
 
 class Filter(NamedTuple):
@@ -30,17 +30,26 @@ class Filter(NamedTuple):
         is_empty: whether it says nothing, so that every document matches.
         ids: the documents that can match, repeats kept, or None where any can.
         ids_json: the same as they were sent.
-        test: what a parsed document has to meet beyond ``ids``; None where nothing.
+        test: what a document has to meet beyond ``ids``; None where nothing.
+        names: the fields of the document that ``test`` looks at.
+        equalities: each path that has to equal a value, as field names, and the value; without ``_id``.
     """
 
     is_empty: bool
-    ids: Sequence[DocId] | None
-    ids_json: Sequence[Any]
-    test: Test | None
+    ids: Sequence[DocId] | None = None
+    ids_json: Sequence[Any] = ()
+    test: Test | None = None
+    names: frozenset[str] = frozenset()
+    equalities: Sequence[tuple[list[str], Any]] = ()
 
     def matches(self, body: bytes) -> bool:
         """Whether the stored document of an id of ``ids`` (or any document, where that is None) matches."""
-        return self.test is None or self.test(read(body))
+        return self.test is None or self.test(parsed_fields(body, self.names))
+
+    @property
+    def only_id(self) -> DocId | None:
+        """The one id that can match, or None where there are more, or any."""
+        return self.ids[0] if self.ids is not None and len(self.ids) == 1 else None
 
 
 class _Comparison(NamedTuple):
@@ -55,8 +64,8 @@ class _Logic(NamedTuple):
     below: list[_Logic]
 
 
-_OPERATORS: Final = ("$eq", "$ne", "$in", "$nin", "$gt", "$gte", "$lt", "$lte", "$exists", "$all", "$size")
-_SPECIAL: Final = ("$vector", "$vectorize", "$lexical")
+OPERATORS: Final = ("$eq", "$ne", "$in", "$nin", "$gt", "$gte", "$lt", "$lte", "$exists", "$all", "$size")
+_SPECIAL: Final = ("$vector", "$vectorize")
 
 
 def read_filter(definition: Any, indexing: Indexing) -> Filter:
@@ -66,13 +75,12 @@ def read_filter(definition: Any, indexing: Indexing) -> Filter:
         DataAPIError: one of the FILTER codes, or of the codes of a bad ``_id``.
     """
     if definition is None:
-        return Filter(True, None, (), None)
+        return Filter(is_empty=True)
     if not isinstance(definition, dict):
         raise DataAPIError.of("FILTER_UNSUPPORTED_DATA_TYPE", "A filter is a JSON object: send {} for every document.")
     root = _Logic("$and", [], [])
     _read_object(root, definition)
-    on_id = _id_comparisons(root)
-    if len(on_id) > 1:
+    if sum(comparison.path == "_id" for comparison in _comparisons(root)) > 1:
         raise DataAPIError.of(
             "FILTER_MULTIPLE_ID_FILTER", "A filter can compare '_id' once: use $in for several ids, or two requests."
         )
@@ -89,10 +97,26 @@ def read_filter(definition: Any, indexing: Indexing) -> Filter:
 def _built(root: _Logic) -> Filter:
     chosen = _pick_ids(root)
     test = _as_test(root, without=chosen)
+    names = frozenset(split(comparison.path)[0] for comparison in _comparisons(root) if comparison is not chosen)
+    equalities = [(split(path), operand) for path, operator, operand in _required(root) if operator == "$eq"]
     if chosen is None:
-        return Filter(test is None, None, (), test)
+        return Filter(test is None, None, (), test, names, equalities)
     ids_json = chosen.operand if chosen.operator == "$in" else [chosen.operand]
-    return Filter(False, [read_id(one) for one in ids_json], ids_json, test)
+    return Filter(False, [read_id(one) for one in ids_json], ids_json, test, names, equalities)
+
+
+def _comparisons(logic: _Logic) -> Iterator[_Comparison]:
+    yield from logic.comparisons
+    for below in logic.below:
+        yield from _comparisons(below)
+
+
+def _required(logic: _Logic) -> Iterator[_Comparison]:
+    """Yield the comparisons that have to hold whatever else does, but for those of ``_id``."""
+    yield from (comparison for comparison in logic.comparisons if comparison.path != "_id")
+    for below in logic.below:
+        if below.relation == "$and":
+            yield from _required(below)
 
 
 def _pick_ids(logic: _Logic) -> _Comparison | None:
@@ -134,12 +158,15 @@ def _read_field(path: str, value: dict[str, Any]) -> list[_Comparison]:
     """Read what stands beside a path: operators, an extended value, or a whole object that the field has to equal."""
     comparisons = []
     for name, operand in value.items():
-        if name in _OPERATORS:
+        if name in OPERATORS:
             comparisons.append(_compared(path, name, operand))
+        elif name == "$match":
+            _check_path(path)
+            raise _invalid("$match is for '$lexical' only")
         elif name.startswith("$") and not is_extended({name: operand}):
             raise DataAPIError.of(
                 "FILTER_UNSUPPORTED_OPERATOR",
-                f"There is no filter operator {name[:100]!r}; there are {', '.join(_OPERATORS)}.",
+                f"There is no filter operator {name[:100]!r}; there are {', '.join(OPERATORS)}.",
             )
         else:
             return [*comparisons, _compared(path, "$eq", value)]
@@ -157,6 +184,11 @@ def _compared(path: str, operator: str, operand: Any) -> _Comparison:
 
 
 def _check_path(path: str) -> None:
+    if path == "$lexical":
+        raise DataAPIError.of(
+            "LEXICAL_NOT_ENABLED_FOR_COLLECTION",
+            "Lexical search is not enabled for the collection: do not filter by $lexical.",
+        )
     if path in _SPECIAL:
         raise _invalid(f"{path!r} cannot be filtered by here: the collection keeps no such field")
     if path.startswith("$"):
@@ -192,13 +224,6 @@ def _check_operand(operand: Any) -> None:
 
 
 # -- checking ---------------------------------------------------------------------------------------------------------
-
-
-def _id_comparisons(logic: _Logic) -> list[_Comparison]:
-    found = [comparison for comparison in logic.comparisons if comparison.path == "_id"]
-    for below in logic.below:
-        found += _id_comparisons(below)
-    return found
 
 
 def _check(logic: _Logic) -> int:
@@ -293,21 +318,19 @@ def _invalid(reason: str) -> DataAPIError:
 # -- building ---------------------------------------------------------------------------------------------------------
 
 
-def _as_test(logic: _Logic, *, without: _Comparison | None) -> Test | None:
-    """Return the test of a part of a filter; None where it says nothing."""
+def _as_test(logic: _Logic, *, without: _Comparison | None, is_negated: bool = False) -> Test | None:
+    """Return the test of a part of a filter; None where it says nothing. Comparisons below ``$not`` are negated."""
+    is_negated ^= logic.relation == "$not"
     tests = [
-        matching.compare(split(comparison.path), comparison.operator, comparison.operand)
-        for comparison in logic.comparisons
-        if comparison is not without
+        matching.compare(split(path), operator, operand, is_negated=is_negated)
+        for path, operator, operand in (comparison for comparison in logic.comparisons if comparison is not without)
     ]
     for below in logic.below:
-        test = _as_test(below, without=without)
+        test = _as_test(below, without=without, is_negated=is_negated)
         if test is not None:
             tests.append(test)
     if not tests:
         return None
-    if logic.relation == "$or":
+    if (logic.relation == "$or") is not is_negated:
         return lambda document: any(test(document) for test in tests)
-    if logic.relation == "$not":
-        return lambda document: not all(test(document) for test in tests)
     return lambda document: all(test(document) for test in tests)

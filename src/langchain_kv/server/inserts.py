@@ -12,7 +12,7 @@ from langchain_kv.limits import INSERT_MANY_MAX
 from langchain_kv.server.documents import Shredded, check_special_fields, shred
 from langchain_kv.server.ids import read_id
 from langchain_kv.server.reply import Reply
-from langchain_kv.server.requests import Collection, Request, flag, invalid, mismatch, no_options, options
+from langchain_kv.server.requests import Collection, Request, flag, invalid, mismatch
 
 __all__ = ["insert_many", "insert_one"]
 
@@ -22,7 +22,6 @@ Outcome = Shredded | DataAPIError | None
 
 async def insert_one(request: Request) -> Reply:
     """Insert a document whose id is not there yet."""
-    no_options(request)
     if "document" not in request.fields:
         raise invalid("insertOne needs the field 'document'.")
     collection = await request.collection()
@@ -32,7 +31,6 @@ async def insert_one(request: Request) -> Reply:
 
 async def insert_many(request: Request) -> Reply:
     """Insert up to 100 documents; with ``ordered``, up to the first that cannot be."""
-    given = options(request, ("ordered", "returnDocumentResponses"))
     documents = request.fields.get("documents")
     needed = f"insertMany needs the field 'documents', a list of 1 to {INSERT_MANY_MAX} documents"
     if documents is None:  # the Data API says it twice: it is null, and it is empty
@@ -41,7 +39,7 @@ async def insert_many(request: Request) -> Reply:
         raise mismatch(needed + ".")
     if not 1 <= len(documents) <= INSERT_MANY_MAX:
         raise invalid(f"{needed}, and has {len(documents)}: send them in several requests.")
-    is_ordered, has_responses = flag(given, "ordered"), flag(given, "returnDocumentResponses")
+    is_ordered, has_responses = flag(request.options, "ordered"), flag(request.options, "returnDocumentResponses")
     collection = await request.collection()
     outcomes = await _insert(request, collection, documents, is_ordered=is_ordered)
     return _reply_with_responses(documents, outcomes) if has_responses else _reply(outcomes)

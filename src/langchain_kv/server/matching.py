@@ -7,36 +7,46 @@ from decimal import Decimal
 from typing import Any, Final
 
 from langchain_kv.server.ids import is_extended
+from langchain_kv.server.paths import position
 
-__all__ = ["Test", "compare", "equal", "find"]
+__all__ = ["MISSING", "Test", "compare", "equal", "find"]
 
 Test = Callable[[dict[str, Any]], bool]
 """Whether a parsed document meets a condition."""
 
-_MISSING: Final = object()
+MISSING: Final = object()
+"""Stands for the value of a path that a document does not have."""
 
 
-def compare(names: list[str], operator: str, operand: Any) -> Test:
+def compare(names: list[str], operator: str, operand: Any, *, is_negated: bool = False) -> Test:
     """Return the test of one comparison.
 
     Args:
         names: the path, as field names and array positions.
         operator: such as ``$eq``; its operand was checked.
         operand: the parsed value to compare with.
+        is_negated: whether it stands below ``$not``. There ``$gt`` is ``$lte``, as on the Data API: neither holds for a
+            field of another type, or for none.
     """
+    if is_negated and operator in _OPPOSITES:
+        return compare(names, _OPPOSITES[operator], operand)
     holds = _OPERATORS[operator]
+    if operator == "$all":
+        operand = _identities(operand)
+    if is_negated:
+        return lambda document: not holds(find(document, names), operand)
     return lambda document: holds(find(document, names), operand)
 
 
 def find(value: Any, names: Iterable[str]) -> Any:
-    """Return the value at a path (digits are positions in arrays), or an object of its own where there is none."""
+    """Return the value at a path (digits are positions in arrays), or MISSING where there is none."""
     for name in names:
         if isinstance(value, dict):
-            value = _MISSING if is_extended(value) else value.get(name, _MISSING)
-        elif isinstance(value, list) and name.isdecimal() and name.isascii() and int(name) < len(value):
-            value = value[int(name)]
+            value = MISSING if is_extended(value) else value.get(name, MISSING)
+        elif isinstance(value, list) and (at := position(name)) is not None and at < len(value):
+            value = value[at]
         else:
-            return _MISSING
+            return MISSING
     return value
 
 
@@ -46,7 +56,7 @@ def equal(one: Any, other: Any) -> bool:
         return one is other
     if isinstance(one, dict) and isinstance(other, dict):
         if is_extended(one) and is_extended(other):
-            return _plain(one) == _plain(other)
+            return bool(_identity(one) == _identity(other))
         return list(one) == list(other) and all(map(equal, one.values(), other.values()))
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(equal, one, other))
@@ -62,6 +72,11 @@ def _plain(value: dict[str, Any]) -> tuple[str, Any]:
 
 
 def _equals(field: Any, operand: Any) -> bool:
+    """Whether the field equals the operand, or is an array that holds it; null is not looked for in arrays."""
+    return equal(field, operand) if operand is None else _is_one(field, operand)
+
+
+def _is_one(field: Any, operand: Any) -> bool:
     """Whether the field equals the operand, or is an array that holds it; objects and arrays are not looked for."""
     if equal(field, operand):
         return True
@@ -70,13 +85,27 @@ def _equals(field: Any, operand: Any) -> bool:
 
 
 def _is_in(field: Any, operand: list[Any]) -> bool:
-    return any(_equals(field, one) for one in operand)
+    return any(_is_one(field, one) for one in operand)
 
 
-def _has_all(field: Any, operand: list[Any]) -> bool:
+def _has_all(field: Any, operand: frozenset[Any]) -> bool:
     """Whether each operand is in the array; a field that is no array counts as an array of itself."""
-    elements = field if isinstance(field, list) else [field]
-    return all(any(equal(element, one) for element in elements) for one in operand)
+    return operand <= _identities(field if isinstance(field, list) else [field])
+
+
+def _identities(values: Iterable[Any]) -> frozenset[Any]:
+    """Return what ``equal`` compares of each value, in a form that can be looked up: both lists may be long."""
+    return frozenset(map(_identity, values))
+
+
+def _identity(value: Any) -> Any:
+    if isinstance(value, dict):
+        if is_extended(value):
+            return "extended", _plain(value)[0], _identity(_plain(value)[1])
+        return "object", tuple((name, _identity(field)) for name, field in value.items())
+    if isinstance(value, list):
+        return "array", tuple(map(_identity, value))
+    return ("boolean", value) if isinstance(value, bool) else value
 
 
 def _ordered(holds: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
@@ -109,7 +138,8 @@ _OPERATORS: Final[dict[str, Callable[[Any, Any], bool]]] = {
     "$gte": _ordered(lambda one, other: bool(one >= other)),
     "$lt": _ordered(lambda one, other: bool(one < other)),
     "$lte": _ordered(lambda one, other: bool(one <= other)),
-    "$exists": lambda field, operand: (field is not _MISSING) is operand,
+    "$exists": lambda field, operand: (field is not MISSING) is operand,
     "$all": _has_all,
     "$size": lambda field, operand: isinstance(field, list) and len(field) == operand,
 }
+_OPPOSITES: Final = {"$gt": "$lte", "$gte": "$lt", "$lt": "$gte", "$lte": "$gt"}

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-__all__ = ["LEAF", "PathError", "Tree", "add", "covers", "excluded", "included", "indexing_tree", "split"]
+__all__ = ["LEAF", "PathError", "Tree", "add", "covers", "excluded", "included", "indexing_tree", "position", "split"]
 
 Leaf = Callable[[Any], Any]
 """What to do with the value at the end of a path."""
 
 Tree = dict[str, Any]
 """Field name -> the tree below it, or the Leaf that ends the path."""
+
+
+_POSITION: Final = re.compile(r"0|[1-9][0-9]{0,8}")
+"""Longer ones are beyond any array that a document has room for."""
 
 
 class PathError(ValueError):
@@ -35,19 +40,24 @@ def split(path: str) -> list[str]:
     return names
 
 
+def position(name: str) -> int | None:
+    """Return the position in an array that a part of a path names, or None where it names none."""
+    return int(name) if _POSITION.fullmatch(name) else None
+
+
 def _split_escaped(path: str) -> list[str]:
-    names = [""]
+    names: list[list[str]] = [[]]  # by characters: adding to a text copies it
     characters = iter(path)
     for character in characters:
         if character == ".":
-            names.append("")
+            names.append([])
             continue
         if character == "&":
             character = next(characters, "")  # noqa: PLW2901
             if character not in (".", "&") or not character:
                 raise PathError("has a lone '&': write '&&' for an ampersand and '&.' for a dot in a name")
-        names[-1] += character
-    return names
+        names[-1].append(character)
+    return ["".join(name) for name in names]
 
 
 def add(tree: Tree, names: list[str], leaf: Leaf) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
@@ -12,11 +11,11 @@ import msgspec
 from langchain_kv.errors import DataAPIError
 from langchain_kv.json_text import read, write
 from langchain_kv.server.paths import LEAF, PathError, Tree, add, excluded, included, split
+from langchain_kv.server.stored import field_texts
 
 __all__ = ["EVERYTHING", "Projection", "read_projection"]
 
 _SPECIAL: Final = ("$vector", "$vectorize", "$lexical", "$similarity")
-_FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _DOCUMENT: Final = msgspec.json.Encoder()
 _ABSENT: Final = object()
 
@@ -37,7 +36,7 @@ class Projection(NamedTuple):
         if self.tree is None:
             return body
         kept: dict[str, msgspec.Raw] = {}
-        for name, text in _fields(body).items():
+        for name, text in field_texts(body).items():
             below = self.tree.get(name, _ABSENT)
             if below is _ABSENT:
                 if not self.keeps:
@@ -50,23 +49,6 @@ class Projection(NamedTuple):
             elif self.keeps:
                 kept[name] = text
         return _DOCUMENT.encode(kept)
-
-
-def _fields(body: bytes) -> dict[str, msgspec.Raw]:
-    """Return the texts of a stored document's fields, unparsed."""
-    try:
-        return _FIELDS.decode(body)
-    except msgspec.DecodeError:  # an escaped lone surrogate, which other programs may have stored, or damage
-        try:
-            document = json.loads(body)
-        except ValueError:
-            document = None
-        if not isinstance(document, dict):
-            raise DataAPIError.of(
-                "DOCUMENT_FROM_DB_UNPARSEABLE",
-                "A stored document is not a JSON object: the data were damaged, or another program wrote it.",
-            ) from None
-        return {name: msgspec.Raw(json.dumps(value).encode()) for name, value in document.items()}
 
 
 EVERYTHING: Final = Projection(False, None)

@@ -6,113 +6,95 @@ from decimal import Decimal
 from typing import Any
 
 from langchain_kv.engines.base import CollectionName
+from langchain_kv.errors import DataAPIError
 from langchain_kv.limits import COUNT_MAX, PAGE_SIZE
-from langchain_kv.server.filters import Filter, read_filter
-from langchain_kv.server.paging import Position, matching_documents, matching_page, read_page_state
-from langchain_kv.server.projection import read_projection
+from langchain_kv.server.paging import Position, read_position
 from langchain_kv.server.reply import Reply, document_data, documents_data
-from langchain_kv.server.requests import Collection, Request, flag, invalid, mismatch, no_options, options
-from langchain_kv.server.sorting import check_sort
+from langchain_kv.server.requests import Request, flag, invalid, mismatch
+from langchain_kv.server.searching import Search, documents, first_document, open_search, picked_ids, read_again
+from langchain_kv.server.sorting import Sort
 
-__all__ = ["count_documents", "estimated_document_count", "find", "find_one", "first_match"]
+__all__ = ["count_documents", "estimated_document_count", "find", "find_one"]
 
-_ONE_OPTIONS = ("includeSimilarity", "includeSortVector")
-_FIND_OPTIONS = ("limit", "skip", "pageState", "pagingState", *_ONE_OPTIONS)
+_FLAGS = ("includeSimilarity", "includeSortVector")
 
 
 async def find(request: Request) -> Reply:
     """Send a page of the documents that match."""
-    given = options(request, _FIND_OPTIONS)
-    errors = []
+    given = request.options
     limit, skip = _whole_number(given, "limit"), _whole_number(given, "skip")
-    if limit is not None and limit <= 0:
-        errors.append(invalid("The option 'limit' is at least 1: leave it out for no limit."))
-    if skip is not None and skip < 0:
-        errors.append(invalid("The option 'skip' is at least 0."))
-    if skip is not None and not request.fields.get("sort"):
-        errors.append(invalid("The option 'skip' needs a 'sort': without one, documents have no order to skip in."))
+    errors = _refusals(request, limit, skip)
     if errors:
         return Reply(errors=errors)
     _check_flags(given)
-    start = _start(given)
-    collection = await request.collection()
-    condition = read_filter(request.fields.get("filter"), collection.indexing)
-    check_sort(request.fields.get("sort"), collection.indexing)
-    projection = read_projection(request.fields.get("projection"))
-    if condition.ids is not None:
-        bodies = (await _by_ids(request, collection, condition))[:limit]
-        return Reply(documents_data(map(projection.apply, bodies), None))
+    start = read_position(given)
     left = None if limit is None else max(0, limit - start.sent)
     size = PAGE_SIZE if left is None else min(left, PAGE_SIZE)
-    documents, has_more = await matching_page(request, collection, condition, start, size) if size else ([], False)
+    search = await open_search(request, after=start.after, limit=size)
+    if search.sort is not None:
+        if start.after is not None:
+            raise DataAPIError.of(
+                "SORT_CLAUSE_INVALID", "A sorted result has one page: leave out 'pageState', or the sort."
+            )
+        return await _sorted(search, search.sort, skip or 0, size)
+    found = []
+    most = limit if search.condition.ids is not None else size
+    async for document in documents(search):
+        found.append(document)
+        if len(found) == most:
+            break
     state = None
-    if has_more and len(documents) != left:
-        state = Position(start.sent + len(documents), documents[-1][0]).as_page_state()
-    return Reply(documents_data((projection.apply(body) for _, body in documents), state))
+    # A full page means "may be more": a result of exactly one page is followed by an empty one, as on the Data API.
+    if search.condition.ids is None and len(found) == size != left:
+        state = Position(start.sent + size, found[-1][0]).as_page_state()
+    return Reply(documents_data((search.projection.apply(body) for _, body in found), state))
+
+
+async def _sorted(search: Search, sort: Sort, skip: int, size: int) -> Reply:
+    """Send the one page that a sorted result has: its documents are read again, once it is known which they are."""
+    ids = (await picked_ids(search, sort, skip + size))[skip:]
+    return Reply(documents_data(map(search.projection.apply, await read_again(search, ids)), None))
 
 
 async def find_one(request: Request) -> Reply:
     """Send one document that matches, or null."""
-    _check_flags(options(request, _ONE_OPTIONS))
-    collection = await request.collection()
-    condition = read_filter(request.fields.get("filter"), collection.indexing)
-    check_sort(request.fields.get("sort"), collection.indexing)
-    projection = read_projection(request.fields.get("projection"))
-    found = await first_match(request, collection, condition)
-    return Reply(document_data(None if found is None else projection.apply(found)))
-
-
-async def first_match(request: Request, collection: Collection, condition: Filter) -> bytes | None:
-    """Return the body of a document that matches, or None."""
-    if condition.ids is not None:
-        return next(iter(await _by_ids(request, collection, condition)), None)
-    async for _, body in matching_documents(request, collection, condition, limit=1):
-        return body
-    return None
+    _check_flags(request.options)
+    search = await open_search(request, limit=1)
+    found = await first_document(search)
+    return Reply(document_data(None if found is None else search.projection.apply(found[1])))
 
 
 async def count_documents(request: Request) -> Reply:
     """Count the documents that match, up to 1,000."""
-    no_options(request)
-    collection = await request.collection()
-    condition = read_filter(request.fields.get("filter"), collection.indexing)
-    engine = request.engine
-    if condition.ids is not None:
-        count = len(await _by_ids(request, collection, condition._replace(ids=list(dict.fromkeys(condition.ids)))))
-    elif condition.test is None:
-        count = await engine.bridge.read(engine.count, collection.name, limit=COUNT_MAX + 1)
+    search = await open_search(request, limit=COUNT_MAX + 1, reads=bool(request.fields.get("filter")))
+    if search.condition.is_empty:
+        engine = request.engine
+        count = await engine.bridge.read(engine.count, search.collection.name, limit=COUNT_MAX + 1)
     else:
-        count = 0
-        async for _ in matching_documents(request, collection, condition):
-            count += 1
-            if count > COUNT_MAX:
+        ids = set()
+        async for document_id, _ in documents(search):
+            ids.add(document_id)
+            if len(ids) > COUNT_MAX:
                 break
+        count = len(ids)
     return Reply(status={"count": COUNT_MAX, "moreData": True} if count > COUNT_MAX else {"count": count})
 
 
 async def estimated_document_count(request: Request) -> Reply:
     """Count the documents: here, exactly."""
-    no_options(request)
     count = await request.engine.bridge.read(request.engine.count, CollectionName(*request.path))
     return Reply(status={"count": count})
 
 
-async def _by_ids(request: Request, collection: Collection, condition: Filter) -> list[bytes]:
-    """Return the bodies of the filter's ids that match, in its order; a repeated id repeats."""
-    ids = list(condition.ids or ())
-    bodies = await request.engine.bridge.read(request.engine.read, collection.name, ids) if ids else []
-    return [body for body in bodies if body is not None and condition.matches(body)]
-
-
-def _start(given: dict[str, Any]) -> Position:
-    state = given.get("pageState")
-    if state is None:
-        state = given.get("pagingState")  # the older name
-    if state is None or state == "":
-        return Position()
-    if not isinstance(state, str):
-        raise mismatch("The option 'pageState' is the text that a page before held as 'nextPageState'.")
-    return read_page_state(state)
+def _refusals(request: Request, limit: int | None, skip: int | None) -> list[DataAPIError]:
+    errors = []
+    if limit is not None and limit <= 0:
+        errors.append(invalid("The option 'limit' is at least 1: leave it out for no limit."))
+    if skip is not None and skip < 0:
+        errors.append(invalid("The option 'skip' is at least 0."))
+    if skip is not None and request.fields.get("sort") is None:
+        errors.append(invalid("The option 'skip' needs a 'sort': without one, documents have no order to skip in."))
+    return errors
 
 
 def _whole_number(given: dict[str, Any], name: str) -> int | None:
@@ -126,5 +108,5 @@ def _whole_number(given: dict[str, Any], name: str) -> int | None:
 
 
 def _check_flags(given: dict[str, Any]) -> None:
-    for name in _ONE_OPTIONS:
+    for name in _FLAGS:
         flag(given, name)

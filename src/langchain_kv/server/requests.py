@@ -8,7 +8,7 @@ from langchain_kv.engines.base import CollectionName, Engine, Settings
 from langchain_kv.errors import DataAPIError
 from langchain_kv.server.settings import Indexing
 
-__all__ = ["Collection", "Request", "flag", "invalid", "mismatch", "no_options", "options"]
+__all__ = ["Collection", "Request", "flag", "invalid", "mismatch", "wants_after"]
 
 
 class Collection(NamedTuple):
@@ -27,59 +27,33 @@ class Request(NamedTuple):
         command: the name of the command.
         path: the keyspace and the collection of the URL, as far as it names them.
         fields: the fields of the command, none of which its registration does not know.
+        options: the field ``options``, likewise; empty where it is absent or null.
     """
 
     engine: Engine
     command: str
     path: tuple[str, ...]
     fields: dict[str, Any]
+    options: dict[str, Any]
 
     @property
     def keyspace(self) -> str:
         """The keyspace of the URL."""
         return self.path[0]
 
-    async def collection(self) -> Collection:
-        """Look the collection up.
+    def read_collection(self) -> Collection:
+        """Look the collection up; called on the engine's side of its bridge.
 
         Raises:
             UnknownKeyspaceError, UnknownCollectionError: there is none.
         """
         name = CollectionName(*self.path)
-        settings = await self.engine.bridge.read(self.engine.settings, name)
+        settings = self.engine.settings(name)
         return Collection(name, settings, Indexing(settings))
 
-
-def options(request: Request, known: tuple[str, ...]) -> dict[str, Any]:
-    """Return the field ``options``, empty where it is absent or null.
-
-    Raises:
-        DataAPIError: COMMAND_FIELD_UNKNOWN for an option that is not ``known``.
-    """
-    given = request.fields.get("options")
-    if given is None:
-        return {}
-    if not isinstance(given, dict):
-        raise mismatch(f"The field 'options' of {request.command} needs an object.")
-    for name in given:
-        if name not in known:
-            raise DataAPIError.of(
-                "COMMAND_FIELD_UNKNOWN",
-                f"{request.command} has no option {name[:100]!r}; there are {', '.join(known) or 'none'}.",
-            )
-    return given
-
-
-def no_options(request: Request) -> None:
-    """Refuse any option.
-
-    Raises:
-        DataAPIError: COMMAND_ACCEPTS_NO_OPTIONS.
-    """
-    if request.fields.get("options"):
-        raise DataAPIError.of(
-            "COMMAND_ACCEPTS_NO_OPTIONS", f"{request.command} accepts no options: leave out the field 'options'."
-        )
+    async def collection(self) -> Collection:
+        """As ``read_collection``, for coroutines."""
+        return await self.engine.bridge.read(self.read_collection)
 
 
 def flag(given: dict[str, Any], name: str) -> bool:
@@ -88,6 +62,14 @@ def flag(given: dict[str, Any], name: str) -> bool:
     if value is None or isinstance(value, bool):
         return bool(value)
     raise mismatch(f"The option '{name}' is either true or false.")
+
+
+def wants_after(request: Request) -> bool:
+    """Whether the option ``returnDocument`` asks for the document as it is after the change."""
+    wanted = request.options.get("returnDocument")
+    if wanted not in (None, "before", "after"):
+        raise invalid("The option 'returnDocument' is 'before' or 'after'.")
+    return bool(wanted == "after")
 
 
 def invalid(message: str) -> DataAPIError:

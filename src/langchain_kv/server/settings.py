@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from langchain_kv.engines.base import Settings
 from langchain_kv.errors import DataAPIError
+from langchain_kv.json_text import write
 from langchain_kv.limits import NAME_MAX_LENGTH
 from langchain_kv.server.paths import PathError, Tree, covers, excluded, included, indexing_tree, split
 
@@ -16,7 +17,6 @@ __all__ = ["ID_TYPES", "Indexing", "check_name", "explained", "is_same", "read_o
 ID_TYPES: Final = ("objectId", "uuid", "uuidv6", "uuidv7")
 
 _NAME: Final = re.compile(rf"[A-Za-z0-9_]{{1,{NAME_MAX_LENGTH}}}")
-_OPTIONS: Final = ("defaultId", "indexing", "lexical", "rerank", "vector")
 
 
 def check_name(name: Any, kind: str) -> str:
@@ -38,15 +38,9 @@ def read_options(options: dict[str, Any]) -> Settings:
     """Return the settings that createCollection's ``options`` ask for, checked; what is switched off is left out.
 
     Raises:
-        DataAPIError: INVALID_CREATE_COLLECTION_FIELD, INVALID_INDEXING_DEFINITION, INVALID_CREATE_COLLECTION_OPTIONS,
-            or, for what this server does not have, VECTOR_SEARCH_NOT_SUPPORTED and LEXICAL_NOT_AVAILABLE_FOR_DATABASE.
+        DataAPIError: INVALID_INDEXING_DEFINITION, INVALID_CREATE_COLLECTION_OPTIONS, or, for what this server does not
+            have, VECTOR_SEARCH_NOT_SUPPORTED, LEXICAL_NOT_AVAILABLE_FOR_DATABASE, RERANKING_FEATURE_NOT_ENABLED.
     """
-    for name in options:
-        if name not in _OPTIONS:
-            raise DataAPIError.of(
-                "INVALID_CREATE_COLLECTION_FIELD",
-                f"createCollection has no option {name[:100]!r}; there are {', '.join(_OPTIONS)}.",
-            )
     if options.get("vector") is not None:
         raise DataAPIError.of(
             "VECTOR_SEARCH_NOT_SUPPORTED", "The local Data API keeps no vectors: leave out the option 'vector'."
@@ -57,7 +51,10 @@ def read_options(options: dict[str, Any]) -> Settings:
             "The local Data API has no lexical search: leave out the option 'lexical', or set 'enabled' to false.",
         )
     if _is_enabled(options.get("rerank"), "rerank"):
-        raise _bad_option("The local Data API has no reranking: leave out 'rerank', or set 'enabled' to false.")
+        raise DataAPIError.of(
+            "RERANKING_FEATURE_NOT_ENABLED",
+            "The local Data API has no reranking: leave out the option 'rerank', or set 'enabled' to false.",
+        )
     settings: Settings = {}
     if options.get("defaultId") is not None:
         settings["defaultId"] = _read_default_id(options["defaultId"])
@@ -128,6 +125,7 @@ def _read_indexing(option: Any) -> dict[str, list[str]]:
     ((name, paths),) = option.items()
     if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
         raise _bad_indexing(f"'{name}' needs a list of paths")
+    write(paths)  # refuses half of a surrogate pair, which could be kept but never sent again
     if len(set(paths)) != len(paths):
         raise _bad_indexing(f"'{name}' names a path twice")
     for path in paths:

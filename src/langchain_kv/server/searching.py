@@ -1,0 +1,138 @@
+"""What a command looks for, and going through a collection for it page by page.
+
+A search is opened in one hop to the engine: the collection is looked up, the command's fields are checked against it,
+and what has to be read first is read. Later pages are each a hop, so that other requests pass in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Final, NamedTuple
+
+from langchain_kv.engines.base import DocId
+from langchain_kv.server.filters import Filter, read_filter
+from langchain_kv.server.projection import Projection, read_projection
+from langchain_kv.server.requests import Collection, Request
+from langchain_kv.server.sorting import Picker, Sort, read_sort
+
+__all__ = ["Document", "Search", "documents", "first_document", "open_search", "picked_ids", "read_again"]
+
+_FIRST_PAGE: Final = 20
+_PAGE_MAX: Final = 200
+_PAGE_BYTES: Final = 256 * 1024
+"""Bytes that a page of a long scan is meant to have: more would hold up the other requests for too long."""
+
+Document = tuple[DocId, bytes]
+
+
+class Search(NamedTuple):
+    """What a command looks for, checked.
+
+    Attributes:
+        request: the command.
+        collection: where it looks.
+        condition: its field ``filter``.
+        sort: its field ``sort``; None without one.
+        projection: its field ``projection``.
+        found: the documents of the filter's ids, in its order, repeats repeated; or the first page of a scan.
+        after: the id after which a scan begins.
+        page_size: how many documents the first page was to have; 0 where nothing was read.
+    """
+
+    request: Request
+    collection: Collection
+    condition: Filter
+    sort: Sort | None
+    projection: Projection
+    found: Sequence[Document]
+    after: DocId | None
+    page_size: int
+
+
+async def open_search(
+    request: Request, *, after: DocId | None = None, limit: int = _PAGE_MAX, reads: bool = True
+) -> Search:
+    """Check what a command looks for, and read what it needs first.
+
+    Args:
+        request: the command.
+        after: where a scan is to begin.
+        limit: how many documents the caller will take at most.
+        reads: whether to read at all; False only checks.
+
+    Raises:
+        DataAPIError: there is no such collection, or a code of a filter, a sort or a projection.
+    """
+    return await request.engine.bridge.read(_open, request, after, limit, reads)
+
+
+def _open(request: Request, after: DocId | None, limit: int, reads: bool) -> Search:
+    collection = request.read_collection()
+    condition = read_filter(request.fields.get("filter"), collection.indexing)
+    sort = read_sort(request.fields.get("sort"), collection.indexing)
+    projection = read_projection(request.fields.get("projection"))
+    found: Sequence[Document] = ()
+    size = 0
+    if reads and condition.ids is not None:
+        bodies = request.engine.read(collection.name, condition.ids) if condition.ids else []
+        found = [(key, body) for key, body in zip(condition.ids, bodies, strict=True) if body is not None]
+    elif reads and limit:
+        is_for_all = condition.test is None and sort is None
+        size = min(limit, _PAGE_MAX) if is_for_all else _FIRST_PAGE
+        found = request.engine.scan(collection.name, after=after, limit=size)
+    return Search(request, collection, condition, sort, projection, found, after, size)
+
+
+async def documents(search: Search) -> AsyncIterator[Document]:
+    """Yield the documents that match: those of the filter's ids in its order, others in the order of ids."""
+    matches = search.condition.matches
+    page, size = search.found, search.page_size
+    while True:
+        for document in page:
+            if matches(document[1]):
+                yield document
+        if search.condition.ids is not None or not page or len(page) < size:
+            return
+        size = _next_size(page)
+        engine = search.request.engine
+        await asyncio.sleep(0)  # an engine that answers at once would leave the loop no room
+        page = await engine.bridge.read(engine.scan, search.collection.name, after=page[-1][0], limit=size)
+
+
+def _next_size(page: Sequence[Document]) -> int:
+    """Return how many documents of a page's average size make about ``_PAGE_BYTES``."""
+    size_bytes = sum(len(body) for _, body in page)
+    return max(1, min(_PAGE_MAX, len(page) * _PAGE_BYTES // max(1, size_bytes)))
+
+
+async def picked_ids(search: Search, sort: Sort, count: int) -> list[DocId]:
+    """Return the ids of the first ``count`` documents that match, in the order of a sort.
+
+    Raises:
+        DataAPIError: OVERLOADED_SORT_ROW_LIMIT.
+    """
+    picker = Picker(sort, count)
+    async for document_id, body in documents(search):
+        picker.add(document_id, body)
+    return picker.picked()
+
+
+async def first_document(search: Search) -> Document | None:
+    """Return the first document that matches, in the order of the sort if there is one."""
+    if search.sort is None:
+        return await anext(documents(search), None)
+    while ids := await picked_ids(search, search.sort, 1):
+        bodies = await read_again(search, ids)
+        if bodies:
+            return ids[0], bodies[0]
+        search = await open_search(search.request)  # another writer took it away: look anew
+    return None
+
+
+async def read_again(search: Search, ids: Sequence[DocId]) -> list[bytes]:
+    """Return the bodies of documents that were found, in order, but for those that others changed so that they no
+    longer match."""
+    engine = search.request.engine
+    bodies = await engine.bridge.read(engine.read, search.collection.name, ids) if ids else []
+    return [body for body in bodies if body is not None and search.condition.matches(body)]
