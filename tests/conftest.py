@@ -11,8 +11,11 @@ import pytest
 
 from places import PLACES, AsyncFace, Place, SyncFace, open_place
 
+# The fast suite goes without one of the two servers.
+MARKED = [pytest.param(name, marks=pytest.mark.slow) if name == "http+memory" else name for name in PLACES]
 
-@pytest.fixture(scope="session", params=PLACES)
+
+@pytest.fixture(scope="session", params=MARKED, ids=PLACES)
 def shared_place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     with open_place(request.param, tmp_path_factory.mktemp("place")) as place:
         yield place

@@ -16,6 +16,8 @@ from langchain_kv.engines.memory import MemoryEngine
 from langchain_kv.server.coverage import ASTRAPY, ASTRAPY_VERSION
 from langchain_kv.server.running import run_in_thread
 
+pytestmark = pytest.mark.slow
+
 astrapy = pytest.importorskip("astrapy", reason="the client is not installed")
 httpx = pytest.importorskip("httpx", reason="the client is not installed")
 

@@ -36,7 +36,7 @@ DOCUMENTED = {
 }
 
 
-@pytest.fixture(scope="module", params=["memory", "sqlite"])
+@pytest.fixture(scope="module", params=["memory", pytest.param("sqlite", marks=pytest.mark.slow)])
 def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     engine: Engine
     if request.param == "memory":

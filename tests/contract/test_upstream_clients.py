@@ -17,6 +17,7 @@ theirs = pytest.importorskip("langchain_astradb", reason="langchain-astradb is a
 
 # These clients never close their sockets, and the one warns of the other's deprecated methods.
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore:.*deprecated as of:DeprecationWarning"),

@@ -23,6 +23,8 @@ from langchain_kv.errors import (
     TransportError,
 )
 
+pytestmark = pytest.mark.slow
+
 RECORDS = [(key, json.dumps({"_id": key, "value": "new"}).encode()) for key in ("a", "b")]
 HTML = b"<html><head><title>502 Bad Gateway</title></head><body>nginx</body></html>"
 
@@ -147,7 +149,6 @@ def test_fault_that_passes_is_not_noticed(server: Misbehaving, operation: str, f
         assert sorted(result) == ["a", "b"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("fault", sorted(SLOW))
 def test_request_that_hangs_is_cut_and_repeated(server: Misbehaving, operation: str, fault: str, colour: str) -> None:
     backend = _backend(server.url, request_timeout_s=0.2)
@@ -157,7 +158,6 @@ def test_request_that_hangs_is_cut_and_repeated(server: Misbehaving, operation: 
     assert server.values() == AFTER.get(operation, OLD)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("fault", sorted(PASSING | SLOW))
 def test_fault_that_lasts_is_told_rightly(server: Misbehaving, operation: str, fault: str, colour: str) -> None:
     backend = _backend(server.url, request_timeout_s=0.2 if fault in SLOW else 5.0, deadline_s=0.3)

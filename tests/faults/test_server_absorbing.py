@@ -10,6 +10,8 @@ from langchain_kv.backends.dataapi import retry
 from langchain_kv.errors import AuthError, BadReplyError, StoreError
 from langchain_kv.testing import DataAPIServer
 
+pytestmark = pytest.mark.slow
+
 PAIRS = [(f"k{n:03}", {"n": n}) for n in range(150)]
 KEYS = [key for key, _ in PAIRS]
 

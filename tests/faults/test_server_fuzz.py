@@ -25,6 +25,8 @@ from faults.requests_at_random import Case, cases
 from langchain_kv.errors import CODES
 from langchain_kv.testing import DataAPIServer
 
+pytestmark = pytest.mark.slow
+
 REQUESTS = int(os.environ.get("LCKV_FUZZ_REQUESTS", "1500"))
 SEED = int(os.environ.get("LCKV_FUZZ_SEED", "0")) or random.SystemRandom().randrange(1, 2**32)
 ANSWER_TIMEOUT_S = 20.0
@@ -203,7 +205,6 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("place", ["memory", "sqlite"])
 def test_requests_at_random_are_answered_and_the_server_goes_on(place: str, tmp_path: Path) -> None:

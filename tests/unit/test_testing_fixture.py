@@ -344,6 +344,7 @@ def python(script: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_plugin_loads_no_server() -> None:
     heavy = "starlette", "uvicorn", "httptools", "aiohttp", "msgspec", "sqlite3"
     script = (
@@ -354,6 +355,7 @@ def test_the_plugin_loads_no_server() -> None:
     assert python(script) == "[]\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", ["starlette", "uvicorn", "httptools"])
 def test_without_the_extra_the_plugin_loads_and_using_it_names_the_extra(missing: str) -> None:
     script = (
