@@ -79,9 +79,9 @@ def check_key(key: object) -> str:
         InvalidKeyError: it is not a non-empty string of at most 8,000 bytes of UTF-8.
     """
     if not isinstance(key, str):
-        raise InvalidKeyError(
-            f"A key must be a string, got {shown(key)} of type {type(key).__name__}: convert it with str()."
-        )
+        # Only its type: with the two parts of a pair swapped, what is here is the value.
+        how = "decode it with .decode()" if isinstance(key, bytes) else "convert it with str()"
+        raise InvalidKeyError(f"A key must be a string, got one of type {type(key).__name__}: {how}.")
     if not key:
         raise InvalidKeyError("A key must not be empty: the Data API has no document with an empty _id.")
     if type(key) is not str:
@@ -137,25 +137,27 @@ def encode_bytes_document(key: str, value: Any) -> bytes:
 
     if value is None:
         return b'{"_id":%b,"value":null}' % orjson.dumps(key)
-    _check_bytes(value, f" for key {shown(key)}")
-    return _checked_size(key, b'{"_id":%b,"value":"%b"}' % (orjson.dumps(key), base64.b64encode(value)))
+    text = base64.b64encode(_checked_bytes(value, f" for key {shown(key)}"))
+    return _checked_size(key, b'{"_id":%b,"value":"%b"}' % (orjson.dumps(key), text))
 
 
 def bytes_to_text(value: Any) -> str | None:
     """Return bytes as the base64 text that keeps them; None stays None."""
     if value is None:
         return None
-    _check_bytes(value, "")
-    return base64.b64encode(value).decode("ascii")
+    return base64.b64encode(_checked_bytes(value, "")).decode("ascii")
 
 
-def _check_bytes(value: Any, where: str) -> None:
+def _checked_bytes(value: Any, where: str) -> bytes | bytearray | memoryview:
     if not isinstance(value, bytes | bytearray | memoryview):
         raise InvalidValueTypeError(
             f"A byte store keeps bytes, got {type(value).__name__}{where}: encode text with .encode(), or keep JSON"
             f" values in"
             " KVStore or AstraDBStore."
         )
+    if isinstance(value, memoryview) and not value.c_contiguous:
+        return value.tobytes()
+    return value
 
 
 def _is_plain(key: str, value: Any, depth: int, path: int) -> bool:

@@ -34,6 +34,8 @@ _ENVIRONMENTS = ("prod", "dev", "test", "dse", "hcd", "cassandra", "other")
 _ASTRA_PATH = "/api/json"
 _NAME = re.compile(rf"\w{{1,{limits.NAME_MAX_LENGTH}}}", re.ASCII)
 
+_HOST = re.compile(r"[^\s<>\"'{}|\\^`%\x00-\x20\x7f]+")
+
 TokenSource = str | Callable[[], str | None] | None
 Caller = tuple[str | None, str | None] | str | None
 
@@ -156,6 +158,10 @@ def _parse_http(scheme: str, rest: str) -> Target:
         host, _ = parts.hostname, parts.port
     except ValueError:
         host = None
+    if host and not _HOST.fullmatch(host):
+        raise ConfigError(
+            f"{host!r:.80} is not a host: write {scheme}://HOST or {scheme}://HOST:PORT, with nothing left to fill in."
+        )
     if not host:
         raise ConfigError(f"The {scheme}: URL names no host: write {scheme}://HOST or {scheme}://HOST:PORT.")
     if "@" in parts.netloc:
@@ -226,7 +232,7 @@ def resolve(
         token=_token_source(token if token is not None else os.environ.get(TOKEN_VARIABLE)),
         path_prefix=given.path_prefix if given.path_prefix is not None else (_ASTRA_PATH if is_astra else ""),
         is_astra=is_astra,
-        user_agent=_user_agent([*(ext_callers or ()), *given.callers], component),
+        user_agent=_user_agent([*_listed(ext_callers), *given.callers], component),
         headers=given.headers,
         ca_file=given.ca_file,
         request_timeout_s=_seconds(
@@ -285,10 +291,24 @@ def _user_agent(callers: Sequence[Caller], component: str) -> str:
 
     from langchain_kv._version import __version__
 
-    pairs = [caller if isinstance(caller, tuple) else (caller, None) for caller in callers]
+    pairs = [_pair(caller) for caller in callers]
     pairs += [("langchain", core_version), (component, __version__), ("langchain-kv", __version__)]
     text = " ".join(f"{name}/{version}" if version else str(name) for name, version in pairs if name)
     return re.sub(r"[^\x20-\x7e]", "?", text)  # a header holds no control characters
+
+
+def _listed(callers: Sequence[Caller] | None) -> Sequence[Caller]:
+    if isinstance(callers, str):
+        raise ConfigError("ext_callers must be a list of names and (name, version) pairs, got one string: pass [name].")
+    return callers or ()
+
+
+def _pair(caller: Caller) -> tuple[str | None, str | None]:
+    if caller is None or isinstance(caller, str):
+        return caller, None
+    if isinstance(caller, tuple | list) and len(caller) == 2:
+        return caller[0], caller[1]
+    raise ConfigError("ext_callers must be a list of names and (name, version) pairs.")
 
 
 def _seconds(name: str, given: float | None, from_options: float | None, default: float) -> float:

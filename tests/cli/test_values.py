@@ -14,6 +14,7 @@ import pytest
 
 from langchain_kv import KVByteStore, KVStore, PartialWriteError, RequestTimeoutError, StoreError
 from langchain_kv.cli.main import run
+from langchain_kv.cli.values import json_line
 from langchain_kv.errors import (
     AuthError,
     CollectionConflictError,
@@ -401,3 +402,8 @@ def test_every_command_has_help(lckv: Lckv, command: str) -> None:
 
     assert (code, error) == (0, "")
     assert b"--db" in out
+
+
+def test_a_number_beyond_floats_is_not_printed_as_something_that_is_no_json() -> None:
+    with pytest.raises(ValueError, match="float's range"):
+        json_line({"a": [float("inf")]})

@@ -226,7 +226,8 @@ def test_a_byte_store_refuses_text_and_lists(place: Any, face: Any, value: Any) 
 def test_bytearray_and_memoryview_come_back_as_bytes(place: Any, face: Any) -> None:
     store = face(place.store(KVByteStore))
     store.mset([("a", bytearray(b"12")), ("b", memoryview(b"34")), ("c", bytes(range(256)))])
-    assert store.mget(["a", "b", "c"]) == [b"12", b"34", bytes(range(256))]
+    store.mset([("strided", memoryview(b"abcdef")[::2])])
+    assert store.mget(["a", "b", "c", "strided"]) == [b"12", b"34", bytes(range(256)), b"ace"]
 
 
 @pytest.mark.slow
@@ -235,6 +236,27 @@ def test_the_largest_values_work(place: Any, face: Any) -> None:
     store = face(place.store(KVByteStore))
     store.mset([(f"k{n}", blob) for n in range(7)])  # more than one request body holds
     assert store.mget([f"k{n}" for n in range(7)]) == [blob] * 7
+
+
+@pytest.mark.parametrize("pairs", [("a", 1), [("a",)], [("a", 1, 2)], ["ab"], [5], [None]])
+def test_what_is_no_pair_is_refused_and_nothing_is_stored(place: Any, face: Any, pairs: Any) -> None:
+    inner = place.store()
+    with pytest.raises(UsageError, match="pairs"):
+        face(inner).mset(pairs)
+    assert place.keys(inner.collection.name) == []
+
+
+def test_a_prefix_that_is_no_text_is_refused_everywhere(place: Any, face: Any) -> None:
+    store = face(place.store())
+    for prefix in ("\ud800", 5, b"a"):
+        with pytest.raises(InvalidKeyError):
+            store.keys(prefix)
+
+
+def test_a_value_in_the_place_of_a_key_is_not_shown(place: Any, face: Any) -> None:
+    with pytest.raises(InvalidKeyError) as caught:
+        face(place.store()).mset([({"password": "hunter2"}, "k")])
+    assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize("call", ["mapping", "text keys"])
@@ -424,7 +446,7 @@ class Packed(AstraDBByteStore):
     """A user's own codec over a store's."""
 
     def encode_value(self, value: bytes | None) -> str | None:
-        return super().encode_value(None if value is None else value[::-1])
+        return super().encode_value(value[::-1] if isinstance(value, bytes) else value)
 
     def decode_value(self, value: Any) -> bytes | None:
         decoded = super().decode_value(value)
@@ -437,6 +459,8 @@ def test_a_subclass_brings_its_own_codec(place: Any, face: Any) -> None:
     assert face(store).mget(["a", "b"]) == ["X", None]
     assert place.peek(store.collection.name, "a")["value"] == {"upper": "X"}
     packed = place.store(Packed)
+    with pytest.raises(TypeError, match="'the key'"):
+        face(packed).mset([("the key", 5)])
     face(packed).mset([("a", b"12")])
     assert place.peek(packed.collection.name, "a")["value"] == base64.b64encode(b"21").decode()
     assert face(packed).mget(["a"]) == [b"12"]

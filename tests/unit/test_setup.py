@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import enum
 import os
 import threading
@@ -92,6 +93,19 @@ async def test_async_starts_at_once_where_a_loop_runs() -> None:
     await setup.await_()
     setup.wait()
     assert backend.calls == [False]
+
+
+def test_a_set_up_in_the_background_sees_the_callers_context() -> None:
+    request: contextvars.ContextVar[str] = contextvars.ContextVar("request", default="none")
+    seen = []
+
+    class Seeing(FakeBackend):
+        def setup(self, *, pre_delete: bool = False) -> None:
+            seen.append(request.get())
+
+    request.set("mine")
+    make(Seeing(), SetupMode.ASYNC).wait()
+    assert seen == ["mine"]
 
 
 async def test_a_sync_call_from_another_thread_waits() -> None:

@@ -421,3 +421,15 @@ def test_nothing_is_logged_above_debug_when_a_database_is_opened(path: str, capl
     caplog.set_level(logging.INFO)
     filled(path)
     assert caplog.records == []
+
+
+def test_a_file_that_may_not_be_looked_at_is_not_called_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    engine = SQLiteEngine(str(tmp_path / "kv.db"))
+    monkeypatch.setattr("os.lstat", refuse)
+    with pytest.raises(EngineError, match=r"kv\.db cannot be looked at"):
+        engine.read(CollectionName("default_keyspace", "c"), ["a"])

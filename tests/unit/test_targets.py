@@ -58,6 +58,8 @@ def test_a_relative_path_is_made_absolute_at_once(monkeypatch: pytest.MonkeyPatc
         ("memory://x", "memory:x"),
         ("http://", "host"),
         ("https:///x", "host"),
+        ("https://<database id>-<region>.apps.astra.datastax.com", "fill in"),
+        ("https://exa mple.com", "fill in"),
         ("http://h:99999", "host"),
         ("https://user:pw@h", "token"),
         ("https://h?x=1", "https://h"),
@@ -177,6 +179,12 @@ def test_astrapy_options_left_unset_change_nothing() -> None:
     settings = resolve("c", ASTRA, api_options=options)
     assert (settings.request_timeout_s, settings.deadline_s) == (2.5, 60.0)
     assert (settings.path_prefix, settings.token, settings.headers) == ("/api/json", None, {})
+
+
+@pytest.mark.parametrize("callers", ["app", [("a", "b", "c")], [5]])
+def test_callers_of_another_form_are_refused(callers: Any) -> None:
+    with pytest.raises(ConfigError, match="ext_callers"):
+        resolve("c", "http://h", ext_callers=callers)
 
 
 def test_callers_go_first_in_the_user_agent() -> None:

@@ -100,9 +100,17 @@ def printed(form: Form, key: str, value: Any) -> bytes:
 
 
 def json_line(value: Any) -> bytes:
-    """Return the JSON text of a value and a line end."""
+    """Return the JSON text of a value and a line end.
+
+    Raises:
+        UsageError: another program stored a number beyond a float's range, which reads as an infinity.
+    """
     try:
-        return json.dumps(value, ensure_ascii=False).encode() + b"\n"
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        raise UsageError("The value holds a number beyond a float's range, which cannot be printed as JSON.") from None
+    try:
+        return text.encode() + b"\n"
     except UnicodeEncodeError:  # a lone surrogate, which only an escape can express
         return json.dumps(value).encode() + b"\n"
 

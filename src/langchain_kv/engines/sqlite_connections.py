@@ -70,7 +70,17 @@ class ConnectionPool:
 
     def has_file(self) -> bool:
         """Return whether there is a database to read."""
-        return bool(self._open) or os.path.lexists(self.path)
+        if self._open:
+            return True
+        try:
+            os.lstat(self.path)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:  # a directory that this user may not look into hides no missing file
+            raise EngineError(
+                f"{self.path} cannot be looked at ({error.strerror}): check the permissions of its directory."
+            ) from None
+        return True
 
     def require_open(self) -> None:
         """Raise StoreClosedError after ``close``."""

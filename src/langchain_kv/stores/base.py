@@ -5,48 +5,24 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from langchain_core.stores import BaseStore
 
 from langchain_kv import codecs
 from langchain_kv.backends.opening import open_backend
-from langchain_kv.errors import DamagedValueError, InvalidKeyError, StoreClosedError, UsageError
+from langchain_kv.errors import DamagedValueError, InvalidKeyError, InvalidValueError, StoreClosedError, UsageError
+from langchain_kv.stores.collection import CollectionHandle
 from langchain_kv.stores.setup import Setup, SetupMode
 from langchain_kv.targets import Caller, Settings, resolve
 
 if TYPE_CHECKING:
     from langchain_kv.backends.base import Record
 
-__all__ = ["CollectionHandle", "KVBaseStore", "KVByteStore", "KVStore"]
+__all__ = ["KVBaseStore", "KVByteStore", "KVStore"]
 
 V = TypeVar("V")
-
-
-@dataclass(frozen=True)
-class CollectionHandle:
-    """What a store says of its collection. For commands on the collection itself use astrapy or any Data API client.
-
-    Attributes:
-        name: the collection's name.
-        keyspace: the keyspace's name.
-    """
-
-    name: str
-    keyspace: str
-
-    @property
-    def full_name(self) -> str:
-        """The keyspace's and the collection's name with a dot between."""
-        return f"{self.keyspace}.{self.name}"
-
-    def __getattr__(self, attribute: str) -> NoReturn:
-        raise AttributeError(
-            f"A store's collection has name, keyspace and full_name, not {attribute!r}: use astrapy for commands on"
-            f" the collection."
-        )
 
 
 class KVBaseStore(BaseStore[str, V], Generic[V]):
@@ -113,7 +89,12 @@ class KVBaseStore(BaseStore[str, V], Generic[V]):
         """Return the value that ``encode_value`` made this JSON value of. None stands for a missing value."""
 
     def _encode(self, key: str, value: V) -> bytes:
-        return codecs.encode_document(key, self.encode_value(value))
+        try:
+            return codecs.encode_document(key, self.encode_value(value))
+        except InvalidValueError as error:  # encode_value knows no key
+            if codecs.shown(key) not in str(error):
+                error.args = (f"Key {codecs.shown(key)}: {error}",)
+            raise
 
     # -- LangChain's interface --------------------------------------------------------------------------------------
 
@@ -318,7 +299,7 @@ class KVBaseStore(BaseStore[str, V], Generic[V]):
     def _encode_all(self, pairs: Iterable[tuple[str, V]]) -> list[Record]:
         if isinstance(pairs, Mapping):
             raise UsageError("mset takes (key, value) pairs, got a mapping: pass mapping.items().")
-        latest = {codecs.check_key(key): value for key, value in pairs}
+        latest = dict(map(_checked_pair, pairs))
         return [(key, self._encode(key, value)) for key, value in latest.items()]
 
     def _decode_all(
@@ -349,10 +330,17 @@ def _checked_keys(keys: Iterable[str]) -> list[str]:
     return [codecs.check_key(key) for key in keys]
 
 
+def _checked_pair(pair: Any) -> tuple[str, Any]:
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        size = f" of length {len(pair)}" if hasattr(pair, "__len__") else ""
+        raise UsageError(f"mset takes (key, value) pairs, got a {type(pair).__name__}{size}: pass [(key, value), ...].")
+    return codecs.check_key(pair[0]), pair[1]
+
+
 def _checked_prefix(prefix: str | None) -> str:
     if prefix is not None and not isinstance(prefix, str):
         raise InvalidKeyError(f"prefix must be a string or None, got {type(prefix).__name__}.")
-    return prefix or ""
+    return codecs.check_key(prefix) if prefix else ""
 
 
 def _closed_error() -> StoreClosedError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
 import threading
 import warnings
@@ -61,7 +62,7 @@ class Setup:
                 " ASYNC, or delete"
                 " the collection yourself.",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=5,  # whoever makes the store
             )
         elif mode is SetupMode.SYNC:
             backend.setup(pre_delete=pre_delete)
@@ -100,7 +101,10 @@ class Setup:
             # A running future cannot be cancelled: a cancelled waiter takes nothing away from the others.
             future.set_running_or_notify_cancel()
             self._attempt = (os.getpid(), future)
-            threading.Thread(target=self._run, args=(future,), name="langchain-kv-setup", daemon=True).start()
+            # In the caller's context, which a token provider may read.
+            run = contextvars.copy_context().run
+            thread = threading.Thread(target=run, args=(self._run, future), name="langchain-kv-setup", daemon=True)
+            thread.start()
             return future
 
     def _run(self, future: Future[None]) -> None:
