@@ -158,6 +158,8 @@ class Misbehaving:
         for task in list(self._serving):
             task.cancel()
         await asyncio.gather(*list(self._serving), return_exceptions=True)
+        for _ in range(5):  # what was closed ends its connection in a later turn of the loop
+            await asyncio.sleep(0)
 
     def _changed(self) -> None:
         with self.arrived:
