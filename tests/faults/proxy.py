@@ -151,15 +151,15 @@ class Misbehaving:
         asyncio.run_coroutine_threadsafe(close(), self.loop).result(10)
 
     async def _stop(self) -> None:
+        # asyncio forgets the socket of a connection that it accepts while its server closes: so no more are accepted,
+        # those that were get their tasks, and only when all have ended the server does.
+        self.loop.remove_reader(self._server.sockets[0].fileno())
+        await asyncio.sleep(0)
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in self._serving:
+                task.cancel()
+            await asyncio.wait(others, timeout=0.05)
         self._server.close()
-        # A connection that is just being accepted gets its task first: cancelling asyncio's own would leave its socket.
-        for _ in range(5):
-            await asyncio.sleep(0)
-        for task in list(self._serving):
-            task.cancel()
-        await asyncio.gather(*list(self._serving), return_exceptions=True)
-        for _ in range(5):  # what was closed ends its connection in a later turn of the loop
-            await asyncio.sleep(0)
 
     def _changed(self) -> None:
         with self.arrived:
@@ -182,6 +182,11 @@ class Misbehaving:
         finally:
             self._writers.discard(writer)
             writer.close()
+            try:
+                await writer.wait_closed()
+            except (ConnectionError, asyncio.CancelledError):
+                writer.transport.abort()
+                await asyncio.sleep(0)
             self.open_connections -= 1
             self._changed()
 
