@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,10 @@ from typing import Any
 import pytest
 
 from places import PLACES, AsyncFace, Place, SyncFace, open_place
+
+# Started in a shell's background, a process ignores Ctrl-C and hands that on to the programs that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The fast suite goes without one of the two servers.
 MARKED = [pytest.param(name, marks=pytest.mark.slow) if name == "http+memory" else name for name in PLACES]
