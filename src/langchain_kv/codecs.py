@@ -15,7 +15,8 @@ import base64
 import binascii
 import json
 import math
-from typing import Any, NamedTuple, NoReturn
+from collections.abc import Iterable
+from typing import Any, NamedTuple, NoReturn, cast
 
 from langchain_kv import limits
 from langchain_kv.errors import InvalidKeyError, InvalidValueError, InvalidValueTypeError
@@ -28,6 +29,7 @@ __all__ = [
     "bytes_from_text",
     "bytes_to_text",
     "check_key",
+    "check_keys",
     "encode_bytes_document",
     "encode_document",
     "parse_document",
@@ -103,6 +105,17 @@ def check_key(key: object) -> str:
     return key
 
 
+def check_keys(keys: Iterable[object]) -> list[str]:
+    """Check each key as ``check_key`` does; return them all."""
+    listed = list(keys)
+    # The usual keys pass by a few looks at all of them together.
+    if set(map(type, listed)) == {str} and all(listed):
+        names = cast("list[str]", listed)
+        if "".join(names).isascii() and max(map(len, names)) <= limits.KEY_MAX_BYTES:
+            return names
+    return [check_key(key) for key in listed]
+
+
 # -- writing ----------------------------------------------------------------------------------------------------
 
 
@@ -133,12 +146,15 @@ def encode_bytes_document(key: str, value: Any) -> bytes:
         InvalidValueTypeError: the value is not bytes, bytearray, memoryview or None.
         InvalidValueError: its document would be too large.
     """
+    import msgspec
     import orjson
 
     if value is None:
         return b'{"_id":%b,"value":null}' % orjson.dumps(key)
-    text = base64.b64encode(_checked_bytes(value, f" for key {shown(key)}"))
-    return _checked_size(key, b'{"_id":%b,"value":"%b"}' % (orjson.dumps(key), text))
+    if type(value) is not bytes:
+        value = _checked_bytes(value, f" for key {shown(key)}")
+    # msgspec writes bytes as base64 text, in a third of the time that the standard library takes.
+    return _checked_size(key, b'{"_id":%b,"value":%b}' % (orjson.dumps(key), msgspec.json.encode(value)))
 
 
 def bytes_to_text(value: Any) -> str | None:

@@ -1,0 +1,147 @@
+"""Run the rows, print each as it ends, and write docs/performance.md with its chart.
+
+``python -m benchmarks`` takes less than half an hour; ``--full`` runs every size, latency and colour; ``--only TEXT``
+runs the rows whose name holds the text, and writes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import logging
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from benchmarks import contenders, report, services
+from benchmarks.contenders import Contender
+from benchmarks.measure import compare
+from benchmarks.report import Result
+from benchmarks.rows import SIZES, WORKLOADS, subject
+
+PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
+MARKS = ("<!-- figures: made by make bench -->", "<!-- end of figures -->")
+
+BATCHES = ("mset new", "mset existing", "mset half", "mget", "mget half", "mdelete")
+LISTS = ("keys", "keys by prefix")
+SINGLES = ("get one", "set one new", "set one existing")
+AT_ONCE = "get one, 64 at once"
+LISTED = 2000
+"""Keys that the rows of listing have."""
+
+Plan = list[tuple[str, str, str]]
+"""Workload, size, colour."""
+
+Open = Callable[[str, bool], dict[str, Contender]]
+"""Makes the contenders on something empty: its name, and whether values are bytes."""
+
+
+def _plan(*, full: bool, sizes: tuple[str, ...], batches: tuple[str, ...] = BATCHES) -> Plan:
+    plan: Plan = []
+    colours = ("sync", "async")
+    plan += itertools.product(batches, sizes, colours)
+    plan += itertools.product(LISTS, ("vector",), colours)
+    plan += itertools.product(SINGLES, ("1 KB", *(("100 B", "vector") if full else ())), colours)
+    plan.append((AT_ONCE, "1 KB", "async"))
+    return plan
+
+
+def _measure(group: str, plan: Plan, opened: Open, *, raw: bool, rounds: int, limit_s: float) -> Iterator[Result]:
+    for number, (name, size, colour) in enumerate(plan):
+        workload, kind = WORKLOADS[name], SIZES[size]
+        value = kind.bytes if raw else kind.json
+        n = LISTED if name in LISTS else kind.batch
+        rivals = opened(f"{number}", raw)
+        try:
+            subjects = [
+                subject(who, rival, workload, value, n, is_async=colour == "async") for who, rival in rivals.items()
+            ]
+            if colour == "async":
+                with asyncio.Runner() as runner:
+                    figures = compare(subjects, rounds=rounds, runner=runner, limit_s=limit_s)
+                    for rival in rivals.values():
+                        runner.run(rival.aclose())
+            else:
+                figures = compare(subjects, rounds=rounds, limit_s=limit_s)
+        finally:
+            for rival in rivals.values():
+                rival.close()
+        yield Result(group, name, size, colour, workload.calls if not workload.at_once else 0, figures)
+
+
+@contextmanager
+def _http(target: str, delay_ms: int, *, peers: bool) -> Iterator[Open]:
+    with services.data_api(target) as (url, _), services.latency(url, delay_ms / 1000) as slow_url:
+        yield lambda name, raw: contenders.over_http(slow_url, f"{delay_ms}_{name}", raw=raw, peers=peers)
+
+
+def _rows(options: argparse.Namespace, folder: Path) -> Iterator[Result]:
+    full = options.full
+    with ExitStack() as stack:
+        redis_url = None
+        try:
+            redis_url = stack.enter_context(services.redis(folder))
+        except FileNotFoundError as error:
+            print(f"RedisStore is left out: {error}", file=sys.stderr)
+        wanted = (lambda plan: [row for row in plan if options.only in " ".join(row)]) if options.only else list
+        run = {"rounds": options.rounds, "limit_s": 300.0 if full else 8.0}
+        if "file" in options.targets:
+            every = _plan(full=full, sizes=tuple(SIZES) if full else ("1 KB", "vector"))
+            counter = itertools.count()
+
+            def on_file(name: str, raw: bool) -> dict[str, Contender]:
+                return contenders.embedded(folder / f"{next(counter)}", redis_url, raw=raw, peers=not options.no_peers)
+
+            yield from _measure("On a file, JSON values", wanted(every), on_file, raw=False, **run)
+            some = _plan(full=full, sizes=tuple(SIZES) if full else ("1 KB", "1 MB"))
+            yield from _measure("On a file, bytes", wanted(some), on_file, raw=True, **run)
+        if "http" in options.targets:
+            for delay_ms in options.delays:
+                plan = _plan(full=full, sizes=tuple(SIZES) if full and not delay_ms else ("1 KB",))
+                if not delay_ms and not full:
+                    plan += itertools.product(("mset new", "mget"), ("vector", "1 MB"), ("async",))
+                with _http("memory:", delay_ms, peers=not options.no_peers) as opened:
+                    group = f"Over HTTP, {delay_ms} ms added each way"
+                    yield from _measure(group, wanted(plan), opened, raw=False, **run)
+
+
+def main() -> None:
+    """Run."""
+    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
+    parser.add_argument("--full", action="store_true", help="every size, latency and colour: hours")
+    parser.add_argument("--only", default="", help="rows whose name holds this text; writes no page")
+    parser.add_argument("--targets", nargs="+", default=["file", "http"], choices=["file", "http"])
+    parser.add_argument("--delays", nargs="+", type=int, default=[0, 5, 40], metavar="MS")
+    parser.add_argument("--rounds", type=int, default=25, help="pairs of a row (at least 15 unless fewer are asked)")
+    parser.add_argument("--no-peers", action="store_true")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    logging.getLogger("astrapy").setLevel(logging.ERROR)
+    started = time.monotonic()
+    results: list[Result] = []
+    with tempfile.TemporaryDirectory(prefix="benchmarks") as folder:
+        for result in _rows(options, Path(folder)):
+            results.append(result)
+            print(report.markdown([result]), flush=True)
+    print("Furthest above the floor:", *report.worst(results), sep="\n  ")
+    print(f"{len(results)} rows in {time.monotonic() - started:.0f} s")
+    if not options.only and not options.no_peers:
+        _write(results)
+
+
+def _write(results: list[Result]) -> None:
+    text = PAGE.read_text("utf-8")
+    before, _, rest = text.partition(MARKS[0])
+    after = rest.partition(MARKS[1])[2]
+    body = f"{MARKS[0]}\n\nMeasured {report.machine()}.\n\n{report.markdown(results)}\n{MARKS[1]}"
+    PAGE.write_text(f"{before}{body}{after}", "utf-8")
+    report.chart(results, PAGE.with_name("performance.png"))
+
+
+if __name__ == "__main__":
+    main()

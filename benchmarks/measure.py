@@ -1,0 +1,128 @@
+"""Interleaved timing: every contender once a round, in an order that turns, each answer checked."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+__all__ = ["Figures", "Sample", "Subject", "compare"]
+
+
+class Sample(NamedTuple):
+    """One timing: seconds of the clock, and of this process's processors."""
+
+    wall_s: float
+    cpu_s: float
+
+
+class Subject(NamedTuple):
+    """One contender at one row.
+
+    Attributes:
+        name: of the contender.
+        before: makes ready; not timed. Given the round's number.
+        work: what is timed; a coroutine function where the row is async. Its result goes to ``check``.
+        check: raises AssertionError where the result is wrong: a wrong answer is not a time.
+        after: cleans up; not timed.
+    """
+
+    name: str
+    before: Callable[[int], Any]
+    work: Callable[[int], Any]
+    check: Callable[[int, Any], None]
+    after: Callable[[int], Any]
+
+
+class Figures(NamedTuple):
+    """What a contender's samples amount to, and its ratios to the row's reference, pair by pair.
+
+    Attributes:
+        error: why there are none.
+    """
+
+    name: str
+    samples: list[Sample]
+    error: str = ""
+
+    @property
+    def wall_s(self) -> float:
+        return statistics.median(sample.wall_s for sample in self.samples)
+
+    @property
+    def cpu_s(self) -> float:
+        return statistics.median(sample.cpu_s for sample in self.samples)
+
+    def ratio(self, other: Figures, part: str = "wall_s") -> tuple[float, float, float]:
+        """Return the median of the pairs' ratios, and their lower and upper quartile."""
+        pairs = sorted(
+            getattr(mine, part) / max(getattr(others, part), 1e-9)
+            for mine, others in zip(self.samples, other.samples, strict=False)
+        )
+        quarter = len(pairs) // 4
+        return statistics.median(pairs), pairs[quarter], pairs[-1 - quarter]
+
+
+def compare(
+    subjects: Sequence[Subject],
+    *,
+    rounds: int,
+    runner: asyncio.Runner | None = None,
+    limit_s: float = 60.0,
+    least: int = 15,
+) -> list[Figures]:
+    """Time the subjects in turn.
+
+    Args:
+        subjects: the contenders; one that raises is left out from then on, and its figures hold the error.
+        rounds: how often each is timed, after one round that does not count.
+        runner: for an async row: its loop runs every subject.
+        limit_s: no further round begins after so many seconds, once each has ``least`` samples.
+        least: the fewest samples.
+    """
+    figures = {subject.name: Figures(subject.name, []) for subject in subjects}
+    started = time.monotonic()
+    for number in range(rounds + 1):
+        if number > least and time.monotonic() - started > limit_s:
+            break
+        turn = number % len(subjects)
+        for subject in [*subjects[turn:], *subjects[:turn]]:
+            if figures[subject.name].error:
+                continue
+            try:
+                sample = _timed(subject, number, runner)
+            except Exception as error:
+                figures[subject.name] = Figures(subject.name, [], f"{type(error).__name__}: {str(error)[:90]}")
+                continue
+            if number:  # the first only warms up
+                figures[subject.name].samples.append(sample)
+    return list(figures.values())
+
+
+def _timed(subject: Subject, number: int, runner: asyncio.Runner | None) -> Sample:
+    subject.before(number)
+    gc.collect()
+    gc.disable()
+    try:
+        if runner is None:
+            wall, cpu = time.perf_counter(), time.process_time()
+            result = subject.work(number)
+            sample = Sample(time.perf_counter() - wall, time.process_time() - cpu)
+        else:
+            sample, result = runner.run(_timed_in_loop(subject, number))
+    finally:
+        gc.enable()
+    try:
+        subject.check(number, result)
+    finally:
+        subject.after(number)
+    return sample
+
+
+async def _timed_in_loop(subject: Subject, number: int) -> tuple[Sample, Any]:
+    wall, cpu = time.perf_counter(), time.process_time()
+    result = await subject.work(number)
+    return Sample(time.perf_counter() - wall, time.process_time() - cpu), result
