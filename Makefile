@@ -3,16 +3,27 @@
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 JOBS ?= 2
+TRIES ?= 5
+SECONDS ?= 600
+HISTORIES ?= 20000
+CYCLES ?= 200
+RUNS ?= 20
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help run test test-fast check format pins clean
+.PHONY: help run test test-fast kill wal-guard soak simulate reliability check format pins clean
 
 help:
 	@echo "make run        keep Python's standard library in a store, on a file and over HTTP, and check it"
 	@echo "make test       run every test"
 	@echo "make test-fast  run the tests that take no longer than a moment"
+	@echo "make kill       kill writers of a file CYCLES=200 times, and compare every acknowledged batch"
+	@echo "make wal-guard  checkpoint while others commit, RUNS=20 times of 20 s, and for contrast without the lock"
+	@echo "make soak       a mixed load through faults for SECONDS=600, then a look for leaks and wrong values (Linux)"
+	@echo "make simulate   HISTORIES=20000 of clients in a network that loses and repeats, each one checked (SEED=n: one)"
+	@echo "make reliability  try every fault five times and renew the table in docs/reliability.md (TRIES=20 for more)"
+	@echo "make bench      compare with the peers and with the bare requests and SQL (half an hour); bench-full: all of it"
 	@echo "make check      lint, formatting, types"
 	@echo "make format     put the code in its format"
 	@echo "make pins       renew the pinned versions in requirements/"
@@ -26,6 +37,25 @@ test: $(VENV)/ready-to-test
 
 test-fast: $(VENV)/ready-to-test
 	$(BIN)/python -m pytest -q -n $(JOBS) -m "not slow"
+
+kill: $(VENV)/ready-to-test
+	$(BIN)/python tests/faults/engine_crashes.py --cycles $(CYCLES)
+
+wal-guard: $(VENV)/ready-to-test
+	$(BIN)/python tests/faults/wal_guard.py --runs $(RUNS)
+
+soak: $(VENV)/ready-to-test
+	$(BIN)/python tests/faults/soak.py $(SECONDS)
+
+simulate: $(VENV)/ready-to-test
+	PYTHONPATH=tests $(BIN)/python -m simulation --histories $(HISTORIES) --jobs $(JOBS) $(if $(SEED),--seed $(SEED))
+
+reliability: $(VENV)/ready-to-test
+	PYTHONPATH=tests $(BIN)/python -m faults.matrix --tries $(TRIES)
+
+bench bench-full: $(VENV)/ready-to-bench
+	$(BIN)/python -m benchmarks $(if $(filter bench-full,$@),--full)
+	$(BIN)/python -m benchmarks.server_load
 
 check: $(VENV)/ready-to-test
 	$(BIN)/ruff check .
@@ -52,11 +82,17 @@ $(VENV)/ready-to-test: requirements/dev.txt $(VENV)/ready-to-run
 	$(PIP) install -r requirements/dev.txt
 	@touch $@
 
+$(VENV)/ready-to-bench: requirements/bench.txt $(VENV)/ready-to-run
+	$(PIP) install -r requirements/bench.txt
+	@touch $@
+
 pins: clean $(VENV)/bin/python
 	$(PIP) install --upgrade -r requirements/run.in --editable '.[cli]'
 	$(PIP) freeze --exclude-editable > requirements/run.txt
 	$(PIP) install -r requirements/dev.in -c requirements/run.txt
 	{ echo "-r run.txt"; $(PIP) freeze --exclude-editable | grep -vxFf requirements/run.txt; } > requirements/dev.txt
+	$(PIP) install -r requirements/bench.in -c requirements/run.txt
+	{ echo "-r run.txt"; $(PIP) freeze --exclude-editable | grep -vxFf requirements/run.txt; } > requirements/bench.txt
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,1 +1,1 @@
-"""Our stores side by side with the peers and with the bare requests and the bare SQL. See ``python -m benchmarks -h``."""
+"""Our stores side by side with the peers and with the bare requests and SQL. See ``python -m benchmarks -h``."""

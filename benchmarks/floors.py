@@ -131,9 +131,7 @@ class BareSQL:
     def mset(self, pairs: Sequence[tuple[str, Any]]) -> None:
         rows = [(key, self._dumps(value)) for key, value in pairs]
         self._db.execute("BEGIN IMMEDIATE")
-        self._db.executemany(
-            "INSERT INTO kv VALUES(?,?) ON CONFLICT(key) DO UPDATE SET value=excluded.value", rows
-        )
+        self._db.executemany("INSERT INTO kv VALUES(?,?) ON CONFLICT(key) DO UPDATE SET value=excluded.value", rows)
         self._db.execute("COMMIT")
 
     def mget(self, keys: Sequence[str]) -> list[Any]:

@@ -52,7 +52,12 @@ def markdown(results: Sequence[Result]) -> str:
     for group in dict.fromkeys(result.group for result in results):
         rows = [result for result in results if result.group == group]
         names = list(dict.fromkeys(figures.name for row in rows for figures in row.figures))
-        parts += [f"### {group}", "", "| work | value | colour | " + " | ".join(names) + " |", "|---" * (3 + len(names)) + "|"]
+        parts += [
+            f"### {group}",
+            "",
+            "| work | value | colour | " + " | ".join(names) + " |",
+            "|---" * (3 + len(names)) + "|",
+        ]
         for row in rows:
             cells = [_cell(row, name) for name in names]
             parts.append(f"| {row.name} | {row.size} | {row.colour} | " + " | ".join(cells) + " |")
@@ -123,6 +128,6 @@ def machine() -> str:
     import sqlite3
 
     return (
-        f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()},"
-        f" SQLite {sqlite3.sqlite_version}"
+        f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {platform.system()},"
+        f" Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}"
     )

@@ -175,7 +175,9 @@ WORKLOADS: dict[str, Workload] = {
     "keys by prefix": Workload(
         "keys", lambda value, n, number: ("k00000",), _fill, lambda value, n, _: set(_names(min(n, 100)))
     ),
-    "get one": Workload("mget", lambda value, n, number: (_names(1),), _fill, lambda value, n, _: [value(0)], calls=CALLS),
+    "get one": Workload(
+        "mget", lambda value, n, number: (_names(1),), _fill, lambda value, n, _: [value(0)], calls=CALLS
+    ),
     "set one new": Workload(
         "mset",
         lambda value, n, number: ([(f"one{number}-{n}", value(number))],),

@@ -10,14 +10,13 @@ from typing import Any
 
 import pytest
 
-from places import PLACES, AsyncFace, Place, SyncFace, open_place
+from places import PLACES, SLOW_PLACES, AsyncFace, Place, SyncFace, open_place
 
 # Started in a shell's background, a process ignores Ctrl-C and hands that on to the programs that tests interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# The fast suite goes without one of the two servers.
-MARKED = [pytest.param(name, marks=pytest.mark.slow) if name == "http+memory" else name for name in PLACES]
+MARKED = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW_PLACES else name for name in PLACES]
 
 
 @pytest.fixture(scope="session", params=MARKED, ids=PLACES)

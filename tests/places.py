@@ -17,7 +17,8 @@ from langchain_kv.engines.base import CollectionName
 from langchain_kv.targets import parse_target
 
 TOKEN = "a-token-of-the-tests"
-PLACES = ["memory", "sqlite", "http+memory", "http+sqlite"]
+PLACES = ["memory", "sqlite", "http+memory", "http+sqlite", "cassandra"]
+SLOW_PLACES = {"http+memory", "cassandra"}  # the fast suite goes without one of the two servers, and without a cluster
 
 _numbers = itertools.count()
 
@@ -75,8 +76,40 @@ class Place:
         release_engine(self._target, self.engine)
 
 
+class ClusterPlace(Place):
+    """A place on Apache Cassandra, where not everything can be planted through the engine."""
+
+    def plant(self, collection: str, key: str | bytes, body: str, keyspace: str = "default_keyspace") -> None:
+        session = self.engine._connected()._session
+        statement = session.prepare(
+            f'UPDATE "{keyspace}"."{collection}" SET tx_id = now(), doc_json = ? WHERE key = ? IF tx_id != '
+            "00000000-0000-1000-8000-000000000000"
+        )
+        session.execute(statement, (body, (1, key) if isinstance(key, str) else (key[0], key[1:].decode())))
+
+
+@contextmanager
+def _open_cluster_place() -> Iterator[Place]:
+    import pytest
+
+    from cassandra_node import missing, running_node
+
+    reason = missing()
+    if reason and os.environ.get("CI") != "true":
+        pytest.skip(reason)
+    with running_node() as node:
+        place = ClusterPlace("cassandra", node.url(), node.url())
+        place.engine.create_keyspace("default_keyspace")
+        yield place
+        place.close()
+
+
 @contextmanager
 def open_place(name: str, directory: Path) -> Iterator[Place]:
+    if name == "cassandra":
+        with _open_cluster_place() as place:
+            yield place
+        return
     engine_url = f"memory:{name}-{next(_numbers)}" if name.endswith("memory") else f"sqlite:{directory / 'kv.db'}"
     if not name.startswith("http"):
         place = Place(name, engine_url, engine_url)

@@ -377,7 +377,7 @@ def parse_document(body: bytes) -> Stored:
 
     try:
         document = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         try:
             document = json.loads(body, parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:

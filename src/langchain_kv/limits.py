@@ -85,6 +85,13 @@ REQUEST_TIMEOUT_S: Final = 30.0
 DEADLINE_S: Final = 60.0
 """Seconds that an operation goes on trying without any success."""
 
+WAKE_TIMEOUT_S: Final = 180.0
+"""Seconds that a hibernated Astra database is waited for: resuming takes minutes (source: Astra DB's documentation)."""
+
+FIRST_CONTACT_S: Final = 5.0
+"""Seconds that an endpoint may refuse connections where nothing ever answered: a local server starts within them, and a
+wrong address is told soon."""
+
 FEW_KEYS: Final = 4
 """A batch of at most this many keys is upserted key by key: one round trip whether they exist or not (measured)."""
 

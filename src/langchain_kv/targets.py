@@ -13,7 +13,9 @@ from typing import Any, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from langchain_kv import limits
+from langchain_kv.clusters import CLUSTER_FORM, ClusterSettings, read_cluster_url
 from langchain_kv.errors import ConfigError
+from langchain_kv.secret import Secret, SecretSource, hidden
 
 __all__ = ["Settings", "Target", "parse_target", "resolve"]
 
@@ -25,7 +27,9 @@ KEYSPACE_VARIABLE = "ASTRA_DB_KEYSPACE"
 FORMS = (
     "  sqlite:kv.db              a file (sqlite:PATH)\n"
     "  memory:                   this process's memory (memory:NAME for another database)\n"
-    "  https://HOST, http://HOST Astra DB or any Data API"
+    "  https://HOST, http://HOST Astra DB or any Data API\n"
+    f"  {CLUSTER_FORM}\n"
+    "                            Apache Cassandra, without a Data API in between"
 )
 
 _ASTRA_HOST = re.compile(r"[0-9a-f-]{36}-[a-z0-9-]+\.apps\.astra(-dev|-test)?\.datastax\.com", re.IGNORECASE)
@@ -46,15 +50,24 @@ class Target:
 
     Attributes:
         kind: what speaks to it.
-        location: the endpoint without a trailing slash, the absolute path of a file, or the name of a memory database.
+        location: the endpoint without a trailing slash, the absolute path of a file, the name of a memory database, or
+            the hosts of a cluster.
         synchronous: for a file, whether each commit reaches the disk before it is acknowledged (``full``) or may be
         lost
             by a power cut, never by a crash of the process (``normal``).
+        keyspace: what the URL of a cluster names in its path; empty where it names none.
+        cluster: for a cluster, how to reach it.
     """
 
-    kind: Literal["dataapi", "sqlite", "memory"]
+    kind: Literal["dataapi", "sqlite", "memory", "cassandra"]
     location: str
     synchronous: Literal["full", "normal"] = "full"
+    keyspace: str = ""
+    cluster: ClusterSettings | None = None
+
+    def without_secrets(self) -> Target:
+        """Return this target without a password."""
+        return self if self.cluster is None else replace(self, cluster=self.cluster.without_password())
 
 
 @dataclass(frozen=True)
@@ -73,6 +86,7 @@ class Settings:
         ca_file: the path of a file of certificate authorities to trust, None for the system's.
         request_timeout_s: seconds for one request.
         deadline_s: seconds that an operation goes on trying without any success.
+        wake_timeout_s: seconds that a hibernated database is waited for.
     """
 
     target: Target
@@ -86,14 +100,19 @@ class Settings:
     ca_file: str | None = None
     request_timeout_s: float = limits.REQUEST_TIMEOUT_S
     deadline_s: float = limits.DEADLINE_S
+    wake_timeout_s: float = limits.WAKE_TIMEOUT_S
 
     def without_secrets(self) -> Settings:
-        """Return these settings as they may be written down: without token and headers."""
-        return replace(self, token=None, headers={})
+        """Return these settings as they may be written down: without token, password and headers."""
+        return replace(self, target=self.target.without_secrets(), token=None, headers={})
 
     def with_token_from_environment(self) -> Settings:
-        """Return these settings with the token that the environment names now."""
-        return replace(self, token=os.environ.get(TOKEN_VARIABLE))
+        """Return these settings with the token, or the URL's password, that the environment names now."""
+        if self.target.cluster is not None:
+            named = os.environ.get(ENDPOINT_VARIABLE, "")
+            same = parse_target(named) if named.startswith("cassandra:") else None
+            return replace(self, target=same) if same and same.without_secrets() == self.target else self
+        return replace(self, token=hidden(os.environ.get(TOKEN_VARIABLE)))
 
 
 # -- URLs -------------------------------------------------------------------------------------------------------
@@ -105,7 +124,7 @@ def parse_target(url: str) -> Target:
     Args:
         url: ``sqlite:PATH`` (literal, ``~`` expanded; ``%`` and ``?`` percent-encoded; ``?synchronous=normal``),
         ``memory:``,
-            ``memory:NAME``, ``https://HOST`` or ``http://HOST``.
+            ``memory:NAME``, ``https://HOST`` or ``http://HOST``, or ``cassandra://...`` (see ``read_cluster_url``).
 
     Raises:
         ConfigError: it is none of these; the text lists them.
@@ -113,12 +132,21 @@ def parse_target(url: str) -> Target:
     if not isinstance(url, str):
         raise ConfigError(f"A URL must be a string, got {type(url).__name__}. Give one of:\n{FORMS}")
     scheme, colon, rest = url.strip().partition(":")
-    parse = {"sqlite": _parse_sqlite, "memory": _parse_memory, "https": _parse_http, "http": _parse_http}
+    parse = {
+        "sqlite": _parse_sqlite,
+        "memory": _parse_memory,
+        "https": _parse_http,
+        "http": _parse_http,
+        "cassandra": _parse_cassandra,
+    }
     parser = parse.get(scheme.lower()) if colon else None
     if parser is not None:
         return parser(scheme.lower(), rest)
-    if scheme.lower().startswith("cassandra"):
-        raise ConfigError("cassandra: URLs are not supported by this version: use the URL of the cluster's Data API.")
+    if scheme.lower() == "cassandra+bundle":
+        raise ConfigError(
+            f"cassandra+bundle: URLs are not supported by this version: write {CLUSTER_FORM}, or use the https: URL of"
+            " the Astra database."
+        )
     shown = f"{scheme}:..." if colon else repr(url[:60])
     raise ConfigError(f"{shown} is not a URL of a place for values. Give one of:\n{FORMS}")
 
@@ -150,6 +178,13 @@ def _parse_memory(_: str, rest: str) -> Target:
     if rest.startswith("//"):
         raise ConfigError(f"Write memory:NAME without slashes: memory:{rest[2:]}")
     return Target("memory", rest)
+
+
+def _parse_cassandra(_: str, rest: str) -> Target:
+    cluster, keyspace = read_cluster_url(rest)
+    if keyspace:
+        _check_name("keyspace name", keyspace)
+    return Target("cassandra", cluster.shown(), keyspace=keyspace, cluster=cluster)
 
 
 def _parse_http(scheme: str, rest: str) -> Target:
@@ -187,6 +222,7 @@ def resolve(
     api_options: Any = None,
     request_timeout_s: float | None = None,
     deadline_s: float | None = None,
+    wake_timeout_s: float | None = None,
 ) -> Settings:
     """Return the settings that arguments and environment variables make together; arguments win.
 
@@ -206,10 +242,12 @@ def resolve(
             headers, the certificate file and the API path are read.
         request_timeout_s: seconds for one request; wins over ``api_options``.
         deadline_s: seconds that an operation goes on trying without any success; wins over ``api_options``.
+        wake_timeout_s: seconds that a hibernated Astra database is waited for, in place of ``deadline_s``.
 
     Raises:
         ConfigError: names the argument and what to give.
     """
+    token = hidden(token)
     _check_name("collection name", collection)
     given = _APIOptions(api_options)
     address = url if url is not None else os.environ.get(ENDPOINT_VARIABLE)
@@ -220,7 +258,7 @@ def resolve(
             f" set {ENDPOINT_VARIABLE} to one of:\n{FORMS}"
         )
     target = parse_target(address)
-    settings = Settings(target, collection, _keyspace(namespace, keyspace))
+    settings = Settings(target, collection, target.keyspace or _keyspace(namespace, keyspace))
     if target.kind != "dataapi":
         return settings
     environment = _environment(target, environment or given.environment)
@@ -229,7 +267,7 @@ def resolve(
         token = given.token
     return replace(
         settings,
-        token=_token_source(token if token is not None else os.environ.get(TOKEN_VARIABLE)),
+        token=_token_source(token if token is not None else hidden(os.environ.get(TOKEN_VARIABLE))),
         path_prefix=given.path_prefix if given.path_prefix is not None else (_ASTRA_PATH if is_astra else ""),
         is_astra=is_astra,
         user_agent=_user_agent([*_listed(ext_callers), *given.callers], component),
@@ -239,6 +277,7 @@ def resolve(
             "request_timeout_s", request_timeout_s, given.request_timeout_s, limits.REQUEST_TIMEOUT_S
         ),
         deadline_s=_seconds("deadline_s", deadline_s, given.deadline_s, limits.DEADLINE_S),
+        wake_timeout_s=_seconds("wake_timeout_s", wake_timeout_s, None, limits.WAKE_TIMEOUT_S),
     )
 
 
@@ -276,14 +315,12 @@ def _environment(target: Target, given: str | None) -> str:
     return name
 
 
-def _token_source(token: Any) -> TokenSource:
+def _token_source(token: Secret | SecretSource | None) -> TokenSource:
     if token is None or isinstance(token, str):
         return token or None
-    get_token = getattr(token, "get_token", None)
-    if not callable(get_token):
-        raise ConfigError(f"token must be a string or have a get_token() method, got {type(token).__name__}.")
-    source: Callable[[], str | None] = get_token
-    return source
+    if not token.has_tokens:
+        raise ConfigError(f"token must be a string or have a get_token() method, got {token.kind}.")
+    return token
 
 
 def _user_agent(callers: Sequence[Caller], component: str) -> str:
@@ -326,12 +363,12 @@ class _APIOptions:
         urls = getattr(options, "data_api_url_options", None)
         self.environment = _only(str, getattr(options, "environment", None))
         token = getattr(options, "token", None)
-        self.token = token if isinstance(token, str) or callable(getattr(token, "get_token", None)) else None
+        self.token = hidden(token) if isinstance(token, str) or callable(getattr(token, "get_token", None)) else None
         callers = getattr(options, "callers", None)
         self.callers: list[Caller] = list(callers) if isinstance(callers, list | tuple) else []
         headers = getattr(options, "database_additional_headers", None)
         items = headers.items() if isinstance(headers, dict) else ()
-        self.headers: dict[str, str] = {name: value for name, value in items if value is not None}
+        self.headers: dict[str, str] = {name: hidden(value) for name, value in items if value is not None}
         self.ca_file = _only(str, getattr(options, "ca_cert_path", None))
         path = _only(str, getattr(urls, "api_path", None))
         self.path_prefix = None if path is None else "/" + path.strip("/") if path.strip("/") else ""

@@ -11,12 +11,14 @@ import socket
 import struct
 import threading
 from collections import deque
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Coroutine
+from typing import Any, Literal, NamedTuple
 
-__all__ = ["Answer", "Fault", "Misbehaving", "Request", "api_error", "unused_port"]
+__all__ = ["Answer", "Door", "Fault", "Misbehaving", "Request", "api_error", "unused_port"]
 
 PAGE_SIZE = 50
+RESET = struct.pack("ii", 1, 0)
+"""SO_LINGER's value that makes a socket's end a reset."""
 
 
 class Request(NamedTuple):
@@ -31,20 +33,27 @@ class Request(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """A fault: this answer, in place of the right one; nothing is applied."""
+    """A fault: this answer, in place of the right one.
+
+    Attributes:
+        status, body, headers: what is sent.
+        applied: whether the command is carried out first.
+    """
 
     status: int = 200
     body: bytes = b""
     headers: tuple[tuple[str, str], ...] = ()
+    applied: bool = False
 
 
 class Fault(NamedTuple):
     """A fault of the network.
 
     Attributes:
-        kind: ``reset`` (the connection, before any answer), ``stall`` (no answer), ``truncate`` (part of it),
-            ``drip`` (a byte at a time, for ever), ``garble`` (broken JSON of the right length),
-            ``chunked`` (no fault: the right answer, by chunks).
+        kind: ``reset`` (the connection, before any answer), ``stall`` (no answer), ``stall in the middle`` (part of
+            the answer, then silence), ``truncate`` (part of it, then the end), ``drip`` (a byte at a time, for ever),
+            ``garble`` (broken JSON of the right length), ``hang up`` (the right answer, then the end of the
+            connection, unannounced), ``chunked`` (no fault: the right answer, by chunks).
         applied: whether the command is carried out first.
     """
 
@@ -72,6 +81,14 @@ def errors(*entries: dict[str, Any]) -> Answer:
     return Answer(200, json.dumps({"errors": list(entries)}).encode())
 
 
+def _bound(port: int) -> socket.socket:
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
+    listener.setblocking(False)
+    return listener
+
+
 def unused_port() -> int:
     """Return a port that nothing listens on."""
     with socket.socket() as probe:
@@ -80,15 +97,18 @@ def unused_port() -> int:
 
 
 Script = Callable[[Request], Answer | Fault | None]
+Door = Literal["open", "shut", "deaf", "full", "slammed"]
 
 
 class Misbehaving:
     """The server; a context manager.
 
     Attributes:
+        door: what happens to new connections; see ``set_door``.
         documents: raw JSON text by key, of the one collection ``c``; ``settings`` by collection name.
         script: asked at each request for a fault.
         faults: taken from the left, one a request, before ``script`` is asked.
+        met: each request whose turn came, with the fault that it met, or None.
         delay_s: how long each answer waits, so that concurrency shows.
     """
 
@@ -96,6 +116,7 @@ class Misbehaving:
         self.documents: dict[Any, str] = {}
         self.settings: dict[str, dict[str, Any]] = {"c": {"indexing": {"allow": ["_id"]}}}
         self.requests: list[Request] = []
+        self.met: list[tuple[Request, Answer | Fault | None]] = []
         self.faults: deque[Answer | Fault | None] = deque()
         self.script: Script = lambda request: None
         self.delay_s = 0.0
@@ -113,17 +134,65 @@ class Misbehaving:
         self._thread.start()
         self._writers: set[asyncio.StreamWriter] = set()
         self._serving: set[asyncio.Task[None]] = set()
-        start = asyncio.start_server(self._serve, "127.0.0.1", 0, limit=2**26)
-        self._server = asyncio.run_coroutine_threadsafe(start, self.loop).result(10)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self._fillers: list[socket.socket] = []
+        self._listener = _bound(0)
+        self.door: Door = "shut"
+        self.port = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
+        self.set_door("open")
         return self
 
     def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._stop(), self.loop).result(10)
+        self._on_loop(self._stop())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(10)
         self.loop.close()
+
+    def set_door(self, door: Door) -> None:
+        """Change what new connections meet; on return it is so. Those that nobody has answered yet are reset.
+
+        Args:
+            door: ``open`` (they are served), ``shut`` (the port is ours and nothing listens: they are refused),
+                ``deaf`` (they are made, and nobody reads), ``full`` (the queue of connections is: nothing comes back),
+                ``slammed`` (they are reset as soon as they are made).
+        """
+        self._on_loop(self._set_door(door))
+
+    def _on_loop(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(10)
+
+    async def _set_door(self, door: Door) -> None:
+        self._shut()
+        self._listener = _bound(self.port)
+        self.door = door
+        if door in ("open", "deaf", "slammed"):
+            self._listener.listen(100)
+        if door in ("open", "slammed"):
+            self.loop.add_reader(self._listener, self._accept)
+        if door == "full":
+            self._listener.listen(0)  # Linux keeps one connection, and drops whoever comes after it
+            self._fillers.append(socket.create_connection(("127.0.0.1", self.port), timeout=5))
+
+    def _shut(self) -> None:
+        self.loop.remove_reader(self._listener)
+        self._listener.close()
+        while self._fillers:
+            self._fillers.pop().close()
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:  # it has gone again
+            return
+        if self.door == "slammed":
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            connection.close()
+            return
+        connection.setblocking(False)
+        task = self.loop.create_task(self._serve(connection))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+        task.add_done_callback(lambda _: connection.close())  # a task that is cancelled early never sees it
 
     @property
     def names(self) -> list[str]:
@@ -148,47 +217,45 @@ class Misbehaving:
             for writer in list(self._writers):
                 writer.close()
 
-        asyncio.run_coroutine_threadsafe(close(), self.loop).result(10)
+        self._on_loop(close())
 
     async def _stop(self) -> None:
-        # asyncio forgets the socket of a connection that it accepts while its server closes: so no more are accepted,
-        # those that were get their tasks, and only when all have ended the server does.
-        self.loop.remove_reader(self._server.sockets[0].fileno())
-        await asyncio.sleep(0)
-        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+        self._shut()
+        while self._serving:
             for task in self._serving:
                 task.cancel()
-            await asyncio.wait(others, timeout=0.05)
-        self._server.close()
+            await asyncio.wait(self._serving, timeout=0.05)
 
     def _changed(self) -> None:
         with self.arrived:
             self.arrived.notify_all()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, connection: socket.socket) -> None:
         self.connections += 1
         self.open_connections += 1
         number = self.connections
-        self._writers.add(writer)
-        task = asyncio.current_task()
-        assert task is not None
-        self._serving.add(task)
-        task.add_done_callback(self._serving.discard)
+        writer: asyncio.StreamWriter | None = None
         try:
+            reader, writer = await asyncio.open_connection(sock=connection, limit=2**26)
+            self._writers.add(writer)
             while await self._serve_one(reader, writer, number):
                 pass
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
-            self._writers.discard(writer)
-            writer.close()
-            try:
-                await writer.wait_closed()
-            except (ConnectionError, asyncio.CancelledError):
-                writer.transport.abort()
-                await asyncio.sleep(0)
+            if writer is not None:
+                await self._end(writer)
             self.open_connections -= 1
             self._changed()
+
+    async def _end(self, writer: asyncio.StreamWriter) -> None:
+        self._writers.discard(writer)
+        writer.close()
+        try:
+            await writer.wait_closed()
+        except (ConnectionError, asyncio.CancelledError):
+            writer.transport.abort()
+            await asyncio.sleep(0)
 
     async def _serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> bool:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
@@ -205,37 +272,33 @@ class Misbehaving:
             if self.delay_s:
                 await asyncio.sleep(self.delay_s)
             fault = (self.faults.popleft() if self.faults else None) or self.script(request)
+            self.met.append((request, fault))
             return await self._answer(request, fault, writer)
         finally:
             self.in_flight -= 1
             self._changed()
 
     async def _answer(self, request: Request, fault: Answer | Fault | None, writer: asyncio.StreamWriter) -> bool:
-        if isinstance(fault, Answer):
-            return await _send(writer, fault.status, fault.body, dict(fault.headers))
         reply = self._carry_out(request) if fault is None or fault.applied else b""
         if fault is None:
             return await _send(writer, 200, reply, {})
+        if isinstance(fault, Answer):
+            return await _send(writer, fault.status, fault.body, dict(fault.headers))
         if fault.kind == "stall":
             await asyncio.Event().wait()
         if fault.kind == "reset":
-            linger = struct.pack("ii", 1, 0)
-            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             writer.transport.abort()
             return False
         if fault.kind == "garble":
             return await _send(writer, 200, reply[: len(reply) // 2] or b'{"da', {})
+        if fault.kind == "hang up":
+            await _send(writer, 200, reply, {})
+            return False
         if fault.kind == "chunked":
             await _send(writer, 200, b"%x\r\n%b\r\n0\r\n\r\n" % (len(reply), reply), {"Transfer-Encoding": "chunked"})
             return True
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n")
-        while fault.kind == "drip":
-            writer.write(b" ")
-            await writer.drain()
-            await asyncio.sleep(0.01)
-        writer.write(reply[:20])
-        await writer.drain()
-        return False
+        return await _send_in_part(writer, fault.kind, reply)
 
     # -- the commands -------------------------------------------------------------------------------------------
 
@@ -316,3 +379,17 @@ async def _send(writer: asyncio.StreamWriter, status: int, body: bytes, headers:
     writer.write(f"HTTP/1.1 {status} X\r\n{lines}\r\n".encode() + body)
     await writer.drain()
     return True
+
+
+async def _send_in_part(writer: asyncio.StreamWriter, kind: str, reply: bytes) -> bool:
+    length = 1000 if kind == "drip" else max(len(reply), 40)
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % length)
+    while kind == "drip":
+        writer.write(b" ")
+        await writer.drain()
+        await asyncio.sleep(0.01)
+    writer.write(reply[:20])
+    await writer.drain()
+    if kind == "stall in the middle":
+        await asyncio.Event().wait()
+    return False

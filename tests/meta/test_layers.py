@@ -15,20 +15,22 @@ import langchain_kv
 
 ROOT = Path(langchain_kv.__file__).parent
 
-BASE = {"errors", "limits", "_version"}
+BASE = {"errors", "limits", "secret", "_version"}
 """What everything may use; these use each other at most."""
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "limits": set(),
+    "secret": set(),
     "_version": set(),
     "sharing": set(),
     "work_queue": BASE,
     "loop_thread": BASE | {"sharing"},
     "json_text": BASE,
     "codecs": BASE,
-    "targets": BASE,
-    "engines": BASE | {"engines", "work_queue", "sharing"},
+    "clusters": BASE,
+    "targets": BASE | {"clusters"},
+    "engines": BASE | {"engines", "work_queue", "sharing", "clusters", "json_text"},
     "backends": BASE | {"backends", "engines", "codecs", "sharing", "targets", "loop_thread", "work_queue"},
     "server": BASE | {"server", "engines", "json_text"},
     "stores": BASE | {"stores", "backends", "codecs", "targets"},
@@ -39,10 +41,11 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 PLACES: dict[str, set[str]] = {
     "aiohttp": {"backends/dataapi/client"},
+    "cassandra": {"engines/cassandra_cluster", "engines/cassandra_driver", "engines/cassandra_failures"},
     "fcntl": {"engines/file_lock"},
     "langchain_core": {"stores/base", "targets"},  # targets: its version, for the User-Agent
     "msvcrt": {"engines/file_lock"},
-    "sqlite3": {"engines/sqlite", "engines/sqlite_connections", "engines/sqlite_file"},
+    "sqlite3": {"engines/sqlite", "engines/sqlite_backup", "engines/sqlite_connections", "engines/sqlite_file"},
     "starlette": {"server/app"},
     "typer": {"cli/app", "cli/main"},
     "uvicorn": {"server/running"},

@@ -389,6 +389,84 @@ def test_a_fork_inside_a_transaction_leaves_the_child_an_error_and_the_parent_wh
     engine.close()
 
 
+@pytest.mark.slow
+@needs_fork
+def test_a_fork_while_another_thread_writes_for_too_long_leaves_the_child_an_error_and_the_parent_whole(
+    path: str,
+) -> None:
+    code = """
+        from langchain_kv.engines import sqlite_connections
+        sqlite_connections.FORK_WAIT_S = 0.05
+        engine = SQLiteEngine(path)
+        engine.create_collection(KV, {})
+        inside, go_on = threading.Event(), threading.Event()
+        def change(doc_id, body):
+            inside.set()
+            go_on.wait(30)
+            return b"whole"
+        writer = threading.Thread(target=lambda: engine.modify(KV, ["a"], change))
+        writer.start()
+        inside.wait(30)
+        pid = os.fork()
+        if pid == 0:
+            for call in (lambda: engine.read(KV, ["a"]), lambda: engine.write(KV, [("child", b"1")])):
+                try:
+                    call()
+                except EngineError as error:
+                    assert "spawn" in str(error), error
+                else:
+                    os._exit(2)
+            other = SQLiteEngine(path + ".other")  # another file is none of the parent's
+            other.create_collection(KV, {})
+            other.write(KV, [("child", b"1")])
+            other.close()
+            os._exit(0)
+        go_on.set()
+        writer.join()
+        assert os.waitpid(pid, 0)[1] == 0
+        engine.write(KV, [("b", b"2")])
+        assert engine.scan(KV, limit=9) == [("a", b"whole"), ("b", b"2")]
+        engine.close()
+    """
+    end(start(code, path))
+    check_file(path)
+
+
+@pytest.mark.slow
+@needs_fork
+def test_a_fork_carries_out_no_queued_write_twice_and_drops_none(path: str) -> None:
+    code = """
+        import asyncio
+        engine = SQLiteEngine(path, synchronous="normal")
+        engine.create_collection(KV, {})
+        def add_one(doc_id, body):
+            return b"%d" % (int(body or b"0") + 1)
+        async def child():
+            await engine.bridge.write(engine.modify, KV, ["child"], add_one)
+        async def parent():
+            pids = []
+            for _ in range(5):
+                calls = [asyncio.ensure_future(engine.bridge.write(engine.modify, KV, ["count"], add_one))
+                         for _ in range(400)]
+                await asyncio.sleep(0)  # now they are queued, and the first are being written
+                pid = os.fork()
+                if pid == 0:
+                    asyncio.events._set_running_loop(None)
+                    asyncio.run(child())
+                    engine.close()
+                    os._exit(0)
+                pids.append(pid)
+                await asyncio.gather(*calls)
+            for pid in pids:
+                assert os.waitpid(pid, 0)[1] == 0
+        asyncio.run(parent())
+        assert engine.read(KV, ["count", "child"]) == [b"2000", b"5"], engine.scan(KV, limit=9)
+        engine.close()
+    """
+    end(start(code, path))
+    check_file(path)
+
+
 @needs_fork
 def test_a_child_that_outlives_its_parent_holds_no_lock(path: str) -> None:
     code = """

@@ -63,7 +63,7 @@ def test_a_relative_path_is_made_absolute_at_once(monkeypatch: pytest.MonkeyPatc
         ("http://h:99999", "host"),
         ("https://user:pw@h", "token"),
         ("https://h?x=1", "https://h"),
-        ("cassandra://h/ks", "Data API"),
+        ("cassandra:h/ks", "cassandra://USER"),
     ],
 )
 def test_a_bad_url_says_what_to_write(url: str, says: str) -> None:

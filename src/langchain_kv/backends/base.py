@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from typing import Any
 
 from langchain_kv.codecs import Damaged, Document, Stored
@@ -106,7 +106,7 @@ class Backend(ABC):
         page or two."""
 
     @abstractmethod
-    def ascan_keys(self, prefix: str) -> AsyncIterator[list[str]]:
+    def ascan_keys(self, prefix: str) -> AsyncGenerator[list[str], None]:
         """As ``scan_keys``."""
 
     @abstractmethod
@@ -114,7 +114,7 @@ class Backend(ABC):
         """As ``scan_keys``, with the documents."""
 
     @abstractmethod
-    def ascan_items(self, prefix: str) -> AsyncIterator[list[tuple[str, Stored]]]:
+    def ascan_items(self, prefix: str) -> AsyncGenerator[list[tuple[str, Stored]], None]:
         """As ``scan_items``."""
 
     # -- life -----------------------------------------------------------------------------------------------------

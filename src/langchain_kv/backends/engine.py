@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -92,7 +92,7 @@ class EngineBackend(Backend):
         while scan.going_on:
             yield scan.keys(self._engine)
 
-    async def ascan_keys(self, prefix: str) -> AsyncIterator[list[str]]:
+    async def ascan_keys(self, prefix: str) -> AsyncGenerator[list[str], None]:
         scan = _Scan(self._collection, prefix, KEYS_PAGE)
         while scan.going_on:
             yield await self._engine.bridge.read(scan.keys, self._engine)
@@ -102,7 +102,7 @@ class EngineBackend(Backend):
         while scan.going_on:
             yield scan.items(self._engine)
 
-    async def ascan_items(self, prefix: str) -> AsyncIterator[list[tuple[str, Stored]]]:
+    async def ascan_items(self, prefix: str) -> AsyncGenerator[list[tuple[str, Stored]], None]:
         scan = _Scan(self._collection, prefix, ITEMS_PAGE)
         while scan.going_on:
             yield await self._engine.bridge.read(scan.items, self._engine)

@@ -3,7 +3,7 @@ last."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from langchain_kv.backends.base import Backend
 from langchain_kv.limits import DEFAULT_KEYSPACE
@@ -35,12 +35,22 @@ def open_backend(settings: Settings) -> Backend:
             ca_file=settings.ca_file,
             request_timeout_s=settings.request_timeout_s,
             deadline_s=settings.deadline_s,
+            wake_timeout_s=settings.wake_timeout_s,
             is_astra=settings.is_astra,
         )
     from langchain_kv.backends.engine import EngineBackend
     from langchain_kv.engines.base import CollectionName
 
     engine = acquire_engine(target)
+    if target.kind == "cassandra":
+        from langchain_kv.backends.cluster import ClusterBackend
+        from langchain_kv.engines.cassandra import CassandraEngine
+
+        return ClusterBackend(
+            cast(CassandraEngine, engine),
+            CollectionName(settings.keyspace, settings.collection),
+            on_close=lambda: release_engine(target, engine),
+        )
     return EngineBackend(
         engine,
         CollectionName(settings.keyspace, settings.collection),
@@ -66,6 +76,13 @@ def _make_engine(target: Target) -> Engine:
         from langchain_kv.engines.sqlite import SQLiteEngine
 
         return SQLiteEngine(target.location, synchronous=target.synchronous)
+    if target.cluster is not None:
+        from langchain_kv.engines.cassandra_driver import require_driver
+
+        require_driver()
+        from langchain_kv.engines.cassandra import CassandraEngine
+
+        return CassandraEngine(target.cluster)
     from langchain_kv.engines.memory import memory_engine
 
     return memory_engine(target.location)

@@ -48,6 +48,14 @@ Token = Annotated[
     ),
 ]
 Text = Annotated[bool, typer.Option("--text", help="The value is text, as it is.")]
+Timeout = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        show_default=False,
+        help="How long to go on trying without any success; 60 if not given. Over HTTP only.",
+    ),
+]
 AsBytes = Annotated[bool, typer.Option("--bytes", help="The value is bytes, as they are (a byte store's value).")]
 
 
@@ -96,6 +104,25 @@ def serve(
 
 
 @app.command()
+def backup(
+    database: Annotated[str, typer.Argument(metavar="DB", show_default=False, help="sqlite:PATH")],
+    file: Annotated[str, typer.Argument(metavar="FILE", show_default=False, help="The path of the copy.")],
+    replace: Annotated[bool, typer.Option("--replace", help="Take the place of a file of that name.")] = False,
+) -> None:
+    """Copy a file of values, as of one moment, while others write to it.
+
+    The copy appears when it is complete and was checked; it is a store's file itself. With an error, nothing is left.
+    """
+    from langchain_kv.backends.backups import back_up
+    from langchain_kv.errors import ConfigError
+    from langchain_kv.targets import parse_target
+
+    if file.startswith("sqlite:"):
+        raise ConfigError(f"FILE is a path, not a URL: write {file.removeprefix('sqlite:')}.")
+    back_up(parse_target(database), file, replace=replace)
+
+
+@app.command()
 def get(
     keys: Keys,
     *,
@@ -103,6 +130,7 @@ def get(
     collection: Collection,
     keyspace: Keyspace = None,
     token: Token = None,
+    timeout: Timeout = None,
     text: Text = False,
     as_bytes: AsBytes = False,
 ) -> None:
@@ -119,7 +147,7 @@ def get(
     if form is not Form.JSON and len(keys) > 1:
         raise ConfigError(f"--{form.value} prints one value: give one key, or leave it out.")
     damaged: DamagedValueError | None = None
-    with _open_store(form, db, collection, keyspace, token) as store:
+    with _open_store(form, db, collection, keyspace=keyspace, token=token, timeout_s=timeout) as store:
         try:
             values = dict(zip(keys, store.mget(keys), strict=True))
         except DamagedValueError as error:
@@ -148,6 +176,7 @@ def set_value(
     collection: Collection,
     keyspace: Keyspace = None,
     token: Token = None,
+    timeout: Timeout = None,
     text: Text = False,
     as_bytes: AsBytes = False,
 ) -> None:
@@ -160,19 +189,27 @@ def set_value(
 
     form = Form.of(text=text, as_bytes=as_bytes)
     given = read_value(form, value)
-    with _open_store(form, db, collection, keyspace, token, creates=True) as store:
+    with _open_store(form, db, collection, keyspace=keyspace, token=token, timeout_s=timeout, creates=True) as store:
         store.mset([(key, given)])
 
 
 @app.command("del")
-def delete(keys: Keys, *, db: Database, collection: Collection, keyspace: Keyspace = None, token: Token = None) -> None:
+def delete(
+    keys: Keys,
+    *,
+    db: Database,
+    collection: Collection,
+    keyspace: Keyspace = None,
+    token: Token = None,
+    timeout: Timeout = None,
+) -> None:
     """Remove keys.
 
     A key that is not there is no error.
     """
     from langchain_kv.cli.values import Form
 
-    with _open_store(Form.JSON, db, collection, keyspace, token) as store:
+    with _open_store(Form.JSON, db, collection, keyspace=keyspace, token=token, timeout_s=timeout) as store:
         store.mdelete(keys)
 
 
@@ -190,6 +227,7 @@ def list_keys(
     ] = False,
     keyspace: Keyspace = None,
     token: Token = None,
+    timeout: Timeout = None,
 ) -> None:
     """Print the keys, one a line.
 
@@ -197,13 +235,20 @@ def list_keys(
     """
     from langchain_kv.cli.values import Form, emit, json_line
 
-    with _open_store(Form.JSON, db, collection, keyspace, token) as store:
+    with _open_store(Form.JSON, db, collection, keyspace=keyspace, token=token, timeout_s=timeout) as store:
         for key in islice(store.yield_keys(prefix=prefix), limit):
             emit(json_line(key) if as_json else key.encode() + b"\n")
 
 
 def _open_store(
-    form: Form, db: str, collection: str, keyspace: str | None, token: str | None, *, creates: bool = False
+    form: Form,
+    db: str,
+    collection: str,
+    *,
+    keyspace: str | None,
+    token: str | None,
+    timeout_s: float | None,
+    creates: bool = False,
 ) -> Any:
     from langchain_kv import ConfigError, KVByteStore, KVStore, SetupMode
     from langchain_kv.cli.values import Form, read_secret
@@ -211,12 +256,15 @@ def _open_store(
 
     if parse_target(db).kind == "memory":
         raise ConfigError("--db memory: lives in one process and would be gone with this one: give sqlite:PATH.")
+    if timeout_s is not None and not timeout_s > 0:
+        raise ConfigError(f"--timeout takes a number of seconds above 0, got {timeout_s:g}.")
     kind = KVByteStore if form is Form.BYTES else KVStore
     return kind(
         collection,
         db,
         token=None if token is None else read_secret("--token", token),
         keyspace=keyspace,
+        deadline_s=timeout_s,
         # ASYNC makes the collection at first use, so after the key and the value were found good.
         setup_mode=SetupMode.ASYNC if creates else SetupMode.OFF,
     )

@@ -11,6 +11,7 @@ from langchain_kv.backends.opening import acquire_engine, release_engine
 from langchain_kv.cli.values import read_secret
 from langchain_kv.errors import ConfigError
 from langchain_kv.limits import DEFAULT_KEYSPACE
+from langchain_kv.secret import Secret
 from langchain_kv.targets import Target, parse_target
 
 __all__ = ["serve_until_stopped"]
@@ -44,7 +45,7 @@ def serve_until_stopped(db: str | None, host: str, port: int, token_option: str 
             DEFAULT_KEYSPACE
         )  # a file that cannot be opened is an error of the start, not of the first request
         if token is None:
-            token = secrets.token_urlsafe(24)
+            token = Secret(secrets.token_urlsafe(24))
             _note(f"no token given, made one for this run: {token}")
         serve(engine, token, host, port, _announce)
     finally:
@@ -68,7 +69,7 @@ def _token(option: str | None, host: str) -> str | None:
         raise ConfigError(
             f"Listening on {host} needs a token, as others can reach it: give --token @FILE or set {TOKEN_VARIABLE}."
         )
-    return token or None
+    return Secret(token) if token else None
 
 
 def _is_loopback(host: str) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 from langchain_kv.codecs import shown
 from langchain_kv.errors import ConfigError, InvalidValueError, UsageError
+from langchain_kv.secret import Secret
 
 __all__ = ["Form", "emit", "json_line", "printed", "read_secret", "read_value"]
 
@@ -76,9 +77,9 @@ def read_secret(option: str, given: str) -> str:
             " to a file, or set its environment variable."
         )
     try:
-        secret = _read_file(given[1:]).decode("ascii").strip()
+        secret = Secret(_read_file(given[1:]).decode("ascii").strip())
     except UnicodeDecodeError:
-        secret = ""
+        secret = Secret()
     if not secret or not secret.isprintable():
         raise ConfigError(f"{option}: the file {given[1:]!r} does not hold a token: one line of printable ASCII text.")
     return secret

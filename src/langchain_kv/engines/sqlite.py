@@ -13,9 +13,10 @@ from typing import Any, Final, TypeVar
 from langchain_kv.engines.base import KEEP, Change, CollectionName, DocId, Engine, Settings
 from langchain_kv.engines.catalog import unknown_collection, unknown_keyspace
 from langchain_kv.engines.ids import prefix_end
+from langchain_kv.engines.sqlite_backup import back_up
 from langchain_kv.engines.sqlite_connections import ConnectionPool
-from langchain_kv.engines.sqlite_file import Synchronous, Translated
-from langchain_kv.errors import EngineBusyError, StoreClosedError, StoreError
+from langchain_kv.engines.sqlite_file import Synchronous, Translated, is_damage
+from langchain_kv.errors import EngineBusyError, EngineError, StoreClosedError, StoreError, UsageError
 from langchain_kv.limits import DEFAULT_KEYSPACE, SQLITE_IN_MAX
 from langchain_kv.work_queue import Bridge, Outcome, QueueBridge, run_each
 
@@ -60,18 +61,30 @@ class SQLiteEngine(Engine):
         if not ids:
             self.settings(collection)  # no statement would notice that the collection is gone
             return []
-        if len(ids) == 1:
 
-            def query(connection: sqlite3.Connection, table: int) -> list[bytes | None]:
-                row = connection.execute(f"SELECT body FROM docs_{table} WHERE id=?", ids).fetchone()
-                return [None if row is None else row[0]]
-        else:
-
-            def query(connection: sqlite3.Connection, table: int) -> list[bytes | None]:
+        def query(connection: sqlite3.Connection, table: int) -> list[bytes | None]:
+            try:
+                if len(ids) == 1:
+                    return [_body(connection, table, ids[0])]
                 found = _bodies(connection, table, ids)
-                return [found.get(doc_id) for doc_id in ids]
+            except sqlite3.DatabaseError as error:
+                if is_damage(error):
+                    raise self._unreadable(connection, table, ids, error) from error
+                raise
+            return [found.get(doc_id) for doc_id in ids]
 
         return self._query(collection, query)
+
+    def _unreadable(
+        self, connection: sqlite3.Connection, table: int, ids: Sequence[DocId], error: sqlite3.DatabaseError
+    ) -> EngineError:
+        """Say of which ids the documents stand on damaged pages."""
+        bad = [doc_id for doc_id in dict.fromkeys(ids) if not _is_readable(connection, table, doc_id)]
+        names = ", ".join(repr(doc_id[:100]) for doc_id in bad[:5]) + (f" and {len(bad) - 5:,} more" * (len(bad) > 5))
+        return EngineError(
+            f"{self._pool.path}: {error}; of {len(ids):,} keys these cannot be read: {names or 'none, alone'}. The file"
+            " is damaged: restore it from a backup; other keys can still be read without these"
+        )
 
     def write(self, collection: CollectionName, documents: Sequence[tuple[DocId, bytes]]) -> None:
         with self._writing(collection) as (connection, table), self._translated:
@@ -185,6 +198,28 @@ class SQLiteEngine(Engine):
         return [name for (name,) in self._read(lambda connection: connection.execute(names).fetchall())]
 
     # -- life -----------------------------------------------------------------------------------------------------
+
+    def backup(self, file: str, *, replace: bool = False) -> None:
+        """Copy the whole database, as of one moment, to a new file, which opens as a store. Writers go on meanwhile.
+
+        Args:
+            file: the path of the copy; it appears there, mode 0600, when it is complete and was checked.
+            replace: whether to take the place of a file of that name.
+
+        Raises:
+            EngineFileError: something is there already, or may not be replaced.
+            EngineError: there is no database, it is damaged, or the copy cannot be written. Nothing is left behind.
+            UsageError: this thread is inside a change.
+        """
+        if self._pool.joined is not None:
+            raise UsageError("A backup inside a change would hold up every writer: make it before or after")
+        if not self._has_file():
+            raise EngineError(f"There is no database at {self._pool.path} to back up; check the path")
+        connection = self._pool.take_reader()
+        try:
+            back_up(connection, self._pool.path, os.path.abspath(file), replace=replace)
+        finally:
+            self._pool.give_back(connection)
 
     @property
     def bridge(self) -> Bridge:
@@ -333,6 +368,19 @@ def _chunks_of_bodies(connection: sqlite3.Connection, table: int, ids: Sequence[
         values = [*chunk, *[chunk[-1]] * (length - len(chunk))]
         found.update(connection.execute(f"SELECT id, body FROM docs_{table} WHERE id IN ({marks})", values))
     return found
+
+
+def _body(connection: sqlite3.Connection, table: int, doc_id: DocId) -> bytes | None:
+    row = connection.execute(f"SELECT body FROM docs_{table} WHERE id=?", (doc_id,)).fetchone()
+    return None if row is None else row[0]
+
+
+def _is_readable(connection: sqlite3.Connection, table: int, doc_id: DocId) -> bool:
+    try:
+        _body(connection, table, doc_id)
+    except sqlite3.DatabaseError:
+        return False
+    return True
 
 
 def _upsert(connection: sqlite3.Connection, table: int, documents: Sequence[tuple[DocId, bytes]]) -> None:

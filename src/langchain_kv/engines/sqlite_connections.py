@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from langchain_kv.engines.file_lock import FileLock
-from langchain_kv.engines.sqlite_file import Synchronous, Translated, connect, create_file, identity
+from langchain_kv.engines.sqlite_file import Synchronous, Translated, connect, create_file, identity, recognise
 from langchain_kv.errors import EngineError, StoreClosedError, StoreError
 from langchain_kv.sharing import keep_for_ever
 
@@ -105,6 +105,7 @@ class ConnectionPool:
                 return self._idle.pop()
             self._readers += 1
         try:
+            self._recognise()
             with self._lock:
                 return self._connect()
         except BaseException:
@@ -147,6 +148,7 @@ class ConnectionPool:
             with self._part(outer):
                 yield outer
             return
+        self._recognise()
         with self._lock:
             connection = self._writing_connection(create)
             with self._translated:
@@ -202,6 +204,12 @@ class ConnectionPool:
         return EngineError(f"{self.path} was removed or replaced while it was open; close the store and open a new one")
 
     # -- opening and closing ----------------------------------------------------------------------------------------
+
+    def _recognise(self) -> None:
+        """Refuse a file that is not ours before the lock file is made beside it."""
+        self.require_open()
+        if not self._open and os.path.lexists(self.path):
+            recognise(self.path)
 
     def _connect(self) -> sqlite3.Connection:
         """Open one more connection; the file lock is held."""

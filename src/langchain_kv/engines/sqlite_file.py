@@ -6,12 +6,14 @@ such a descriptor drops the POSIX locks that SQLite holds on the file, and then 
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import secrets
 import sqlite3
 import stat
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal
@@ -29,6 +31,9 @@ __all__ = [
     "create_file",
     "has_wal_reset_bug",
     "identity",
+    "is_damage",
+    "new_file",
+    "recognise",
 ]
 
 APPLICATION_ID: Final = int.from_bytes(b"lckv")
@@ -74,47 +79,71 @@ def create_file(path: str) -> None:
                 f"{path} is missing, but {leftover} is there: it belongs to a database that was moved or removed, and"
                 " SQLite would mix it into a new one. Bring the database back, or remove what is left of it"
             )
-    temporary = f"{path}.new-{os.getpid()}-{secrets.token_hex(4)}"
-    try:
-        with Translated(temporary):
-            _fill(temporary)
-        _link(temporary, path)
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
-    _make_name_durable(os.path.dirname(path))
-
-
-def _fill(path: str) -> None:
-    with closing(sqlite3.connect(_uri(path, "rwc"), uri=True, isolation_level=None)) as connection:
-        connection.execute("PRAGMA page_size=8192")
-        connection.execute(
-            f"PRAGMA application_id={APPLICATION_ID}"
-        )  # the file comes into being, still without content
-        os.chmod(path, 0o600)
+    with suppress(FileExistsError), new_file(path) as connection:
         connection.executescript(_SCHEMA)
         connection.execute("PRAGMA journal_mode=WAL")
 
 
-def _link(temporary: str, path: str) -> None:
+@contextmanager
+def new_file(path: str, *, replace: bool = False) -> Iterator[sqlite3.Connection]:
+    """Give a connection to a new private file, which gets the name ``path`` once the block has ended well.
+
+    Whatever fails, nothing is left behind.
+
+    Args:
+        path: its name to be.
+        replace: whether to take the place of what has that name.
+
+    Raises:
+        FileExistsError: something has that name, and ``replace`` is False.
+        EngineError: the file cannot be made or written.
+    """
+    temporary = f"{path}.new-{os.getpid()}-{secrets.token_hex(4)}"
+    try:
+        with (
+            Translated(temporary),
+            closing(sqlite3.connect(_uri(temporary, "rwc"), uri=True, isolation_level=None)) as connection,
+        ):
+            connection.execute("PRAGMA page_size=8192")
+            # With this the file comes into being, still without content.
+            connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+            os.chmod(temporary, 0o600)
+            yield connection
+        _name(temporary, path, replace)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise EngineError(f"Cannot make {path}: {error.strerror}; check its directory's permissions") from error
+    finally:
+        for ending in ("", "-journal", "-wal", "-shm"):
+            with suppress(OSError):
+                os.unlink(temporary + ending)
+    _make_name_durable(os.path.dirname(path))
+
+
+def _name(temporary: str, path: str, replace: bool) -> None:
+    if replace:
+        os.replace(temporary, path)
+        return
     try:
         os.link(temporary, path)
     except FileExistsError:
-        return
+        raise
     except OSError:  # a file system without hard links; the file lock keeps other processes of ours away meanwhile
-        if not os.path.lexists(path):
-            os.rename(temporary, path)
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path) from None
+        os.rename(temporary, path)
 
 
 def _make_name_durable(folder: str) -> None:
     if os.name != "posix":
         return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # some file systems do not offer it
+    with suppress(OSError):  # some file systems do not offer it, and a directory need not be readable
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
             os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def connect(path: str, synchronous: Synchronous) -> sqlite3.Connection:
@@ -124,12 +153,8 @@ def connect(path: str, synchronous: Synchronous) -> sqlite3.Connection:
         EngineFileError: the file is not ours or of a newer version; it was not changed.
         EngineError: it cannot be opened.
     """
-    _require_file(path)
+    recognise(path)
     with Translated(path):
-        with closing(sqlite3.connect(_uri(path, "ro&immutable=1"), uri=True)) as look:
-            # As one that never changes, because an ordinary connection may touch a file that is not ours: it replays
-            # and removes a -wal that it finds.
-            _require_ours(path, look)
         connection = sqlite3.connect(
             _uri(path, "rw"), uri=True, isolation_level=None, check_same_thread=False, timeout=BUSY_WAIT_S
         )
@@ -142,6 +167,24 @@ def connect(path: str, synchronous: Synchronous) -> sqlite3.Connection:
             connection.close()
             raise
     return connection
+
+
+def recognise(path: str) -> None:
+    """Refuse what is not a database of ours, without touching it or leaving anything beside it. Needs no lock.
+
+    Raises:
+        EngineFileError: the file is not ours or of a newer version.
+        EngineError: it cannot be opened, or is damaged.
+    """
+    _require_file(path)
+    # As one that never changes, because an ordinary connection may touch a file that is not ours: it replays and
+    # removes a -wal that it finds.
+    with Translated(path), closing(sqlite3.connect(_uri(path, "ro&immutable=1"), uri=True)) as look:
+        if _size(f"{path}-wal"):
+            # A checkpoint that is under way, or was cut off by a kill, writes the header first: until the rest of the
+            # -wal follows the file is shorter than it says, which is damage to a look that sees no -wal.
+            look.execute("PRAGMA writable_schema=ON")
+        _require_ours(path, look)
 
 
 def identity(path: str) -> tuple[int, int] | None:
@@ -197,7 +240,8 @@ class Translated:
 
     Args:
         path: the database file.
-        applied: what the errors say about the write, where SQLite leaves that open.
+        applied: what the errors say about the write, where SQLite leaves that open. A write to the disk that fails
+            does not: the record of the commit is the last to be written.
     """
 
     def __init__(self, path: str, *, applied: bool | None = False) -> None:
@@ -215,12 +259,26 @@ class Translated:
         if isinstance(error, sqlite3.Error):
             translated = _translate(error, self._path)
             if not isinstance(translated, InvalidValueError):
-                translated.applied = self._applied
+                translated.applied = False if _is_failed_write(error) else self._applied
             raise translated from error
 
 
+def _is_failed_write(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE)
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Return whether SQLite met a page that is not as it wrote it."""
+    return _kind(error) == sqlite3.SQLITE_CORRUPT
+
+
+def _kind(error: sqlite3.Error) -> int:
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF  # the rest are its details
+
+
 def _translate(error: sqlite3.Error, path: str) -> StoreError:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte is the kind, the rest its details
+    code = _kind(error)
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return EngineBusyError(f"Another program held {path} locked for {BUSY_WAIT_S:g} s; try again later")
     if code == sqlite3.SQLITE_TOOBIG or isinstance(error, sqlite3.DataError):

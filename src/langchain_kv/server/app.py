@@ -15,6 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 from langchain_kv.engines.base import Engine
 from langchain_kv.errors import ConfigError, DataAPIError
 from langchain_kv.limits import BODY_MAX_BYTES
+from langchain_kv.secret import Secret
 from langchain_kv.server.commands import answer
 from langchain_kv.server.reply import failed
 
@@ -80,7 +81,7 @@ class DataAPI:
 
     def __init__(self, engine: Engine, token: str) -> None:
         self._engine = engine
-        self._token = token.encode()
+        self._token = Secret(token)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -90,8 +91,10 @@ class DataAPI:
         await response(scope, receive, send)
 
     async def _respond(self, scope: Scope, receive: Receive, send: Send) -> Response:
+        refusal = self._refusal(dict(reversed(scope["headers"])))
+        # From here on nothing of the request shows the token: not the variables of a traceback, uvicorn's included.
+        scope["headers"] = [header for header in scope["headers"] if header[0] not in _TOKEN_HEADERS]
         headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))  # of a repeated one, the first
-        refusal = self._refusal(headers)
         if refusal is not None:
             return _error(refusal, "application/json" if refusal.code.startswith("MISSING") else _JSON)
         names = scope["path"].removeprefix("/v1").removeprefix("/").removesuffix("/")
@@ -118,7 +121,7 @@ class DataAPI:
             return DataAPIError.of(
                 "MISSING_AUTHENTICATION_TOKEN", "The request has no token: send it in the header 'Token'."
             )
-        if not hmac.compare_digest(given, self._token):
+        if not hmac.compare_digest(given, self._token.encode()):
             return DataAPIError.of(
                 "UNAUTHENTICATED_REQUEST", "The token is not the one of this server: send the one it was started with."
             )

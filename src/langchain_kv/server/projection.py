@@ -11,7 +11,7 @@ import msgspec
 from langchain_kv.errors import DataAPIError
 from langchain_kv.json_text import read, write
 from langchain_kv.server.paths import LEAF, PathError, Tree, add, excluded, included, split
-from langchain_kv.server.stored import field_texts
+from langchain_kv.server.stored import checked, field_texts
 
 __all__ = ["EVERYTHING", "Projection", "read_projection"]
 
@@ -32,9 +32,13 @@ class Projection(NamedTuple):
     tree: Tree | None
 
     def apply(self, body: bytes) -> bytes:
-        """Return the part of a stored document that is to be sent; only fields that it reaches into are parsed."""
+        """Return the part of a stored document that is to be sent; only fields that it reaches into are parsed.
+
+        Raises:
+            DataAPIError: DOCUMENT_FROM_DB_UNPARSEABLE where it is no JSON object.
+        """
         if self.tree is None:
-            return body
+            return checked(body)
         kept: dict[str, msgspec.Raw] = {}
         for name, text in field_texts(body).items():
             below = self.tree.get(name, _ABSENT)

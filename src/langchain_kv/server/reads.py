@@ -5,14 +5,23 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-from langchain_kv.engines.base import CollectionName
+from langchain_kv.engines.base import CollectionName, DocId
 from langchain_kv.errors import DataAPIError
 from langchain_kv.limits import COUNT_MAX, PAGE_SIZE
 from langchain_kv.server.paging import Position, read_position
 from langchain_kv.server.reply import Reply, document_data, documents_data
 from langchain_kv.server.requests import Request, flag, invalid, mismatch
-from langchain_kv.server.searching import Search, documents, first_document, open_search, picked_ids, read_again
+from langchain_kv.server.searching import (
+    Document,
+    Search,
+    documents,
+    first_document,
+    open_search,
+    picked_ids,
+    read_again,
+)
 from langchain_kv.server.sorting import Sort
+from langchain_kv.server.stored import is_unparseable, unparseable
 
 __all__ = ["count_documents", "estimated_document_count", "find", "find_one"]
 
@@ -38,8 +47,9 @@ async def find(request: Request) -> Reply:
             )
         return await _sorted(search, search.sort, skip or 0, size)
     found = []
+    damaged: dict[DocId, DataAPIError] = {}
     most = limit if search.condition.ids is not None else size
-    async for document in documents(search):
+    async for document in documents(search, damaged):
         found.append(document)
         if len(found) == most:
             break
@@ -47,7 +57,19 @@ async def find(request: Request) -> Reply:
     # A full page means "may be more": a result of exactly one page is followed by an empty one, as on the Data API.
     if search.condition.ids is None and len(found) == size != left:
         state = Position(start.sent + size, found[-1][0]).as_page_state()
-    return Reply(documents_data((search.projection.apply(body) for _, body in found), state))
+    bodies = [_projected(search, document, damaged) for document in found]
+    return Reply(documents_data(filter(None, bodies), state), errors=list(damaged.values()))
+
+
+def _projected(search: Search, document: Document, damaged: dict[DocId, DataAPIError]) -> bytes | None:
+    """Return what is to be sent of a document; None where it is no JSON, which is an error of its own."""
+    try:
+        return search.projection.apply(document[1])
+    except DataAPIError as error:
+        if not is_unparseable(error):
+            raise
+        damaged[document[0]] = unparseable(document[0])
+        return None
 
 
 async def _sorted(search: Search, sort: Sort, skip: int, size: int) -> Reply:
@@ -61,7 +83,11 @@ async def find_one(request: Request) -> Reply:
     _check_flags(request.options)
     search = await open_search(request, limit=1)
     found = await first_document(search)
-    return Reply(document_data(None if found is None else search.projection.apply(found[1])))
+    if found is None:
+        return Reply(document_data(None))
+    damaged: dict[DocId, DataAPIError] = {}
+    body = _projected(search, found, damaged)
+    return Reply(None if damaged else document_data(body), errors=list(damaged.values()))
 
 
 async def count_documents(request: Request) -> Reply:

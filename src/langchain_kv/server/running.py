@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from langchain_kv.engines.base import Engine
 from langchain_kv.errors import ConfigError
+from langchain_kv.secret import Secret
 from langchain_kv.server.app import create_app
 
 __all__ = ["HEAD_MAX_BYTES", "run_app_in_thread", "run_in_thread", "serve"]
@@ -43,6 +44,7 @@ def serve(engine: Engine, token: str, host: str, port: int, on_ready: Callable[[
     Raises:
         ConfigError: the token is empty, or nobody can listen at this address and port.
     """
+    token = Secret(token)
     app = create_app(engine, token)
     with _listening(host, port) as listener:
         server = _Server(app, lambda: on_ready(_url(listener)))
@@ -57,6 +59,7 @@ def run_in_thread(engine: Engine, token: str, host: str = "127.0.0.1", port: int
     Raises:
         ConfigError: the token is empty, or nobody can listen at this address and port.
     """
+    token = Secret(token)
     with run_app_in_thread(create_app(engine, token), host, port) as url:
         yield url
 
@@ -105,7 +108,15 @@ class _Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._head_bytes = None
+        if self.parser.should_upgrade():
+            # What follows would be taken for the next request, though any proxy in front takes it for this one's body.
+            self.send_400_response("This server speaks HTTP/1.1 only: send no Upgrade header, and no CONNECT.")
+            raise ValueError("an upgrade is not supported")  # which stops the parser
         super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        if not self.transport.is_closing():
+            super().send_400_response(msg)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)

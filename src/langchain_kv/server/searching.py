@@ -11,10 +11,12 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Final, NamedTuple
 
 from langchain_kv.engines.base import DocId
+from langchain_kv.errors import DataAPIError
 from langchain_kv.server.filters import Filter, read_filter
 from langchain_kv.server.projection import Projection, read_projection
 from langchain_kv.server.requests import Collection, Request
 from langchain_kv.server.sorting import Picker, Sort, read_sort
+from langchain_kv.server.stored import is_unparseable, unparseable
 
 __all__ = ["Document", "Search", "documents", "first_document", "open_search", "picked_ids", "read_again"]
 
@@ -84,13 +86,17 @@ def _open(request: Request, after: DocId | None, limit: int, reads: bool) -> Sea
     return Search(request, collection, condition, sort, projection, found, after, size)
 
 
-async def documents(search: Search) -> AsyncIterator[Document]:
-    """Yield the documents that match: those of the filter's ids in its order, others in the order of ids."""
-    matches = search.condition.matches
+async def documents(search: Search, damaged: dict[DocId, DataAPIError] | None = None) -> AsyncIterator[Document]:
+    """Yield the documents that match: those of the filter's ids in its order, others in the order of ids.
+
+    Args:
+        search: what to look for.
+        damaged: takes the errors of those of which nobody can tell, because they are no JSON; None raises the first.
+    """
     page, size = search.found, search.page_size
     while True:
         for document in page:
-            if matches(document[1]):
+            if _is_match(search, document, damaged):
                 yield document
         if search.condition.ids is not None or not page or len(page) < size:
             return
@@ -98,6 +104,19 @@ async def documents(search: Search) -> AsyncIterator[Document]:
         engine = search.request.engine
         await asyncio.sleep(0)  # an engine that answers at once would leave the loop no room
         page = await engine.bridge.read(engine.scan, search.collection.name, after=page[-1][0], limit=size)
+
+
+def _is_match(search: Search, document: Document, damaged: dict[DocId, DataAPIError] | None) -> bool:
+    try:
+        return search.condition.matches(document[1])
+    except DataAPIError as error:
+        if not is_unparseable(error):
+            raise
+        named = unparseable(document[0])
+        if damaged is None:
+            raise named from None
+        damaged[document[0]] = named
+        return False
 
 
 def _next_size(page: Sequence[Document]) -> int:
@@ -114,7 +133,10 @@ async def picked_ids(search: Search, sort: Sort, count: int) -> list[DocId]:
     """
     picker = Picker(sort, count)
     async for document_id, body in documents(search):
-        picker.add(document_id, body)
+        try:
+            picker.add(document_id, body)
+        except DataAPIError as error:
+            raise unparseable(document_id) if is_unparseable(error) else error from None
     return picker.picked()
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from langchain_kv.errors import ConfigError
+from langchain_kv.secret import hidden
 from langchain_kv.stores.base import KVBaseStore, KVByteStore, KVStore
 from langchain_kv.stores.setup import SetupMode
 from langchain_kv.targets import Caller, resolve
@@ -40,6 +41,8 @@ class AstraDBBaseStore(KVBaseStore[V]):
         keyspace: the same as ``namespace``.
         request_timeout_s: seconds for one request, 30 if not given.
         deadline_s: seconds that an operation goes on trying without any success, 60 if not given.
+        wake_timeout_s: seconds that a hibernated Astra database is waited for, in place of ``deadline_s``; 180 if not
+            given.
 
     Raises:
         ConfigError: an argument is wrong (a ValueError).
@@ -63,8 +66,11 @@ class AstraDBBaseStore(KVBaseStore[V]):
         keyspace: str | None = None,
         request_timeout_s: float | None = None,
         deadline_s: float | None = None,
+        wake_timeout_s: float | None = None,
         **rejected: Any,
     ) -> None:
+        token = hidden(token)
+        rejected = dict.fromkeys(rejected)  # one may be a token under a mistyped name
         _reject(type(self).__name__, rejected)
         client = astra_db_client if astra_db_client is not None else async_astra_db_client
         if client is not None:
@@ -89,6 +95,7 @@ class AstraDBBaseStore(KVBaseStore[V]):
             api_options=api_options,
             request_timeout_s=request_timeout_s,
             deadline_s=deadline_s,
+            wake_timeout_s=wake_timeout_s,
         )
         self._start(settings, setup_mode, pre_delete=pre_delete_collection)
 
@@ -136,7 +143,7 @@ def _from_client(client: Any, api_options: Any) -> tuple[Any, str, str | None, A
     api_path = _text_of(client, "api_path")
     if api_options is None:
         api_options = getattr(client, "api_options", None) if api_path is None else _ClientOptions(api_path)
-    return _text_of(client, "token"), endpoint, _text_of(client, "namespace", "keyspace"), api_options
+    return hidden(_text_of(client, "token")), endpoint, _text_of(client, "namespace", "keyspace"), api_options
 
 
 def _text_of(client: Any, *names: str) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
@@ -13,6 +14,7 @@ from langchain_core.stores import BaseStore
 from langchain_kv import codecs
 from langchain_kv.backends.opening import open_backend
 from langchain_kv.errors import DamagedValueError, InvalidKeyError, InvalidValueError, StoreClosedError, UsageError
+from langchain_kv.secret import hidden
 from langchain_kv.stores.collection import CollectionHandle
 from langchain_kv.stores.setup import Setup, SetupMode
 from langchain_kv.targets import Caller, Settings, resolve
@@ -49,7 +51,9 @@ class KVBaseStore(BaseStore[str, V], Generic[V]):
         api_options: Any = None,
         request_timeout_s: float | None = None,
         deadline_s: float | None = None,
+        wake_timeout_s: float | None = None,
     ) -> None:
+        token = hidden(token)
         settings = resolve(
             collection,
             url,
@@ -61,6 +65,7 @@ class KVBaseStore(BaseStore[str, V], Generic[V]):
             api_options=api_options,
             request_timeout_s=request_timeout_s,
             deadline_s=deadline_s,
+            wake_timeout_s=wake_timeout_s,
         )
         self._start(settings, setup_mode, pre_delete=pre_delete_collection)
 
@@ -172,9 +177,10 @@ class KVBaseStore(BaseStore[str, V], Generic[V]):
     async def ayield_keys(self, *, prefix: str | None = None) -> AsyncIterator[str]:
         """As ``yield_keys``."""
         await self._abegin()
-        async for page in self._backend.ascan_keys(_checked_prefix(prefix)):
-            for key in page:
-                yield key
+        async with aclosing(self._backend.ascan_keys(_checked_prefix(prefix))) as pages:
+            async for page in pages:
+                for key in page:
+                    yield key
 
     # -- beyond LangChain's interface ---------------------------------------------------------------------------------
 
@@ -198,11 +204,12 @@ class KVBaseStore(BaseStore[str, V], Generic[V]):
         """As ``yield_items``."""
         await self._abegin()
         damaged: dict[str, str] = {}
-        async for page in self._backend.ascan_items(_checked_prefix(prefix)):
-            for key, stored in page:
-                value = self._decode(key, stored, damaged)
-                if key not in damaged:
-                    yield key, value
+        async with aclosing(self._backend.ascan_items(_checked_prefix(prefix))) as pages:
+            async for page in pages:
+                for key, stored in page:
+                    value = self._decode(key, stored, damaged)
+                    if key not in damaged:
+                        yield key, value
         _raise_damaged(damaged, {})
 
     @property
@@ -243,6 +250,8 @@ class KVBaseStore(BaseStore[str, V], Generic[V]):
         await self.aclose()
 
     def __repr__(self) -> str:
+        if "_settings" not in self.__dict__:  # in the traceback of a constructor that failed
+            return f"<{type(self).__name__}, not made>"
         target = self._settings.target
         return f"{type(self).__name__}({self.collection.full_name!r}, {f'{target.kind}:{target.location}'!r})"
 
@@ -299,7 +308,7 @@ class KVBaseStore(BaseStore[str, V], Generic[V]):
     def _encode_all(self, pairs: Iterable[tuple[str, V]]) -> list[Record]:
         if isinstance(pairs, Mapping):
             raise UsageError("mset takes (key, value) pairs, got a mapping: pass mapping.items().")
-        latest = dict(map(_checked_pair, pairs))
+        latest = _checked_pairs(pairs)
         return [(key, self._encode(key, value)) for key, value in latest.items()]
 
     def _decode_all(
@@ -327,14 +336,21 @@ class KVBaseStore(BaseStore[str, V], Generic[V]):
 def _checked_keys(keys: Iterable[str]) -> list[str]:
     if isinstance(keys, str | bytes):
         raise UsageError(f"keys must be a sequence of strings, got one {type(keys).__name__}: pass [key].")
-    return [codecs.check_key(key) for key in keys]
+    return codecs.check_keys(keys)
 
 
-def _checked_pair(pair: Any) -> tuple[str, Any]:
+def _checked_pairs(pairs: Iterable[Any]) -> dict[str, Any]:
+    """Return the pairs as a dict: of a repeated key the last one wins."""
+    listed = [pair if type(pair) is tuple and len(pair) == 2 else _checked_pair(pair) for pair in pairs]
+    keys = codecs.check_keys([pair[0] for pair in listed])
+    return dict(zip(keys, [pair[1] for pair in listed], strict=True))
+
+
+def _checked_pair(pair: Any) -> tuple[Any, Any]:
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         size = f" of length {len(pair)}" if hasattr(pair, "__len__") else ""
         raise UsageError(f"mset takes (key, value) pairs, got a {type(pair).__name__}{size}: pass [(key, value), ...].")
-    return codecs.check_key(pair[0]), pair[1]
+    return pair[0], pair[1]
 
 
 def _checked_prefix(prefix: str | None) -> str:
@@ -385,6 +401,8 @@ class KVStore(KVBaseStore[Any]):
         api_options: an astrapy ``APIOptions``, read by its attributes.
         request_timeout_s: seconds for one request, 30 if not given.
         deadline_s: seconds that an operation goes on trying without any success, 60 if not given.
+        wake_timeout_s: seconds that a hibernated Astra database is waited for, in place of ``deadline_s``; 180 if not
+            given.
 
     Raises:
         ConfigError: an argument is wrong; the text says which and what to give.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from typing import Any, NoReturn, TypeVar
 
@@ -61,7 +61,8 @@ class DataAPIBackend(Backend):
         ca_file: a PEM file of the authorities to trust, in place of the system's.
         request_timeout_s: seconds for one request, answer included.
         deadline_s: seconds that an operation goes on trying without any success.
-        is_astra: whether HTTP 503 means a hibernated database, which is waited for with one log line.
+        wake_timeout_s: seconds that a hibernated database is waited for, in place of ``deadline_s``, with one log line.
+        is_astra: whether HTTP 503 means a hibernated database.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class DataAPIBackend(Backend):
         ca_file: str | None = None,
         request_timeout_s: float = limits.REQUEST_TIMEOUT_S,
         deadline_s: float = limits.DEADLINE_S,
+        wake_timeout_s: float = limits.WAKE_TIMEOUT_S,
         is_astra: bool = False,
     ) -> None:
         self.keyspace = keyspace
@@ -85,7 +87,7 @@ class DataAPIBackend(Backend):
         self._token = token
         self._request_timeout_s = request_timeout_s
         self._deadline_s = deadline_s
-        self._is_astra = is_astra
+        self._wake_timeout_s = wake_timeout_s if is_astra else None
         self._pool_key = (self._endpoint, ca_file)
         self._ca_file = ca_file
         self._pool: Pool | None = None
@@ -129,13 +131,13 @@ class DataAPIBackend(Backend):
     def scan_keys(self, prefix: str) -> Iterator[list[str]]:
         return self._scan(prefix, values=False)
 
-    def ascan_keys(self, prefix: str) -> AsyncIterator[list[str]]:
+    def ascan_keys(self, prefix: str) -> AsyncGenerator[list[str], None]:
         return self._ascan(prefix, values=False)
 
     def scan_items(self, prefix: str) -> Iterator[list[tuple[str, Stored]]]:
         return self._scan(prefix, values=True)
 
-    def ascan_items(self, prefix: str) -> AsyncIterator[list[tuple[str, Stored]]]:
+    def ascan_items(self, prefix: str) -> AsyncGenerator[list[tuple[str, Stored]], None]:
         return self._ascan(prefix, values=True)
 
     # -- life ---------------------------------------------------------------------------------------------------
@@ -207,7 +209,7 @@ class DataAPIBackend(Backend):
             deadline_s=self._deadline_s,
             timeout_s=self._request_timeout_s,
             writes=writes,
-            is_astra=self._is_astra,
+            wake_timeout_s=self._wake_timeout_s,
         )
 
     def _empty(self) -> list[Any]:

@@ -6,8 +6,10 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import socket
 import ssl
 import threading
+import weakref
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
@@ -19,6 +21,8 @@ import aiohttp
 from yarl import URL
 
 from langchain_kv import loop_thread
+from langchain_kv.backends.dataapi.flow import WIDTH_MAX, Flow
+from langchain_kv.backends.dataapi.retry import Attempt
 from langchain_kv.errors import (
     BadReplyError,
     ConfigError,
@@ -33,9 +37,6 @@ from langchain_kv.sharing import keep_for_ever
 
 __all__ = ["Pool", "Reply"]
 
-CONNECTIONS_MAX: Final = 100
-"""Connections of one pool and loop: more than the widest operation uses."""
-
 KEEP_ALIVE_S: Final = 60.0
 """Seconds that an idle connection is kept; one that the server closed earlier is noticed, and the request sent anew."""
 
@@ -45,8 +46,19 @@ CONNECT_TIMEOUT_S: Final = 10.0
 REPLY_MAX_BYTES: Final = 512 * 1024 * 1024
 """Bytes of one reply: 100 documents of 4,000,000 characters, most of which are ASCII, fit."""
 
+COMPRESSED_REPLY_MAX_BYTES: Final = 64 * 1024 * 1024
+"""Bytes of a reply that came compressed, which was not asked for: a megabyte on the wire may stand for a thousand."""
+
 _STREAMED_BODY_BYTES: Final = 1024 * 1024
 """From this size on aiohttp wants a body as a file, so that writing it does not hold up the loop."""
+
+
+_UNKNOWN_NAME: Final = frozenset(
+    getattr(socket, name)
+    for name in ("EAI_NONAME", "EAI_NODATA", "EAI_FAIL", "EAI_FAMILY", "EAI_ADDRFAMILY", "EAI_SERVICE")
+    if hasattr(socket, name)
+)
+"""Answers of the name look-up that another try does not change; EAI_AGAIN, EAI_SYSTEM and EAI_MEMORY are not."""
 
 
 class Reply(NamedTuple):
@@ -55,12 +67,10 @@ class Reply(NamedTuple):
     Attributes:
         status: the HTTP status.
         body: the whole body, decompressed.
-        retry_after_s: the seconds that the service asks to wait, or None.
     """
 
     status: int
     body: bytes
-    retry_after_s: float | None = None
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -71,17 +81,15 @@ class _Connector(aiohttp.TCPConnector):
 
     async def connect(self, *args: Any, **kwargs: Any) -> Any:
         connection = await super().connect(*args, **kwargs)
-        _progress.get().is_connected = True
+        _attempt.get().is_connected = True
         return connection
 
-
-class _Progress:
-    """How far a request has come: without a connection nothing of it has left."""
-
-    is_connected = False
+    async def _create_connection(self, *args: Any, **kwargs: Any) -> Any:
+        _attempt.get().is_first_on_connection = True
+        return await super()._create_connection(*args, **kwargs)
 
 
-_progress: ContextVar[_Progress] = ContextVar("_progress")
+_attempt: ContextVar[Attempt] = ContextVar("_attempt")
 
 
 class _Session(NamedTuple):
@@ -101,16 +109,28 @@ class Pool:
         self._ssl: ssl.SSLContext | None = None
         self._lock = threading.Lock()
         self._sessions: dict[asyncio.AbstractEventLoop, _Session] = {}
+        self._flows: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Flow] = weakref.WeakKeyDictionary()
+        self._was_reached = False
         self._closed = False
 
-    async def post(self, url: URL, body: bytes, headers: Mapping[str, str], timeout_s: float) -> Reply:
+    def flow(self) -> Flow:
+        """Return what shares out the turns of the running loop's requests."""
+        loop = asyncio.get_running_loop()
+        flow = self._flows.get(loop)
+        if flow is None:
+            with self._lock:
+                flow = self._flows[loop] = Flow()
+        return flow
+
+    async def post(self, url: URL, body: bytes, headers: Mapping[str, str], attempt: Attempt) -> Reply:
         """Send one request; return the answer, whatever its status.
 
         Args:
             url: where to.
             body: JSON.
             headers: all but the length.
-            timeout_s: seconds for everything, from the connection to the last byte of the answer.
+            attempt: says how long everything may take, from the connection to the last byte of the answer; learns
+                how far it came.
 
         Raises:
             ConnectError: it never left.
@@ -119,8 +139,8 @@ class Pool:
             TransportError: the connection broke.
         """
         failure: StoreError
-        progress = _Progress()
-        _progress.set(progress)
+        timeout_s = attempt.timeout_s
+        _attempt.set(attempt)
         try:
             async with asyncio.timeout(timeout_s):
                 session = await self._session()
@@ -129,12 +149,16 @@ class Pool:
                 async with session.post(
                     url, data=data, headers=headers, allow_redirects=False, timeout=limits
                 ) as response:
-                    content = await _read(response)
-                    return Reply(response.status, content, _retry_after_s(response.headers.get("Retry-After")))
+                    self._was_reached = True
+                    attempt.retry_after_s = _retry_after_s(response.headers.get("Retry-After"))
+                    return Reply(response.status, await _read(response))
         except StoreError:
             raise
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            if progress.is_connected or not isinstance(error, TimeoutError):
+            self._was_reached = self._was_reached or attempt.is_connected
+            attempt.is_unreached = _is_refused(error) and not self._was_reached
+            attempt.is_stale = _is_broken(error) and attempt.is_connected and not attempt.is_first_on_connection
+            if attempt.is_connected or not isinstance(error, TimeoutError):
                 failure = _translated(error, url, timeout_s)
             else:
                 failure = ConnectError(f"No connection to {url.origin()} in time: check the network and the endpoint.")
@@ -204,7 +228,10 @@ class Pool:
                 ) from error
         return aiohttp.ClientSession(
             connector=_Connector(
-                limit=CONNECTIONS_MAX, keepalive_timeout=KEEP_ALIVE_S, ssl=True if self._ssl is None else self._ssl
+                limit=WIDTH_MAX,
+                keepalive_timeout=KEEP_ALIVE_S,
+                ssl=True if self._ssl is None else self._ssl,
+                resolver=aiohttp.ThreadedResolver(),  # whose errors say whether a name is unknown or only not known yet
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
         )
@@ -255,22 +282,34 @@ def _close_orphans(entry: _Session) -> None:
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
     length = response.content_length
-    if length is not None and length <= REPLY_MAX_BYTES and "Content-Encoding" not in response.headers:
+    is_compressed = "Content-Encoding" in response.headers
+    max_bytes = COMPRESSED_REPLY_MAX_BYTES if is_compressed else REPLY_MAX_BYTES
+    if length is not None and length <= max_bytes and not is_compressed:
         return await response.read()
     parts: list[bytes] = []
     size = 0
     async for part in response.content.iter_any():
         size += len(part)
-        if size > REPLY_MAX_BYTES:
+        if size > max_bytes:
             response.close()
             error = BadReplyError(
-                f"The answer is longer than {REPLY_MAX_BYTES:,} bytes: ask for fewer keys at once.",
+                f"The answer is longer than {max_bytes:,} bytes: ask for fewer keys at once.",
                 http_status=response.status,
             )
             error.retryable = False
             raise error
         parts.append(part)
     return b"".join(parts)
+
+
+def _is_refused(error: Exception) -> bool:
+    return isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, ConnectionRefusedError)
+
+
+def _is_broken(error: Exception) -> bool:
+    """Tell whether a connection that was made ended before the head of an answer came."""
+    broken = aiohttp.ServerDisconnectedError | aiohttp.ClientConnectionResetError | aiohttp.ClientOSError
+    return isinstance(error, broken) and not isinstance(error, aiohttp.ClientConnectorError)
 
 
 def _retry_after_s(header: str | None) -> float | None:
@@ -294,9 +333,12 @@ def _translated(error: Exception, url: URL, timeout_s: float) -> StoreError:
         failure.retryable = False
         return failure
     if isinstance(error, aiohttp.ClientConnectorError):
-        return ConnectError(
+        failure = ConnectError(
             f"No connection to {host} ({error.os_error or error}): check the endpoint, and that it is up."
         )
+        cause = error.os_error
+        failure.retryable = not (isinstance(cause, socket.gaierror) and cause.errno in _UNKNOWN_NAME)
+        return failure
     if isinstance(error, TimeoutError):
         return RequestTimeoutError(
             f"No answer from {host} within {timeout_s:.3g} s: raise request_timeout_s, or try later."
@@ -307,7 +349,7 @@ def _translated(error: Exception, url: URL, timeout_s: float) -> StoreError:
         return BadReplyError(f"The answer from {host} was cut off before its end.")
     if isinstance(error, aiohttp.ClientResponseError):
         return BadReplyError(f"The answer from {host} is not HTTP ({error.message}): check the endpoint.")
-    if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientConnectionResetError | aiohttp.ClientOSError):
+    if _is_broken(error):
         return TransportError(f"{host} ended the connection before it answered ({type(error).__name__}).")
     return TransportError(f"The connection to {host} failed ({type(error).__name__}).")
 

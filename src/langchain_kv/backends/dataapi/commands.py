@@ -157,8 +157,7 @@ def read_page(status: int, body: bytes, what: str) -> Page:
         _refuse(status, body, what)
     try:
         reply = msgspec.json.decode(body)
-        documents, state = _page_parts(reply, what)
-        return Page([(document.get("_id"), document) for document in documents], state)
+        return _page(reply, what)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return _read_page_slowly(body, what)
     except (AttributeError, TypeError, KeyError):
@@ -265,13 +264,28 @@ def _part(reply: Document, name: str, what: str, default: dict[str, Any] | None 
     return part
 
 
-def _page_parts(reply: Any, what: str) -> tuple[list[Document], str | None]:
-    _raise_errors(reply, 200, what)
+def _page(reply: Any, what: str) -> Page:
+    damaged = _damaged(reply, what)
     data = reply["data"]
     state = data.get("nextPageState")
     if state is not None and not isinstance(state, str):
         raise TypeError(state)
-    return data["documents"], state
+    return Page([(document.get("_id"), document) for document in data["documents"]] + damaged, state)
+
+
+def _damaged(reply: Any, what: str) -> list[tuple[Any, Stored]]:
+    """Return the documents that the local server names as damaged, and sends the rest of their page without.
+
+    Raises:
+        DataAPIError: the reply has an error of another kind.
+    """
+    found: list[tuple[Any, Stored]] = []
+    for entry in _errors(reply, what):
+        ids = entry.get("documentIds")
+        if entry.get("errorCode") != "DOCUMENT_FROM_DB_UNPARSEABLE" or "data" not in reply or not ids:
+            raise _error_of(entry, 200, what)
+        found += [(key, Damaged("the stored document is not a JSON object")) for key in ids]
+    return found
 
 
 class _RawData(msgspec.Struct):
@@ -281,6 +295,7 @@ class _RawData(msgspec.Struct):
 
 class _RawPage(msgspec.Struct):
     data: _RawData
+    errors: list[dict[str, Any]] = []
 
 
 class _IdOnly(msgspec.Struct):
@@ -290,16 +305,17 @@ class _IdOnly(msgspec.Struct):
 def _read_page_slowly(body: bytes, what: str) -> Page:
     """Read a page in which something is beyond the fast reader, document by document."""
     try:
-        data = msgspec.json.decode(body, type=_RawPage).data
+        reply = msgspec.json.decode(body, type=_RawPage)
+        data, damaged = reply.data, _damaged({"data": reply.data, "errors": reply.errors}, what)
         items = [(msgspec.json.decode(raw, type=_IdOnly).id, parse_document(bytes(raw))) for raw in data.documents]
-        return Page(items, data.state)
+        return Page(items + damaged, data.state)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         pass
     try:  # a lone surrogate, say: the splitter refuses it too
-        documents, state = _page_parts(json.loads(body), what)
-        return Page([(document.get("_id"), document) for document in documents], state)
+        return _page(json.loads(body), what)
     except (ValueError, RecursionError, AttributeError, TypeError, KeyError):
-        raise _no_envelope(200, what) from None
+        pass
+    raise _no_envelope(200, what)  # out here: json's error, which holds the whole answer, is not its context
 
 
 # -- errors -----------------------------------------------------------------------------------------------------

@@ -6,9 +6,12 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from time import monotonic
 from typing import Final, TypeVar
 
+from langchain_kv import limits
+from langchain_kv.backends.dataapi.flow import Flow, is_overload
 from langchain_kv.errors import (
     AuthError,
     BadReplyError,
@@ -18,8 +21,8 @@ from langchain_kv.errors import (
     PartialWriteError,
     RequestTimeoutError,
     StoreError,
-    TransportError,
 )
+from langchain_kv.secret import SecretSource, hidden
 
 __all__ = ["ONCE", "Attempt", "Call", "TokenSource"]
 
@@ -32,6 +35,9 @@ FIRST_DELAY_S: Final = 0.1
 DELAY_MAX_S: Final = 5.0
 """The longest wait between two tries that the service did not ask for."""
 
+FIRST_CONTACT_DELAY_MAX_S: Final = 0.5
+"""The same while nothing listens yet: that costs nobody anything, and the patience is short."""
+
 ONCE: Final = frozenset({"UNEXPECTED_SERVER_ERROR", "UNEXPECTED_DRIVER_ERROR", "INTERNAL_SERVER_ERROR"})
 """Codes of unforeseen faults: mostly they come back with the same request, so it is sent once more only."""
 
@@ -39,18 +45,33 @@ _log = logging.getLogger("langchain_kv")
 
 
 class Attempt:
-    """One try of one request.
+    """One try of one request: how long it may take, and what whoever sends it learnt.
 
     Attributes:
         timeout_s: the seconds it may take.
-        retry_after_s: set by the try: the seconds that the service asks to wait before another.
+        retry_after_s: the seconds that the service asks to wait before another, or None.
+        is_connected: whether it had a connection; without one nothing of it has left.
+        is_first_on_connection: whether that connection was made for it.
+        is_stale: whether it failed because a connection that had been kept was closed meanwhile.
+        is_unreached: whether it was refused a connection where nothing has ever answered.
     """
 
-    __slots__ = ("retry_after_s", "timeout_s")
+    __slots__ = (
+        "is_connected",
+        "is_first_on_connection",
+        "is_stale",
+        "is_unreached",
+        "retry_after_s",
+        "timeout_s",
+    )
 
     def __init__(self, timeout_s: float) -> None:
         self.timeout_s = timeout_s
         self.retry_after_s: float | None = None
+        self.is_connected = False
+        self.is_first_on_connection = False
+        self.is_stale = False
+        self.is_unreached = False
 
 
 class Call:
@@ -58,7 +79,8 @@ class Call:
 
     The deadline bounds how long an operation goes on without success: each request that succeeds starts it anew, so
     that
-    a large batch ends well however long it takes, and one that gets nowhere ends in time.
+    a large batch ends well however long it takes, and one that gets nowhere ends in time. Two faults have a patience
+    of their own until something succeeds: a hibernated database, and an endpoint where nothing has ever answered.
 
     Made in the caller's thread, because the token may come from the caller's function.
     """
@@ -67,23 +89,33 @@ class Call:
         "_announced",
         "_deadline",
         "_deadline_s",
-        "_is_astra",
+        "_first_contact_end",
         "_source",
         "_timeout_s",
+        "_wake_end",
+        "_wake_timeout_s",
         "_writes",
         "refusal",
         "token",
     )
 
     def __init__(
-        self, source: TokenSource, *, deadline_s: float, timeout_s: float, writes: bool, is_astra: bool = False
+        self,
+        source: TokenSource,
+        *,
+        deadline_s: float,
+        timeout_s: float,
+        writes: bool,
+        wake_timeout_s: float | None = None,
     ) -> None:
         self._source = source
         self._deadline_s = deadline_s
         self._timeout_s = timeout_s
         self._writes = writes
-        self._is_astra = is_astra
-        self._announced = False
+        self._wake_timeout_s = wake_timeout_s
+        self._wake_end: float | None = None
+        self._first_contact_end: float | None = None
+        self._announced: set[str] = set()
         self._deadline = monotonic() + deadline_s
         self.token = _ask(source)
         self.refusal: AuthError | None = None
@@ -106,68 +138,157 @@ class Call:
     def restart(self) -> None:
         """Begin the deadline anew: a request succeeded, or the consumer of a scan asked for another page."""
         self._deadline = monotonic() + self._deadline_s
+        self._wake_end = self._first_contact_end = None
 
-    async def persist(self, attempt: Callable[[Attempt], Awaitable[T]], *, timeout_s: float | None = None) -> T:
+    async def persist(
+        self, attempt: Callable[[Attempt], Awaitable[T]], flow: Flow, *, timeout_s: float | None = None
+    ) -> T:
         """Repeat ``attempt`` until it succeeds, fails for good, or the deadline ends; return its result.
 
         Args:
             attempt: sends one request and reads its answer. Safe to repeat: every operation is idempotent by key.
+            flow: gives the turns to send, and learns how the service keeps up.
             timeout_s: seconds for one try, in place of the usual; the deadline is at least as far away.
         """
-        started = monotonic()
-        least = started + (timeout_s or 0.0)
-        tries, uncertain, unforeseen = 0, False, 0
+        past = _Past(self._writes)
+        least = past.started + (timeout_s or 0.0)
         usual_s = self._timeout_s if timeout_s is None else timeout_s
-        error: StoreError | None = None
         while True:
-            left_s = max(self._deadline, least) - monotonic()
-            if left_s <= 0:
-                raise _never_sent(self._deadline_s) if error is None else _told(error, tries, monotonic() - started)
-            one = Attempt(min(usual_s, left_s))
-            tries += 1
+            entered = await self._turn(flow, least)
+            if entered is None:
+                raise _never_sent(self._deadline_s) if past.error is None else past.told()
+            one = Attempt(min(usual_s, max(0.0, self._end(least) - monotonic())))
+            kept_up: bool | None = None
             try:
                 result = await attempt(one)
+                kept_up = True
                 self.restart()
                 return result
             except StoreError as caught:
-                uncertain = uncertain or (caught.applied is None and self._writes)
                 # A try that the deadline cut short says less than the one before it.
                 was_cut = one.timeout_s < usual_s and isinstance(caught, ConnectError | RequestTimeoutError)
-                error = error if was_cut and error is not None else caught
-            # An earlier try may have been carried out, whatever the last one says.
-            error.applied = None if uncertain else False
-            is_unforeseen = isinstance(error, DataAPIError) and error.code in ONCE
-            unforeseen += is_unforeseen
-            is_passing = error.retryable or (is_unforeseen and unforeseen == 1)
-            delay_s = _delay_s(error, tries, one.retry_after_s) if is_passing else None
-            deadline = max(self._deadline, least)
-            if delay_s is None or monotonic() + delay_s >= deadline:
-                raise _told(error, tries, monotonic() - started)
-            self._announce(error, deadline)
+                kept_up = False if is_overload(caught) and not was_cut else None
+                error = past.add(caught, one, was_cut=was_cut)
+            finally:
+                flow.leave(entered, kept_up=kept_up)
+            if one.is_stale:
+                continue
+            self._be_patient(error, one)
+            delay_s = past.delay_s(one)
+            if delay_s is None or monotonic() + delay_s >= self._end(least):
+                raise past.told(one.retry_after_s)
+            self._announce(error, least)
             await asyncio.sleep(delay_s)
 
-    def _announce(self, error: StoreError, deadline: float) -> None:
-        if self._is_astra and not self._announced and isinstance(error, BadReplyError) and error.http_status == 503:
-            self._announced = True
-            _log.warning(
-                "The Astra database is hibernated or starting (HTTP 503): waiting up to %.0f s for it.",
-                deadline - monotonic(),
+    async def _turn(self, flow: Flow, least: float) -> int | None:
+        """Wait for a turn to send; return None where the deadline ends first, which others' successes move."""
+        while (left_s := self._end(least) - monotonic()) > 0:
+            if flow.is_free:
+                return await flow.enter()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left_s):
+                    entered = await flow.enter()
+                if monotonic() < self._end(least):
+                    return entered
+                flow.leave(entered, kept_up=None)  # it came too late: nothing is sent, which is known
+        return None
+
+    def _end(self, least: float) -> float:
+        if self._wake_end is not None:
+            return max(self._wake_end, least)
+        if self._first_contact_end is not None:
+            return min(self._first_contact_end, self._deadline)
+        return max(self._deadline, least)
+
+    def _be_patient(self, error: StoreError, one: Attempt) -> None:
+        if self._wake_timeout_s is not None and _is_hibernation(error) and self._wake_end is None:
+            self._wake_end = monotonic() + self._wake_timeout_s
+        if not one.is_unreached:
+            self._first_contact_end = None
+        elif self._first_contact_end is None:
+            self._first_contact_end = monotonic() + limits.FIRST_CONTACT_S
+
+    def _announce(self, error: StoreError, least: float) -> None:
+        """Say once what is waited for where that takes long."""
+        left_s = self._end(least) - monotonic()
+        if self._wake_end is not None:
+            self._log_once(
+                "The Astra database is hibernated or starting (HTTP 503): waiting up to %.0f s for it.", left_s
             )
+        elif self._first_contact_end is not None:
+            self._log_once("%s Nothing ever answered there: trying for up to %.0f s.", error, left_s)
+
+    def _log_once(self, text: str, *arguments: object) -> None:
+        if text not in self._announced:
+            self._announced.add(text)
+            _log.warning(text, *arguments)
 
 
-def _delay_s(error: StoreError, tries: int, asked_s: float | None) -> float:
-    """Return the seconds to wait after the given number of tries."""
-    if asked_s is not None:
-        return asked_s
-    if tries == 1 and type(error) is TransportError:
-        return 0.0  # most likely an idle connection that the server had closed
-    return random.uniform(0, min(DELAY_MAX_S, FIRST_DELAY_S * 2.0 ** min(tries, 16)))  # noqa: S311
+class _Past:
+    """The tries of one request that failed.
+
+    Attributes:
+        started: when the first began.
+        error: what is to be raised if no other try follows.
+    """
+
+    def __init__(self, writes: bool) -> None:
+        self.started = monotonic()
+        self.error: StoreError | None = None
+        self._writes = writes
+        self._tries = 0
+        self._unforeseen = 0
+        self._is_uncertain = False
+
+    def add(self, caught: StoreError, one: Attempt, *, was_cut: bool) -> StoreError:
+        """Count a try; return the error that now stands for all of them."""
+        self._tries += not one.is_stale
+        self._is_uncertain = self._is_uncertain or (caught.applied is None and self._writes)
+        error = self.error if was_cut and self.error is not None else caught
+        # An earlier try may have been carried out, whatever the last one says.
+        error.applied = None if self._is_uncertain else False
+        self._unforeseen += isinstance(error, DataAPIError) and error.code in ONCE
+        self.error = error
+        return error
+
+    def delay_s(self, one: Attempt) -> float | None:
+        """Return the seconds to wait before another try, None where there is to be none."""
+        error = self.error
+        is_unforeseen = isinstance(error, DataAPIError) and error.code in ONCE
+        if error is None or not (error.retryable or (is_unforeseen and self._unforeseen == 1)):
+            return None
+        if one.retry_after_s:  # "at once" to all would be asking for more of the same
+            return one.retry_after_s
+        most_s = FIRST_CONTACT_DELAY_MAX_S if one.is_unreached else DELAY_MAX_S
+        return random.uniform(0, min(most_s, FIRST_DELAY_S * 2.0 ** min(self._tries, 16)))  # noqa: S311
+
+    def told(self, asked_s: float | None = None) -> StoreError:
+        """Return the error with the tries, and the wait the service asked for, in its message."""
+        error = self.error
+        assert error is not None  # noqa: S101 - there was a try
+        more = f" ({self._tries} tries in {monotonic() - self.started:.1f} s)" if self._tries > 1 else ""
+        if asked_s and error.retryable:
+            more += f" The service asks to wait {asked_s:.0f} s, longer than the deadline leaves: repeat the call then."
+        if more:
+            error.args = (f"{error.args[0] if error.args else ''}{more}", *error.args[1:])
+        return error
+
+
+def _is_hibernation(error: StoreError) -> bool:
+    return isinstance(error, BadReplyError) and error.http_status == 503
 
 
 def _ask(source: TokenSource) -> str | None:
-    token = source() if callable(source) else source
+    token = hidden(source() if callable(source) else source)
     if token is None or token == "":
         return None
+    if isinstance(token, SecretSource):
+        if token.discard():
+            raise ConfigError(
+                "get_token() is asynchronous: give an object whose get_token() returns the token itself. It is called"
+                " in the caller's thread."
+            )
+        raise ConfigError(f"get_token() must return a string or None, it returned {token.kind}.")
     if not isinstance(token, str) or not token.isascii() or not token.isprintable():
         raise ConfigError("The token is not printable ASCII text: check where it comes from.")
     return token
@@ -179,10 +300,4 @@ def _never_sent(deadline_s: float) -> StoreError:
         " use smaller batches."
     )
     error.applied = False
-    return error
-
-
-def _told(error: StoreError, tries: int, elapsed_s: float) -> StoreError:
-    if tries > 1:
-        error.args = (f"{error.args[0] if error.args else ''} ({tries} tries in {elapsed_s:.1f} s)", *error.args[1:])
     return error

@@ -162,13 +162,17 @@ class Verbs:
                 return
             try:
                 inserted = await self._send(
-                    call, commands.insert_many(chunk), partial(commands.read_inserted, keys=keys)
+                    call,
+                    commands.insert_many(chunk),
+                    partial(commands.read_inserted, keys=keys),
+                    on_doubt=partial(outcome.doubt, keys),
                 )
             except StoreError as error:
                 outcome.fail(keys, error)
                 return
             existing.update(inserted.existing)
             again.update(inserted.again)
+            outcome.doubt(inserted.again)
             for key, refusal in inserted.failed.items():
                 outcome.fail([key], refusal)
 
@@ -219,8 +223,16 @@ class Verbs:
 
     async def open(self, call: Call, *, pre_delete: bool) -> dict[str, Any] | None:
         """Create the collection where it is missing; return the settings of one that exists."""
-        if pre_delete:
-            await self.drop(call)
+        if not pre_delete:
+            return await self._create(call)
+        await self.drop(call)
+        try:
+            return await self._create(call)
+        except StoreError as error:
+            error.applied = None  # the old one is gone, and the new one is not there
+            raise
+
+    async def _create(self, call: Call) -> dict[str, Any] | None:
         found = await self._settings(call)
         if found is not None:
             return found
@@ -253,20 +265,23 @@ class Verbs:
         *,
         url: URL | None = None,
         timeout_s: float | None = None,
+        on_doubt: Callable[[], None] | None = None,
     ) -> T:
         what = f"{command.name} on {self._keyspace}.{self._collection}"
         target = url or self._url
+        pool = self._pool()
 
         async def attempt(one: Attempt) -> T:
             try:
-                reply = await self._pool().post(target, command.body, self._request_headers(call), one.timeout_s)
-                one.retry_after_s = reply.retry_after_s
+                reply = await pool.post(target, command.body, self._request_headers(call), one)
                 return read(reply.status, reply.body, what)
             except StoreError as error:
                 _hide(error, call.token)
+                if on_doubt is not None and error.applied is None:
+                    on_doubt()
                 raise
 
-        return await call.persist(attempt, timeout_s=timeout_s)
+        return await call.persist(attempt, pool.flow(), timeout_s=timeout_s)
 
     def _request_headers(self, call: Call) -> Mapping[str, str]:
         return self._headers if call.token is None else {**self._headers, "Token": call.token}
@@ -284,6 +299,11 @@ class _Outcome:
         self._keys = keys
         self._errors: dict[str, StoreError] = {}
         self._unsent: set[str] = set()
+        self._doubtful: set[str] = set()
+
+    def doubt(self, keys: Iterable[str]) -> None:
+        """Note that a request may have written the keys, whatever the answer to the next one says."""
+        self._doubtful.update(keys)
 
     def fail(self, keys: Iterable[str], error: StoreError) -> None:
         """Note that the keys were not, or may not have been, written."""
@@ -309,11 +329,12 @@ class _Outcome:
         unwritten: list[str] = []
         unknown: list[str] = []
         for key, error in self._errors.items():
-            is_unwritten = key in self._unsent or error.applied is False
+            is_unwritten = (key in self._unsent or error.applied is False) and key not in self._doubtful
             (unwritten if is_unwritten else unknown).append(key)
-        reasons = {(type(error), getattr(error, "code", ""), error.applied) for error in self._errors.values()}
+        reasons = {(type(error), getattr(error, "code", "")) for error in self._errors.values()}
         first = next(iter(self._errors.values()))
-        if len(self._errors) == len(self._keys) and len(reasons) == 1:
+        if len(self._errors) == len(self._keys) and len(reasons) == 1 and not (unwritten and unknown):
+            first.applied = None if unknown else False
             raise first
         names = ", ".join(shown(key) for key in list(self._errors)[:3])
         raise PartialWriteError(

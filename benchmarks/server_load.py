@@ -1,0 +1,156 @@
+"""How many commands a second the local server answers: ``python -m benchmarks.server_load``.
+
+The load comes from a process of its own, over raw sockets, with requests that were written beforehand: it takes a
+fraction of what the server takes, and belongs on the other core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.services import TOKEN, data_api
+
+CONNECTIONS = 16
+PAD = "x" * 300
+COLLECTION = "load"
+
+
+class _Client(asyncio.Protocol):
+    """One connection that sends the next request as soon as it has an answer."""
+
+    def __init__(self, left: list[bytes], done: asyncio.Future[None], errors: list[bytes]) -> None:
+        self._left, self._done, self._errors = left, done, errors
+        self._buffer = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport: asyncio.Transport = transport  # type: ignore[assignment]
+        self._next()
+
+    def _next(self) -> None:
+        if self._left:
+            self._transport.write(self._left.pop())
+        elif not self._done.done():
+            self._transport.close()
+            self._done.set_result(None)
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        end = self._buffer.find(b"\r\n\r\n")
+        if end < 0:
+            return
+        head = self._buffer[:end].lower()
+        length = int(head.partition(b"content-length: ")[2].split(b"\r\n", 1)[0])
+        if len(self._buffer) < end + 4 + length:
+            return
+        if b'"errors"' in self._buffer or not self._buffer.startswith(b"HTTP/1.1 200"):
+            self._errors.append(self._buffer[:300])
+        self._buffer = b""
+        self._next()
+
+    def connection_lost(self, _: Exception | None) -> None:
+        if not self._done.done():
+            self._done.set_exception(ConnectionError("the server ended a connection"))
+
+
+def _request(port: int, path: str, command: dict[str, Any]) -> bytes:
+    body = json.dumps(command, separators=(",", ":")).encode()
+    head = f"POST /v1/default_keyspace{path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nToken: {TOKEN}\r\n"
+    return f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+async def _run(port: int, requests: list[bytes]) -> float:
+    loop = asyncio.get_running_loop()
+    errors: list[bytes] = []
+    ends = [loop.create_future() for _ in range(min(CONNECTIONS, len(requests)))]
+    count, started = len(requests), time.perf_counter()
+    for end in ends:
+        await loop.create_connection(lambda end=end: _Client(requests, end, errors), "127.0.0.1", port)  # type: ignore[misc]
+    await asyncio.gather(*ends)
+    if errors:
+        raise RuntimeError(errors[0].decode("utf-8", "replace"))
+    return count / (time.perf_counter() - started)
+
+
+def _documents(start: int, round_: int) -> list[dict[str, Any]]:
+    return [{"_id": f"k{round_}-{start + number:07}", "n": number, "text": PAD} for number in range(100)]
+
+
+async def _load(port: int, rounds: int) -> None:
+    options = {"name": COLLECTION, "options": {"indexing": {"allow": ["_id"]}}}
+    await _run(port, [_request(port, "", {"createCollection": options})])
+    rates: dict[str, list[float]] = {}
+    path = f"/{COLLECTION}"
+    for round_ in range(rounds):
+        work = {
+            "insertMany of 100, documents": (
+                100,
+                [{"insertMany": {"documents": _documents(each * 100, round_)}} for each in range(200)],
+            ),
+            "findOne": (1, [{"findOne": {"filter": {"_id": f"k0-{each:07}"}}} for each in range(10_000)]),
+            "find, a page of 50, documents": (50, [{"find": {}}] * 1000),
+            "find of 100 ids, documents": (
+                100,
+                [
+                    {"find": {"filter": {"_id": {"$in": [f"k0-{each * 7 + other:07}" for other in range(100)]}}}}
+                    for each in range(1000)
+                ],
+            ),
+            "findOneAndReplace": (
+                1,
+                [
+                    {"findOneAndReplace": {"filter": {"_id": f"k0-{each:07}"}, "replacement": {"n": round_, "t": PAD}}}
+                    for each in range(2000)
+                ],
+            ),
+        }
+        for name, (size, commands) in work.items():
+            requests = [_request(port, path, command) for command in commands]
+            rates.setdefault(name, []).append(size * await _run(port, requests))
+    for name, found in rates.items():
+        print(f"  {name:32} {statistics.median(found):10,.0f}/s  ({min(found):,.0f}-{max(found):,.0f})")
+
+
+def main() -> None:
+    """Run, against a server on a file and one in memory."""
+    parser = argparse.ArgumentParser(prog="benchmarks.server_load", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--options", nargs="*", default=[], help="more options for lckv serve")
+    parser.add_argument("--load", type=int, default=0, metavar="PORT", help="only load what listens there")
+    options = parser.parse_args()
+    if options.load:
+        import uvloop
+
+        uvloop.run(_load(options.load, options.rounds))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for target in (f"sqlite:{Path(folder) / 'load.db'}", "memory:"):
+            with data_api(target, *options.options) as (url, pid):
+                print(target.split(":")[0], "one worker" if not options.options else " ".join(options.options))
+                cores = sorted(os.sched_getaffinity(0))
+                if len(cores) > 1 and not options.options:
+                    os.sched_setaffinity(pid, cores[:1])
+                port = url.rpartition(":")[2]
+                command = [
+                    sys.executable,
+                    "-m",
+                    "benchmarks.server_load",
+                    "--load",
+                    port,
+                    "--rounds",
+                    str(options.rounds),
+                ]
+                subprocess.run(command, check=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,385 @@
+"""A connection to a cluster: statements sent many at once, in both colours, with one wake-up a batch."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import threading
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
+from typing import Any, Final, Literal, NamedTuple, TypeVar
+
+import cassandra.cluster as driver
+from cassandra import ConsistencyLevel
+from cassandra.auth import PlainTextAuthProvider
+from cassandra.metadata import Murmur3Token
+from cassandra.policies import (
+    DCAwareRoundRobinPolicy,
+    ExponentialReconnectionPolicy,
+    FallthroughRetryPolicy,
+    RetryPolicy,
+    TokenAwarePolicy,
+)
+from cassandra.query import tuple_factory
+
+from langchain_kv._version import __version__
+from langchain_kv.clusters import ClusterSettings
+from langchain_kv.engines.base import CollectionName
+from langchain_kv.engines.cassandra_failures import not_connected, translated
+from langchain_kv.errors import ConfigError, StoreError
+
+__all__ = ["Batch", "Blocking", "Outcome", "Pause", "Row", "Session", "Statement", "Work", "token_of"]
+
+T = TypeVar("T")
+
+Statement = Any
+"""A prepared statement of the driver."""
+
+Row = tuple[Any, ...]
+Outcome = list[Row] | StoreError
+"""What a statement answered."""
+
+DDL_TIMEOUT_S: Final = 120.0
+"""Seconds for a change of the schema: eight indexes take ten on a small machine."""
+
+PROTOCOLS: Final = (5, 4)
+"""Versions of the native protocol: Apache Cassandra 4 and later; older ones, and Astra DB."""
+
+ERRORS_MAX: Final = 16
+"""Failed statements of one batch after which no further ones are sent: the cluster has gone, and each would wait."""
+
+
+BYTES_ON_WAY: Final = 8 * 1024 * 1024
+"""Bytes of documents that are written at once: a node refuses or stalls above a part of its heap."""
+
+
+class Batch(NamedTuple):
+    """A request of a Work: run these statements, ``width`` at a time; answered by the outcome of each, in order.
+
+    Attributes:
+        calls: statements and their values.
+        manner: ``read``; ``write`` (a statement with a condition: never repeated by the driver); ``serial`` (a read
+            that first completes whatever write is on its way).
+        width: how many are on their way at once.
+        sizes_bytes: of each statement, where they may be large; together at most BYTES_ON_WAY are on their way, or one.
+    """
+
+    calls: Sequence[tuple[Statement, Sequence[Any]]]
+    manner: Literal["read", "write", "serial"]
+    width: int
+    sizes_bytes: Sequence[int] = ()
+
+
+class Blocking(NamedTuple):
+    """A request of a Work: call this, which may block; answered by what it returns."""
+
+    call: Callable[[], Any]
+
+
+class Pause(NamedTuple):
+    """A request of a Work: wait so many seconds."""
+
+    seconds: float
+
+
+Work = Generator[Batch | Blocking | Pause, Any, T]
+"""An operation written once for both colours: it yields what it needs done, is sent the answer, returns a result."""
+
+token_of: Callable[[bytes], int] = Murmur3Token.hash_fn
+"""Return the token of a serialized key."""
+
+
+class Session:
+    """A connection to a cluster, of the process that made it: it must not be used, nor closed, in a forked child.
+
+    Raises:
+        AuthError: the cluster does not accept the login.
+        ConnectError: no node answers.
+        ConfigError: the cluster has another partitioner.
+    """
+
+    def __init__(self, settings: ClusterSettings) -> None:
+        self.settings = settings
+        self._cluster, self._session = _connect(settings)
+        partitioner = str(self._cluster.metadata.partitioner)
+        if not partitioner.endswith("Murmur3Partitioner"):
+            self._cluster.shutdown()
+            raise ConfigError(
+                f"The cluster at {settings.shown()} uses {partitioner}: the Murmur3Partitioner is needed."
+            )
+
+    def prepare(self, cql: str, collection: CollectionName) -> Statement:
+        """Prepare a statement; blocks."""
+        try:
+            return self._session.prepare(cql)
+        except Exception as error:
+            raise translated(error, collection, writes=False) from None
+
+    def execute(
+        self, cql: str, values: Sequence[Any] = (), collection: CollectionName | None = None, *, changes: bool = False
+    ) -> list[Row]:
+        """Run one statement about the schema (``changes``: one that changes it); blocks."""
+        profile = "write" if changes else "read"
+        timeout_s = DDL_TIMEOUT_S if changes else self.settings.request_timeout_s
+        try:
+            return list(self._session.execute(cql, values or None, execution_profile=profile, timeout=timeout_s))
+        except Exception as error:
+            raise translated(error, collection, writes=changes) from None
+
+    def default_replication(self) -> dict[str, Any]:
+        """Return the replication of a new keyspace: 3 replicas in the local data centre, or one on each node."""
+        hosts = list(self._cluster.metadata.all_hosts())
+        local = self.settings.local_dc or self._local_dc()
+        count = self.settings.replication or min(3, max(1, sum(host.datacenter == local for host in hosts)))
+        return {"class": "NetworkTopologyStrategy", local: count}
+
+    def _local_dc(self) -> str:
+        ((name,),) = self.execute("SELECT data_center FROM system.local")
+        return str(name)
+
+    def run(self, work: Work[T], collection: CollectionName | None) -> T:
+        """Run an operation to its end; blocks."""
+        answer: Any = None
+        failure: BaseException | None = None
+        while True:
+            try:
+                request = work.send(answer) if failure is None else work.throw(failure)
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+            answer = failure = None
+            try:
+                if isinstance(request, Batch):
+                    answer = self._outcomes(request, collection)
+                elif isinstance(request, Blocking):
+                    answer = request.call()
+                else:
+                    time.sleep(request.seconds)
+            except BaseException as error:  # it is the operation's, which ends by it
+                failure = error
+
+    async def arun(self, work: Work[T], collection: CollectionName | None) -> T:
+        """As ``run``, without blocking the event loop."""
+        answer: Any = None
+        failure: BaseException | None = None
+        while True:
+            try:
+                request = work.send(answer) if failure is None else work.throw(failure)
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+            answer = failure = None
+            try:
+                if isinstance(request, Batch):
+                    answer = await self._aoutcomes(request, collection)
+                elif isinstance(request, Blocking):
+                    answer = await asyncio.get_running_loop().run_in_executor(None, request.call)
+                else:
+                    await asyncio.sleep(request.seconds)
+            except BaseException as error:
+                failure = error
+
+    def _outcomes(self, batch: Batch, collection: CollectionName | None) -> list[Outcome]:
+        done = threading.Event()
+        window = _Window(self._session, batch, collection, done.set)
+        try:
+            window.start()
+            done.wait()
+        except BaseException:
+            window.stop()
+            raise
+        return window.outcomes
+
+    async def _aoutcomes(self, batch: Batch, collection: CollectionName | None) -> list[Outcome]:
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+
+        def settle() -> None:
+            if not done.done():
+                done.set_result(None)
+
+        def wake() -> None:
+            with suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
+                loop.call_soon_threadsafe(settle)
+
+        window = _Window(self._session, batch, collection, wake)
+        try:
+            window.start()
+            await done
+        except BaseException:
+            window.stop()
+            raise
+        return window.outcomes
+
+    def close(self) -> None:
+        """End the connections."""
+        self._cluster.shutdown()
+
+    def forget(self) -> None:
+        """Take back what the driver would do with an inherited connection when a forked child ends."""
+        driver._discard_cluster_shutdown(self._cluster)
+
+
+def _connect(settings: ClusterSettings) -> tuple[Any, Any]:
+    """Return a cluster and a session of the driver."""
+    for version in PROTOCOLS:
+        cluster = None
+        try:
+            cluster = _cluster(settings, version)
+            return cluster, cluster.connect()
+        except Exception as error:
+            if cluster is not None:
+                cluster.shutdown()
+            # Asked for a version that it does not have, a node says so; left to itself the driver logs each attempt.
+            if version == PROTOCOLS[-1] or "protocol version" not in str(error).replace("_", " "):
+                raise not_connected(error, settings.shown()) from None
+    raise AssertionError("PROTOCOLS is empty")
+
+
+def _cluster(settings: ClusterSettings, version: int) -> Any:
+    policy = TokenAwarePolicy(DCAwareRoundRobinPolicy(settings.local_dc or ""))
+    level = ConsistencyLevel.name_to_value[settings.consistency.upper()]
+
+    def profile(consistency: int, retry: RetryPolicy) -> Any:
+        return driver.ExecutionProfile(
+            load_balancing_policy=policy,
+            retry_policy=retry,
+            consistency_level=consistency,
+            serial_consistency_level=ConsistencyLevel.LOCAL_SERIAL,
+            request_timeout=settings.request_timeout_s,
+            row_factory=tuple_factory,
+        )
+
+    reads = profile(level, RetryPolicy())
+    return driver.Cluster(
+        list(settings.hosts),
+        port=settings.port,
+        protocol_version=version,
+        auth_provider=PlainTextAuthProvider(settings.user, settings.password or "") if settings.user else None,
+        ssl_context=_ssl_context(settings) if settings.ssl else None,
+        execution_profiles={
+            driver.EXEC_PROFILE_DEFAULT: reads,
+            "read": reads,
+            "serial": profile(ConsistencyLevel.LOCAL_SERIAL, RetryPolicy()),
+            # The default policy sends a statement to the next node when a connection breaks, though the first one may
+            # have carried it out: the second time could undo what another writer did in between.
+            "write": profile(level, FallthroughRetryPolicy()),
+        },
+        connect_timeout=settings.connect_timeout_s,
+        control_connection_timeout=settings.connect_timeout_s,
+        reconnection_policy=ExponentialReconnectionPolicy(0.5, 15, max_attempts=None),
+        application_name="langchain-kv",
+        application_version=__version__,
+    )
+
+
+def _ssl_context(settings: ClusterSettings) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=settings.ca_file)
+        context.check_hostname = settings.verify_hostname
+        if settings.cert_file:
+            context.load_cert_chain(settings.cert_file, settings.key_file)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"The certificates of the cassandra: URL cannot be read ({error.strerror or error}): check ca_file=,"
+            " cert_file= and key_file=."
+        ) from None
+    return context
+
+
+class _Window:
+    """The statements of a batch, so many on their way at once. Answers come on the driver's thread, which sends on."""
+
+    def __init__(
+        self, session: Any, batch: Batch, collection: CollectionName | None, when_done: Callable[[], None]
+    ) -> None:
+        self.outcomes: list[Any] = [None] * len(batch.calls)
+        self._session = session
+        self._batch = batch
+        self._collection = collection
+        self._when_done = when_done
+        self._lock = threading.Lock()
+        self._next = 0  # the first statement that was not sent
+        self._on_way = 0
+        self._bytes_on_way = 0
+        self._failed = 0
+        self._stopped: StoreError | None = None  # why no more are sent
+        self._pumping = True  # whether some thread is sending
+
+    def start(self) -> None:
+        """Send the first statements; ``when_done`` is called, on whatever thread, after the last answer."""
+        self._pump()
+
+    def stop(self) -> None:
+        """Send no further statements: nobody waits any more."""
+        with self._lock:
+            self._stopped = StoreError("the operation was given up")
+
+    def _pump(self) -> None:
+        while True:
+            with self._lock:
+                is_over = self._stopped is not None or self._next == len(self.outcomes)
+                if is_over or self._is_full:
+                    self._pumping = False
+                    is_done = is_over and not self._on_way
+                    break
+                at = self._next
+                self._next += 1
+                self._on_way += 1
+                self._bytes_on_way += self._size(at)
+            self._send(at)
+        if is_done:
+            self._finish()
+
+    @property
+    def _is_full(self) -> bool:
+        if self._on_way >= self._batch.width:
+            return True
+        return self._on_way > 0 and self._bytes_on_way + self._size(self._next) > BYTES_ON_WAY
+
+    def _size(self, at: int) -> int:
+        return self._batch.sizes_bytes[at] if self._batch.sizes_bytes else 0
+
+    def _send(self, at: int) -> None:
+        statement, values = self._batch.calls[at]
+        try:
+            future = self._session.execute_async(statement, values, execution_profile=self._batch.manner)
+        except Exception as error:  # the values do not fit, or the session was closed
+            self._settle(at, translated(error, self._collection, writes=False))
+            return
+        future.add_callbacks(self._arrived, self._failed_at, callback_args=(at,), errback_args=(at,))
+
+    def _arrived(self, rows: list[Row] | None, at: int) -> None:
+        self._settle(at, rows or [])
+
+    def _failed_at(self, error: BaseException, at: int) -> None:
+        self._settle(at, translated(error, self._collection, writes=self._batch.manner == "write"))
+
+    def _settle(self, at: int, outcome: Outcome) -> None:
+        self.outcomes[at] = outcome
+        with self._lock:
+            self._on_way -= 1
+            self._bytes_on_way -= self._size(at)
+            if isinstance(outcome, StoreError):
+                self._failed += 1
+                if self._failed >= ERRORS_MAX and self._stopped is None:
+                    self._stopped = outcome
+            if self._pumping:  # the sender sees it
+                return
+            self._pumping = True
+        self._pump()
+
+    def _finish(self) -> None:
+        for at in range(self._next, len(self.outcomes)):
+            self.outcomes[at] = _not_sent(self._stopped)
+        self._when_done()
+
+
+def _not_sent(cause: StoreError | None) -> StoreError:
+    error = StoreError(
+        f"It was not sent, because {ERRORS_MAX} statements of the batch had failed, the last with: {cause}"
+    )
+    error.applied = False
+    error.retryable = cause is not None and cause.retryable
+    return error

@@ -1,0 +1,309 @@
+"""A real Apache Cassandra of one node for the tests, from Maven Central's jars, shared by all processes of a session.
+
+The node runs below a small supervisor (this file as a program). Everyone who uses the node holds a shared lock on one
+file; the supervisor waits for the exclusive one, so it stops the node when the last user has ended, however it ended.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, NamedTuple
+
+VERSION = "5.0.6"
+POM = Path(__file__).parent / "cluster" / "pom.xml"
+READY_WITHIN_S = 180
+USER = PASSWORD = "cassandra"
+
+# What Java 17 and later keep shut, and Cassandra opens (its own conf/jvm17-server.options).
+EXPORTS = (
+    "java.base/java.lang.ref java.base/jdk.internal.misc java.base/sun.nio.ch java.rmi/sun.rmi.registry"
+    " java.management.rmi/com.sun.jmx.remote.internal.rmi java.rmi/sun.rmi.server java.rmi/sun.rmi.transport"
+    " java.rmi/sun.rmi.transport.tcp java.sql/java.sql jdk.unsupported/sun.misc"
+)
+OPENS = (
+    "java.base/java.io java.base/java.lang java.base/java.lang.module java.base/java.lang.reflect java.base/java.math"
+    " java.base/java.net java.base/java.nio java.base/java.util java.base/java.util.concurrent"
+    " java.base/java.util.concurrent.atomic java.base/java.util.concurrent.locks java.base/jdk.internal.loader"
+    " java.base/jdk.internal.math java.base/jdk.internal.module java.base/jdk.internal.ref"
+    " java.base/jdk.internal.reflect java.base/jdk.internal.util.jar java.base/sun.nio.ch"
+    " jdk.management/com.sun.management.internal"
+)
+
+# Without `unsafesystem` and the delays at 0 the node takes three times as long to start; the heap could be half.
+FLAGS = (
+    "-Xms256m -Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:-UsePerfData -Djdk.attach.allowAttachSelf=true"
+    " -Djava.net.preferIPv4Stack=true -Dcassandra.unsafesystem=true -Dcassandra.superuser_setup_delay_ms=0"
+    " -Dcassandra.skip_wait_for_gossip_to_settle=0 -Dcassandra.ring_delay_ms=0 -Dcassandra-foreground=yes"
+)
+
+SETTINGS = """\
+cluster_name: langchain-kv tests
+num_tokens: 1
+partitioner: org.apache.cassandra.dht.Murmur3Partitioner
+commitlog_sync: periodic
+commitlog_sync_period: 10000ms
+listen_address: {host}
+rpc_address: {host}
+native_transport_port: {port}
+storage_port: {storage_port}
+endpoint_snitch: SimpleSnitch
+authenticator: PasswordAuthenticator
+authorizer: CassandraAuthorizer
+role_manager: CassandraRoleManager
+partition_keys_in_select_fail_threshold: {in_max}
+# A machine that runs the tests may be slow.
+read_request_timeout: 20s
+range_request_timeout: 20s
+write_request_timeout: 20s
+cas_contention_timeout: 10s
+request_timeout: 20s
+# As with a heap of the usual size, so that the largest documents fit.
+native_transport_max_message_size: 16MiB
+native_transport_max_request_data_in_flight_per_ip: 64MiB
+native_transport_max_request_data_in_flight: 64MiB
+seed_provider:
+  - class_name: org.apache.cassandra.locator.SimpleSeedProvider
+    parameters: [{{seeds: "{host}:{storage_port}"}}]
+"""
+
+LOGBACK = """\
+<configuration>
+  <appender name="STDOUT" class="ch.qos.logback.core.ConsoleAppender">
+    <encoder><pattern>%-5level %date{HH:mm:ss,SSS} %logger{0} %msg%n</pattern></encoder>
+  </appender>
+  <root level="WARN"><appender-ref ref="STDOUT"/></root>
+  <logger name="org.apache.cassandra.service.CassandraDaemon" level="INFO"/>
+</configuration>
+"""
+
+
+class Node(NamedTuple):
+    """A running node.
+
+    Attributes:
+        host: its address.
+        port: where it speaks CQL; the user and the password of its superuser are both ``cassandra``.
+        in_max: the partitions that one statement of an ordinary user may name; the superuser may name any number.
+    """
+
+    host: str
+    port: int
+    in_max: int
+
+    def url(self, keyspace: str = "", *, user: str = USER, password: str = PASSWORD, query: str = "") -> str:
+        """Return the URL of a keyspace on this node."""
+        return f"cassandra://{user}:{password}@{self.host}:{self.port}/{keyspace}" + (f"?{query}" if query else "")
+
+
+def missing() -> str | None:
+    """Return why no node can be started on this machine, or None."""
+    if os.name != "posix":
+        return "Apache Cassandra runs on POSIX systems only"
+    if _java_version() < 17:
+        return "Apache Cassandra needs Java 17 (openjdk-17-jre-headless)"
+    if not _is_fetched() and shutil.which("mvn") is None:
+        return "fetching Apache Cassandra needs Maven (mvn)"
+    try:
+        import cassandra.cluster  # noqa: F401
+    except ImportError:
+        return "the driver is missing: pip install cassandra-driver"
+    return None
+
+
+@contextmanager
+def running_node() -> Iterator[Node]:
+    """Give the node of this test session; the session's first user starts it, and it ends with the last."""
+    session = os.environ.get("PYTEST_XDIST_TESTRUNUID") or str(os.getpid())
+    home = Path(tempfile.gettempdir()) / f"langchain-kv-cassandra-{session}"
+    users = _lock_as_user(home)
+    try:
+        with open(home / "starting", "w") as starting:
+            fcntl.flock(starting, fcntl.LOCK_EX)
+            file = home / "node.json"
+            if not file.exists():
+                _start_supervisor(home)
+            node = Node(**json.loads(file.read_text()))
+        yield node
+    finally:
+        users.close()
+
+
+def _lock_as_user(home: Path) -> IO[str]:
+    """Return the file whose shared lock says that this process uses the node."""
+    while True:
+        home.mkdir(mode=0o700, exist_ok=True)
+        users = open(home / "users", "w")  # noqa: SIM115 - it is the lock, held for as long as it is open
+        fcntl.flock(users, fcntl.LOCK_SH)  # waits while a node is being stopped, whose directory then goes
+        try:
+            if os.path.samestat(os.fstat(users.fileno()), os.stat(users.name)):
+                return users
+        except FileNotFoundError:
+            pass
+        users.close()
+
+
+# -- starting, in the process that needs the node -------------------------------------------------------------------
+
+
+def _java() -> str:
+    home = os.environ.get("JAVA_HOME")
+    return os.path.join(home, "bin", "java") if home else shutil.which("java") or "java"
+
+
+def _java_version() -> int:
+    try:
+        told = subprocess.run([_java(), "-version"], capture_output=True, text=True, check=True).stderr
+    except (OSError, subprocess.CalledProcessError):
+        return 0
+    found = re.search(r'version "(\d+)', told)
+    return int(found.group(1)) if found else 0
+
+
+def _cache() -> Path:
+    root = os.environ.get("LCKV_TEST_CACHE") or Path.home() / ".cache" / "langchain-kv"
+    return Path(root) / f"cassandra-{VERSION}"
+
+
+def _is_fetched() -> bool:
+    return (_cache() / "complete").exists()
+
+
+def _fetch() -> Path:
+    """Return the directory of the jars, fetched by the first process that needs them."""
+    cache = _cache()
+    cache.mkdir(parents=True, exist_ok=True)
+    with open(cache / "fetching", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not _is_fetched():
+            subprocess.run(
+                [
+                    *["mvn", "-q", "-B", "-f", os.fspath(POM), "dependency:copy-dependencies"],
+                    *["-DincludeScope=runtime", f"-DoutputDirectory={cache / 'jars'}"],
+                ],
+                check=True,
+            )
+            (cache / "complete").touch()
+    return cache / "jars"
+
+
+def _start_supervisor(home: Path) -> None:
+    jars = _fetch()
+    with open(home / "supervisor.log", "w") as log:
+        supervisor = subprocess.Popen(
+            [sys.executable, __file__, os.fspath(home), os.fspath(jars), str(_java_version())],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # Ctrl-C is the tests'; the lock tells it when to stop
+        )
+    deadline = time.monotonic() + READY_WITHIN_S
+    while not (home / "node.json").exists():
+        if supervisor.poll() is not None or time.monotonic() > deadline:
+            logs = [path.read_text()[-3_000:] for path in sorted(home.glob("*.log"))]
+            raise RuntimeError("Cassandra did not start:\n" + "\n".join(logs))
+        time.sleep(0.05)
+    supervisor.returncode = 0  # it outlives this process: no warning that it still runs
+
+
+# -- the supervisor ---------------------------------------------------------------------------------------------------
+
+
+def _free_ports(host: str, count: int) -> list[int]:
+    sockets = [socket.create_server((host, 0)) for _ in range(count)]
+    ports = [listening.getsockname()[1] for listening in sockets]
+    for listening in sockets:
+        listening.close()
+    return ports
+
+
+def _start_node(home: Path, jars: Path, java_version: int, log: IO[str]) -> tuple[subprocess.Popen[bytes], Node]:
+    host, in_max = "127.0.0.1", 60
+    port, storage_port = _free_ports(host, 2)
+    (home / "cassandra.yaml").write_text(
+        SETTINGS.format(host=host, port=port, storage_port=storage_port, in_max=in_max)
+    )
+    (home / "logback.xml").write_text(LOGBACK)
+    command = [_java(), *FLAGS.split()]
+    command += [f"--add-exports={module}=ALL-UNNAMED" for module in EXPORTS.split()]
+    command += [f"--add-opens={module}=ALL-UNNAMED" for module in OPENS.split()]
+    if java_version > 17:
+        command.append("-Djava.security.manager=allow")
+    command += [
+        f"-Dcassandra.config=file://{home / 'cassandra.yaml'}",
+        f"-Dlogback.configurationFile={home / 'logback.xml'}",
+        f"-Dcassandra.storagedir={home / 'data'}",
+        f"-Dcassandra.logdir={home}",
+        "-cp",
+        os.fspath(jars / "*"),
+        "org.apache.cassandra.service.CassandraDaemon",
+    ]
+    process = subprocess.Popen(command, cwd=home, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    return process, Node(host, port, in_max)
+
+
+def _can_log_in(node: Node) -> bool:
+    """Whether the superuser is there, which the node makes only after it has begun to listen."""
+    from cassandra.auth import PlainTextAuthProvider
+    from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable
+    from cassandra.policies import WhiteListRoundRobinPolicy
+
+    profile = ExecutionProfile(load_balancing_policy=WhiteListRoundRobinPolicy([node.host]))
+    cluster = Cluster(
+        [node.host],
+        port=node.port,
+        auth_provider=PlainTextAuthProvider(USER, PASSWORD),
+        execution_profiles={EXEC_PROFILE_DEFAULT: profile},
+        protocol_version=5,
+    )
+    try:
+        cluster.connect().execute("SELECT release_version FROM system.local")
+    except NoHostAvailable:
+        return False
+    finally:
+        cluster.shutdown()
+    return True
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], node: Node) -> None:
+    while process.poll() is None:
+        with socket.socket() as probe:
+            listens = probe.connect_ex((node.host, node.port)) == 0
+        if listens and _can_log_in(node):
+            return
+        time.sleep(0.1)
+    raise SystemExit(f"the node ended with {process.returncode}")
+
+
+def _supervise(home: Path, jars: Path, java_version: int) -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    with open(home / "node.log", "w") as log, open(home / "users", "w") as users:
+        process, node = _start_node(home, jars, java_version, log)
+        try:
+            _wait_until_ready(process, node)
+            told = home / "node.json.new"
+            told.write_text(json.dumps(node._asdict()))
+            told.rename(home / "node.json")
+            fcntl.flock(users, fcntl.LOCK_EX)
+        finally:
+            (home / "node.json").unlink(missing_ok=True)
+            process.kill()  # its data are thrown away with it
+            process.wait()
+            shutil.rmtree(home / "data", ignore_errors=True)
+        shutil.rmtree(home, ignore_errors=True)  # but the logs stay where the node could not start
+
+
+if __name__ == "__main__":
+    _supervise(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

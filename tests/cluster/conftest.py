@@ -1,0 +1,66 @@
+"""A real Apache Cassandra for the tests of this directory, skipped with the reason where none can run."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from cassandra_node import Node, missing, running_node
+from langchain_kv.clusters import ClusterSettings, read_cluster_url
+from langchain_kv.engines.base import CollectionName, Engine
+
+ID_ONLY = {"indexing": {"allow": ["_id"]}}
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def cassandra_node() -> Iterator[Node]:
+    reason = missing()
+    if reason and os.environ.get("CI") != "true":
+        pytest.skip(reason)
+    with running_node() as node:
+        yield node
+
+
+@pytest.fixture(scope="session")
+def cluster(cassandra_node: Node) -> ClusterSettings:
+    return read_cluster_url(cassandra_node.url().removeprefix("cassandra:"))[0]
+
+
+@pytest.fixture(scope="session")
+def shared_engine(cluster: ClusterSettings) -> Iterator[Engine]:
+    from langchain_kv.engines.cassandra import CassandraEngine
+
+    engine = CassandraEngine(cluster)
+    engine.create_keyspace("default_keyspace")
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def cql(shared_engine: Any) -> Any:
+    """Runs CQL as another program would: ``cql("SELECT ... WHERE a = ?", values)`` returns rows as tuples."""
+
+    def run(text: str, values: Any = None) -> list[Any]:
+        session = shared_engine._connected()._session
+        rows: list[Any] = session.execute(session.prepare(text) if values else text, values, timeout=60).all()
+        return rows
+
+    return run
+
+
+@pytest.fixture
+def kv(shared_engine: Engine) -> CollectionName:
+    """A new collection that indexes ``_id``."""
+    return new_collection(shared_engine)
+
+
+def new_collection(engine: Engine, settings: Any = None) -> CollectionName:
+    collection = CollectionName("default_keyspace", f"kv_{os.getpid()}_{next(_numbers)}")
+    engine.create_collection(collection, ID_ONLY if settings is None else settings)
+    return collection
