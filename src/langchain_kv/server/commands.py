@@ -139,13 +139,14 @@ async def _carry_out(engine: Engine, path: tuple[str, ...], body: bytes, warning
     if command.instead:
         message = f"{name} is deprecated: use {command.instead}."
         warnings.append(error_entry(DataAPIError.of("DEPRECATED_COMMAND", message)))
+    may_be_deep = body.count(b"{") + body.count(b"[") > _ARGUMENT_DEPTH_MAX
     for field, value in fields.items():
         if field not in command.fields:
             expected = ", ".join(command.fields) or "none"
             raise DataAPIError.of(
                 "COMMAND_FIELD_UNKNOWN", f"{name} has no field {field[:100]!r}; there are: {expected}."
             )
-        if field not in _DOCUMENTS and _is_deeper(value, _ARGUMENT_DEPTH_MAX):
+        if may_be_deep and field not in _DOCUMENTS and _is_deeper(value, _ARGUMENT_DEPTH_MAX):
             raise mismatch(f"The field '{field}' nests over {_ARGUMENT_DEPTH_MAX} levels: simplify it.")
     return await command.handler(Request(engine, name, path, fields, _options(name, command, fields)))
 

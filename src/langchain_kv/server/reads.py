@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from decimal import Decimal
 from typing import Any
 
@@ -49,10 +50,11 @@ async def find(request: Request) -> Reply:
     found = []
     damaged: dict[DocId, DataAPIError] = {}
     most = limit if search.condition.ids is not None else size
-    async for document in documents(search, damaged):
-        found.append(document)
-        if len(found) == most:
-            break
+    async with aclosing(documents(search, damaged)) as matching:
+        async for document in matching:
+            found.append(document)
+            if len(found) == most:
+                break
     state = None
     # A full page means "may be more": a result of exactly one page is followed by an empty one, as on the Data API.
     if search.condition.ids is None and len(found) == size != left:
@@ -98,10 +100,11 @@ async def count_documents(request: Request) -> Reply:
         count = await engine.bridge.read(engine.count, search.collection.name, limit=COUNT_MAX + 1)
     else:
         ids = set()
-        async for document_id, _ in documents(search):
-            ids.add(document_id)
-            if len(ids) > COUNT_MAX:
-                break
+        async with aclosing(documents(search)) as matching:
+            async for document_id, _ in matching:
+                ids.add(document_id)
+                if len(ids) > COUNT_MAX:
+                    break
         count = len(ids)
     return Reply(status={"count": COUNT_MAX, "moreData": True} if count > COUNT_MAX else {"count": count})
 

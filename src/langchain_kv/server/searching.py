@@ -7,7 +7,8 @@ and what has to be read first is read. Later pages are each a hop, so that other
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Final, NamedTuple
 
 from langchain_kv.engines.base import DocId
@@ -86,7 +87,7 @@ def _open(request: Request, after: DocId | None, limit: int, reads: bool) -> Sea
     return Search(request, collection, condition, sort, projection, found, after, size)
 
 
-async def documents(search: Search, damaged: dict[DocId, DataAPIError] | None = None) -> AsyncIterator[Document]:
+async def documents(search: Search, damaged: dict[DocId, DataAPIError] | None = None) -> AsyncGenerator[Document, None]:
     """Yield the documents that match: those of the filter's ids in its order, others in the order of ids.
 
     Args:
@@ -142,8 +143,11 @@ async def picked_ids(search: Search, sort: Sort, count: int) -> list[DocId]:
 
 async def first_document(search: Search) -> Document | None:
     """Return the first document that matches, in the order of the sort if there is one."""
+    if search.sort is None and search.condition.ids is not None:
+        return next((document for document in search.found if _is_match(search, document, None)), None)
     if search.sort is None:
-        return await anext(documents(search), None)
+        async with aclosing(documents(search)) as found:
+            return await anext(found, None)
     while ids := await picked_ids(search, search.sort, 1):
         bodies = await read_again(search, ids)
         if bodies:

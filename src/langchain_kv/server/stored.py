@@ -43,11 +43,13 @@ def checked(body: bytes) -> bytes:
     Raises:
         DataAPIError: DOCUMENT_FROM_DB_UNPARSEABLE where it is no JSON object.
     """
-    texts = field_texts(body)
     try:
         body.decode()
+        _FIELDS.decode(body)
     except UnicodeDecodeError:
-        return msgspec.json.encode(texts)
+        return msgspec.json.encode(field_texts(body))
+    except (msgspec.DecodeError, RecursionError):
+        field_texts(body)
     return body
 
 
