@@ -12,12 +12,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help run test test-fast kill wal-guard soak simulate reliability check format pins clean
+.PHONY: help run test test-fast test-cassandra kill wal-guard soak simulate reliability check format pins clean
 
 help:
 	@echo "make run        keep Python's standard library in a store, on a file and over HTTP, and check it"
 	@echo "make test       run every test"
 	@echo "make test-fast  run the tests that take no longer than a moment"
+	@echo "make test-cassandra  run the tests on a real Apache Cassandra (needs Java 17 and Maven; its jars are fetched)"
 	@echo "make kill       kill writers of a file CYCLES=200 times, and compare every acknowledged batch"
 	@echo "make wal-guard  checkpoint while others commit, RUNS=20 times of 20 s, and for contrast without the lock"
 	@echo "make soak       a mixed load through faults for SECONDS=600, then a look for leaks and wrong values (Linux)"
@@ -33,10 +34,13 @@ run: $(VENV)/ready-to-run
 	$(BIN)/python examples/stdlib_parents.py
 
 test: $(VENV)/ready-to-test
-	$(BIN)/python -m pytest -q -n $(JOBS)
+	$(BIN)/python -m pytest -q -n $(JOBS) -m "not cassandra"
 
 test-fast: $(VENV)/ready-to-test
-	$(BIN)/python -m pytest -q -n $(JOBS) -m "not slow"
+	$(BIN)/python -m pytest -q -n $(JOBS) -m "not slow and not cassandra"
+
+test-cassandra: $(VENV)/ready-to-test
+	$(BIN)/python -m pytest -q -m cassandra
 
 kill: $(VENV)/ready-to-test
 	$(BIN)/python tests/faults/engine_crashes.py --cycles $(CYCLES)

@@ -42,9 +42,10 @@ OPENS = (
     " jdk.management/com.sun.management.internal"
 )
 
-# Without `unsafesystem` and the delays at 0 the node takes three times as long to start; the heap could be half.
+# Without `unsafesystem` and the delays at 0 the node takes three times as long to start. With 256 MB of heap it ran out
+# of memory after some hundred collections of eight indexes each.
 FLAGS = (
-    "-Xms256m -Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:-UsePerfData -Djdk.attach.allowAttachSelf=true"
+    "-Xms512m -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:-UsePerfData -Djdk.attach.allowAttachSelf=true"
     " -Djava.net.preferIPv4Stack=true -Dcassandra.unsafesystem=true -Dcassandra.superuser_setup_delay_ms=0"
     " -Dcassandra.skip_wait_for_gossip_to_settle=0 -Dcassandra.ring_delay_ms=0 -Dcassandra-foreground=yes"
 )

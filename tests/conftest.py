@@ -10,13 +10,20 @@ from typing import Any
 
 import pytest
 
-from places import PLACES, SLOW_PLACES, AsyncFace, Place, SyncFace, open_place
+from places import PLACES, AsyncFace, Place, SyncFace, open_place
 
 # Started in a shell's background, a process ignores Ctrl-C and hands that on to the programs that tests interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-MARKED = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW_PLACES else name for name in PLACES]
+MARKS = {"http+memory": [pytest.mark.slow], "cassandra": [pytest.mark.slow, pytest.mark.cassandra]}
+MARKED = [pytest.param(name, marks=MARKS.get(name, [])) for name in PLACES]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "cluster" in item.path.parts:
+            item.add_marker("cassandra")
 
 
 @pytest.fixture(scope="session", params=MARKED, ids=PLACES)

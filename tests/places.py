@@ -18,7 +18,6 @@ from langchain_kv.targets import parse_target
 
 TOKEN = "a-token-of-the-tests"
 PLACES = ["memory", "sqlite", "http+memory", "http+sqlite", "cassandra"]
-SLOW_PLACES = {"http+memory", "cassandra"}  # the fast suite goes without one of the two servers, and without a cluster
 
 _numbers = itertools.count()
 
@@ -67,6 +66,15 @@ class Place:
         """Store a body as it is, as another program or a fault might leave it."""
         self.engine.write(CollectionName(keyspace, collection), [(key, body.encode("utf-8", "surrogatepass"))])
 
+    def create(self, collection: str, settings: dict[str, Any]) -> None:
+        """Create a collection as another program might."""
+        self.engine.create_collection(CollectionName("default_keyspace", collection), settings)
+
+    def fill(self, collection: str, keys: list[str]) -> None:
+        """Store the value 1 under many new keys, by the shortest way there is."""
+        name = CollectionName("default_keyspace", collection)
+        self.engine.write(name, [(key, b'{"_id":"%b","value":1}' % key.encode()) for key in keys])
+
     def keys(self, collection: str, keyspace: str = "default_keyspace") -> list[Any]:
         return self.engine.scan_ids(CollectionName(keyspace, collection), limit=1_000_000)
 
@@ -86,6 +94,23 @@ class ClusterPlace(Place):
             "00000000-0000-1000-8000-000000000000"
         )
         session.execute(statement, (body, (1, key) if isinstance(key, str) else (key[0], key[1:].decode())))
+
+    def create(self, collection: str, settings: dict[str, Any]) -> None:
+        super().create(collection, {"indexing": {"deny": ["*"]}})
+        told = {"collection": {"name": collection, "schema_version": 2, "options": settings}}
+        self.engine._connected()._session.execute(
+            f"ALTER TABLE default_keyspace.\"{collection}\" WITH comment = '{json.dumps(told)}'"
+        )
+
+    def fill(self, collection: str, keys: list[str]) -> None:
+        from cassandra.concurrent import execute_concurrent_with_args
+
+        session = self.engine._connected()._session
+        insert = session.prepare(
+            f'INSERT INTO default_keyspace."{collection}" (key, tx_id, doc_json) VALUES (?, now(), ?)'
+        )
+        rows = [((1, key), f'{{"_id":"{key}","value":1}}') for key in keys]
+        execute_concurrent_with_args(session, insert, rows, concurrency=100)
 
 
 @contextmanager

@@ -55,9 +55,11 @@ def cql(shared_engine: Any) -> Any:
 
 
 @pytest.fixture
-def kv(shared_engine: Engine) -> CollectionName:
+def kv(shared_engine: Engine) -> Iterator[CollectionName]:
     """A new collection that indexes ``_id``."""
-    return new_collection(shared_engine)
+    collection = new_collection(shared_engine)
+    yield collection
+    shared_engine.drop_collection(collection)
 
 
 def new_collection(engine: Engine, settings: Any = None) -> CollectionName:

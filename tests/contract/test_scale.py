@@ -34,10 +34,9 @@ def listed(shared_place: Any) -> Any:
 
     large, small = shared_place.open(), shared_place.open()
     for store, count in ((large, 100_000), (small, 1_000)):
-        name = CollectionName("default_keyspace", store.collection.name)
         for start in range(0, count, 10_000):
             keys = [f"key {n:06}" for n in range(start, min(start + 10_000, count))]
-            shared_place.engine.write(name, [(key, b'{"_id":"%b","value":1}' % key.encode()) for key in keys])
+            shared_place.fill(store.collection.name, keys)
     yield large, small
     for store in (large, small):
         store.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 import threading
 import time
@@ -32,6 +33,9 @@ from langchain_kv.errors import ConfigError, StoreError
 __all__ = ["Batch", "Blocking", "Outcome", "Pause", "Row", "Session", "Statement", "Work", "token_of"]
 
 T = TypeVar("T")
+
+# Without this, what the driver logs would go to stderr in programs that set up no logging, beside the error we raise.
+logging.getLogger("cassandra").addHandler(logging.NullHandler())
 
 Statement = Any
 """A prepared statement of the driver."""
