@@ -12,13 +12,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help run test test-fast test-cassandra kill wal-guard soak simulate reliability check format pins clean
+.PHONY: help run test test-fast test-cassandra coverage bench bench-full kill wal-guard soak simulate reliability check format pins clean
 
 help:
 	@echo "make run        keep Python's standard library in a store, on a file and over HTTP, and check it"
 	@echo "make test       run every test"
 	@echo "make test-fast  run the tests that take no longer than a moment"
 	@echo "make test-cassandra  run the tests on a real Apache Cassandra (needs Java 17 and Maven; its jars are fetched)"
+	@echo "make coverage   run every test and say which lines and branches of the package none of them reached"
 	@echo "make kill       kill writers of a file CYCLES=200 times, and compare every acknowledged batch"
 	@echo "make wal-guard  checkpoint while others commit, RUNS=20 times of 20 s, and for contrast without the lock"
 	@echo "make soak       a mixed load through faults for SECONDS=600, then a look for leaks and wrong values (Linux)"
@@ -41,6 +42,10 @@ test-fast: $(VENV)/ready-to-test
 
 test-cassandra: $(VENV)/ready-to-test
 	$(BIN)/python -m pytest -q -m cassandra
+
+coverage: $(VENV)/ready-to-test
+	$(BIN)/python -m pytest -q -n $(JOBS) -m "not cassandra" --cov --cov-report=term-missing:skip-covered --cov-report=json
+	$(BIN)/python tests/meta/coverage_by_package.py coverage.json
 
 kill: $(VENV)/ready-to-test
 	$(BIN)/python tests/faults/engine_crashes.py --cycles $(CYCLES)

@@ -1,7 +1,8 @@
 """How many commands a second the local server answers: ``python -m benchmarks.server_load``.
 
 The load comes from a process of its own, over raw sockets, with requests that were written beforehand: it takes a
-fraction of what the server takes, and belongs on the other core.
+fraction of what the server takes, and belongs on the other core. Beside each rate stands what the server's processes
+spent of their processors' time for one command (Linux): what a busy machine does not change.
 """
 
 from __future__ import annotations
@@ -81,14 +82,26 @@ async def _run(port: int, requests: list[bytes]) -> float:
     return count / (time.perf_counter() - started)
 
 
+def _cpu_s(pid: int) -> float:
+    """Return the seconds of processor time that a process and its children have had; 0 where nobody can tell."""
+    folder = Path(f"/proc/{pid}")
+    if not folder.exists():
+        return 0.0
+    fields = (folder / "stat").read_text().rpartition(")")[2].split()
+    children = (folder / f"task/{pid}/children").read_text().split()
+    own_s = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return own_s + sum(_cpu_s(int(child)) for child in children)
+
+
 def _documents(start: int, round_: int) -> list[dict[str, Any]]:
     return [{"_id": f"k{round_}-{start + number:07}", "n": number, "text": PAD} for number in range(100)]
 
 
-async def _load(port: int, rounds: int) -> None:
+async def _load(port: int, pid: int, rounds: int) -> None:
     options = {"name": COLLECTION, "options": {"indexing": {"allow": ["_id"]}}}
     await _run(port, [_request(port, "", {"createCollection": options})])
     rates: dict[str, list[float]] = {}
+    costs: dict[str, list[float]] = {}
     path = f"/{COLLECTION}"
     for round_ in range(rounds):
         work = {
@@ -115,9 +128,12 @@ async def _load(port: int, rounds: int) -> None:
         }
         for name, (size, commands) in work.items():
             requests = [_request(port, path, command) for command in commands]
+            before_s = _cpu_s(pid)
             rates.setdefault(name, []).append(size * await _run(port, requests))
+            costs.setdefault(name, []).append((_cpu_s(pid) - before_s) / len(commands))
     for name, found in rates.items():
-        print(f"  {name:32} {statistics.median(found):10,.0f}/s  ({min(found):,.0f}-{max(found):,.0f})")
+        rate = f"{statistics.median(found):10,.0f}/s  ({min(found):,.0f}-{max(found):,.0f})"
+        print(f"  {name:32} {rate}, {statistics.median(costs[name]) * 1e6:,.0f} us of CPU a command")
 
 
 def main() -> None:
@@ -126,11 +142,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--options", nargs="*", default=[], help="more options for lckv serve")
     parser.add_argument("--load", type=int, default=0, metavar="PORT", help="only load what listens there")
+    parser.add_argument("--server", type=int, default=os.getpid(), metavar="PID", help="of the server that is loaded")
     options = parser.parse_args()
     if options.load:
         import uvloop
 
-        uvloop.run(_load(options.load, options.rounds))
+        uvloop.run(_load(options.load, options.server, options.rounds))
         return
     with tempfile.TemporaryDirectory() as folder:
         for target in (f"sqlite:{Path(folder) / 'load.db'}", "memory:"):
@@ -146,6 +163,8 @@ def main() -> None:
                     "benchmarks.server_load",
                     "--load",
                     port,
+                    "--server",
+                    str(pid),
                     "--rounds",
                     str(options.rounds),
                 ]

@@ -53,6 +53,7 @@ FLAGS = (
 SETTINGS = """\
 cluster_name: langchain-kv tests
 num_tokens: 1
+auto_snapshot: false
 partitioner: org.apache.cassandra.dht.Murmur3Partitioner
 commitlog_sync: periodic
 commitlog_sync_period: 10000ms

@@ -36,8 +36,7 @@ def shared_place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 def place(shared_place: Place) -> Iterator[Place]:
     """Each place in turn. Tests share it, each with collections of its own."""
     yield shared_place
-    while shared_place._stores:
-        shared_place._stores.pop().close()
+    shared_place.tidy()
 
 
 @pytest.fixture

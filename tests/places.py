@@ -7,13 +7,14 @@ import itertools
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from langchain_kv import AstraDBBaseStore, KVStore
 from langchain_kv.backends.opening import acquire_engine, release_engine
 from langchain_kv.engines.base import CollectionName
+from langchain_kv.errors import UnknownKeyspaceError
 from langchain_kv.targets import parse_target
 
 TOKEN = "a-token-of-the-tests"
@@ -78,9 +79,13 @@ class Place:
     def keys(self, collection: str, keyspace: str = "default_keyspace") -> list[Any]:
         return self.engine.scan_ids(CollectionName(keyspace, collection), limit=1_000_000)
 
+    def tidy(self) -> None:
+        """Close the stores of a test."""
+        while self._stores:
+            self._stores.pop().close()
+
     def close(self) -> None:
-        for store in self._stores:
-            store.close()
+        self.tidy()
         release_engine(self._target, self.engine)
 
 
@@ -94,6 +99,14 @@ class ClusterPlace(Place):
             "00000000-0000-1000-8000-000000000000"
         )
         session.execute(statement, (body, (1, key) if isinstance(key, str) else (key[0], key[1:].decode())))
+
+    def tidy(self) -> None:
+        # Hundreds of collections, with their indexes, are more than the heap of the node holds.
+        names = {CollectionName(store.collection.keyspace, store.collection.name) for store in self._stores}
+        super().tidy()
+        for name in names:
+            with suppress(UnknownKeyspaceError):
+                self.engine.drop_collection(name)
 
     def create(self, collection: str, settings: dict[str, Any]) -> None:
         super().create(collection, {"indexing": {"deny": ["*"]}})

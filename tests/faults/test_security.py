@@ -292,15 +292,15 @@ def lckv(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]
         process.terminate()
 
 
-def exchange(url: str, *parts: bytes) -> list[bytes]:
-    """Send parts, each after an answer to the one before; return the status of each answer until its end."""
+def exchange(url: str, *parts: bytes, waits: bool = True) -> list[bytes]:
+    """Send parts, each after an answer to the one before (if it ``waits``); return the status of each answer."""
     answers = b""
     with socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), timeout=20) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             for part in parts:
                 connection.sendall(part)
-                if part is not parts[-1]:
+                if waits and part is not parts[-1]:
                     answers += connection.recv(65536)
             while received := connection.recv(65536):
                 answers += received
@@ -319,11 +319,21 @@ def test_a_malformed_request_is_refused_and_the_next_one_answered(lckv: tuple[st
 
 
 @pytest.mark.parametrize("protocol", [b"h2c", b"websocket", b"other"])
-def test_a_body_after_an_upgrade_is_not_taken_for_a_request(lckv: tuple[str, Path], protocol: bytes) -> None:
-    head = HEAD + b"Connection: Upgrade\r\nUpgrade: %b\r\nContent-Length: %d\r\n\r\n" % (protocol, len(SMUGGLED))
-    for parts in ((head, SMUGGLED), (head + SMUGGLED,)):
-        assert exchange(lckv[0], *parts) == [b"400"]
-    assert exchange(lckv[0], GOOD) == [b"200"]
+@pytest.mark.parametrize("framing", ["length", "chunks"])
+def test_an_offer_of_another_protocol_is_passed_over(lckv: tuple[str, Path], protocol: bytes, framing: str) -> None:
+    offer = b"Connection: %b, HTTP2-Settings\r\nUpgrade: %b\r\nHTTP2-Settings: AAMAAABk\r\n" % (b"Upgrade", protocol)
+
+    def body(content: bytes) -> bytes:
+        if framing == "length":
+            return b"Content-Length: %d\r\n\r\n%b" % (len(content), content)
+        return b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(content), content)
+
+    # A body is not taken for a request of its own, and what comes after it is the next request, wherever it is cut.
+    stream = HEAD + offer + body(SMUGGLED) + HEAD + offer + body(COMMAND) + GOOD
+    ends = HEAD + offer + body(SMUGGLED)
+    for cut in (len(stream), 20, len(HEAD), len(HEAD + offer) + 10, len(ends) - 3, len(ends), len(ends) + 30):
+        assert exchange(lckv[0], stream[:cut], stream[cut:], waits=False) == [b"200"] * 3
+    assert exchange(lckv[0], HEAD + offer.replace(b"Upgrade,", b"Upgrade, close,") + body(COMMAND)) == [b"200"]
 
 
 def ask(

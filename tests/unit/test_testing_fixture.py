@@ -260,6 +260,8 @@ def test_a_file_keeps_what_was_stored_until_reset(tmp_path: Path) -> None:
 def test_another_server_is_no_place_for_documents() -> None:
     with pytest.raises(ConfigError, match="sqlite:PATH"):
         DataAPIServer("http://127.0.0.1:1")
+    with pytest.raises(ConfigError, match="sqlite:PATH"):  # whose keyspaces `reset` would drop
+        DataAPIServer("cassandra://127.0.0.1:1/kv")
     with pytest.raises(ConfigError, match="token"), DataAPIServer(token=""):
         pass
 

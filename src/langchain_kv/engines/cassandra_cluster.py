@@ -193,7 +193,7 @@ class Session:
         except BaseException:
             window.stop()
             raise
-        return window.outcomes
+        return window.taken()
 
     async def _aoutcomes(self, batch: Batch, collection: CollectionName | None) -> list[Outcome]:
         loop = asyncio.get_running_loop()
@@ -214,7 +214,7 @@ class Session:
         except BaseException:
             window.stop()
             raise
-        return window.outcomes
+        return window.taken()
 
     def close(self) -> None:
         """End the connections."""
@@ -315,6 +315,11 @@ class _Window:
         """Send the first statements; ``when_done`` is called, on whatever thread, after the last answer."""
         self._pump()
 
+    def taken(self) -> list[Outcome]:
+        """Return what came of each statement, and keep nothing: the driver's futures, in a cycle, refer to this."""
+        outcomes, self.outcomes = self.outcomes, []
+        return outcomes
+
     def stop(self) -> None:
         """Send no further statements: nobody waits any more."""
         with self._lock:
@@ -355,7 +360,10 @@ class _Window:
         future.add_callbacks(self._arrived, self._failed_at, callback_args=(at,), errback_args=(at,))
 
     def _arrived(self, rows: list[Row] | None, at: int) -> None:
-        self._settle(at, rows or [])
+        taken = list(rows or ())
+        if rows:
+            rows.clear()  # the driver's future is part of a cycle: it would keep them until the garbage collector comes
+        self._settle(at, taken)
 
     def _failed_at(self, error: BaseException, at: int) -> None:
         self._settle(at, translated(error, self._collection, writes=self._batch.manner == "write"))

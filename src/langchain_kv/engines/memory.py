@@ -32,7 +32,8 @@ class _Collection:
         self._others: SortedIds[bytes] = SortedIds()
 
     def put(self, documents: dict[DocId, bytes]) -> None:
-        new = documents.keys() - self.bodies.keys()
+        # Not the difference of the two sets of keys, which walks all of the collection.
+        new = [doc_id for doc_id in documents if doc_id not in self.bodies]
         self.bodies.update(documents)
         self._texts.add(doc_id for doc_id in new if isinstance(doc_id, str))
         self._others.add(doc_id for doc_id in new if isinstance(doc_id, bytes))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from typing import Final
+from typing import Final, NamedTuple
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -21,7 +21,7 @@ from langchain_kv.server.reply import failed
 
 __all__ = ["create_app"]
 
-_JSON: Final = "application/json;charset=UTF-8"
+_JSON: Final = b"application/json;charset=UTF-8"
 _TOKEN_HEADERS: Final = (b"token", b"x-cassandra-token")
 _ROOT_TEXT: Final = "<title>langchain-kv</title>A Data API is here: send commands to /v1/{keyspace}/{collection}.\n"
 _HEALTH_TEXT: Final = '{"status":"UP","checks":[]}'
@@ -79,6 +79,15 @@ async def _refuse(_: Request, error: Exception) -> Response:
     return Response(status_code=error.status_code if isinstance(error, HTTPException) else 500)
 
 
+class Answer(NamedTuple):
+    """What goes back; ``is_last`` ends the connection."""
+
+    status: int
+    body: bytes = b""
+    content_type: bytes = b""
+    is_last: bool = False
+
+
 class DataAPI:
     """Everything below /v1, as an ASGI application."""
 
@@ -88,24 +97,33 @@ class DataAPI:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            response = await self._respond(scope, receive, send)
+            reply = await self._answer(scope, receive)
         except GoneError:
             return
-        await response(scope, receive, send)
+        # By hand: Starlette's Response takes longer than finding a document.
+        headers = [(b"content-length", b"%d" % len(reply.body))]
+        if reply.content_type:
+            headers.append((b"content-type", reply.content_type))
+        if reply.is_last:
+            headers.append((b"connection", b"close"))
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await send({"type": "http.response.body", "body": reply.body})
 
-    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> Response:
-        refusal = self._refusal(dict(reversed(scope["headers"])))
+    async def _answer(self, scope: Scope, receive: Receive) -> Answer:
+        headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))  # of a repeated one, the first
+        refusal = self._refusal(headers)
         # From here on nothing of the request shows the token: not the variables of a traceback, uvicorn's included.
         scope["headers"] = [header for header in scope["headers"] if header[0] not in _TOKEN_HEADERS]
-        headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))  # of a repeated one, the first
+        for name in _TOKEN_HEADERS:
+            headers.pop(name, None)
         if refusal is not None:
-            return _error(refusal, "application/json" if refusal.code.startswith("MISSING") else _JSON)
+            return _error(refusal, b"application/json" if refusal.code.startswith("MISSING") else _JSON)
         names = scope["path"].removeprefix("/v1").removeprefix("/").removesuffix("/")
         path = tuple(names.split("/")) if names else ()
         if len(path) > 2 or "" in path:
-            return Response(status_code=404)
+            return Answer(404)
         if scope["method"] != "POST":
-            return Response(status_code=404 if len(path) == 2 else 405)
+            return Answer(404 if len(path) == 2 else 405)
         kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
         if kind not in (b"", b"application/json"):
             message = "The body has to be JSON: send the header 'Content-Type: application/json'."
@@ -113,9 +131,9 @@ class DataAPI:
         try:
             body = await _read_body(headers, receive)
         except TooLargeError:
-            return Response(status_code=413, headers={"connection": "close"})
+            return Answer(413, is_last=True)
         status, reply = await answer(self._engine, path, body)
-        return Response(reply, status_code=status, headers={"content-type": _JSON})
+        return Answer(status, reply, _JSON)
 
     def _refusal(self, headers: dict[bytes, bytes]) -> DataAPIError | None:
         """Return why a request may not be carried out; comparing takes as long whatever is wrong with the token."""
@@ -161,6 +179,6 @@ async def _read_body(headers: dict[bytes, bytes], receive: Receive) -> bytes:
     return b"".join(parts)
 
 
-def _error(error: DataAPIError, content_type: str) -> Response:
+def _error(error: DataAPIError, content_type: bytes) -> Answer:
     reply = failed(error)
-    return Response(reply.encoded(), status_code=reply.http_status, headers={"content-type": content_type})
+    return Answer(reply.http_status, reply.encoded(), content_type)

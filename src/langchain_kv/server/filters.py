@@ -78,6 +78,8 @@ def read_filter(definition: Any, indexing: Indexing) -> Filter:
         return Filter(is_empty=True)
     if not isinstance(definition, dict):
         raise DataAPIError.of("FILTER_UNSUPPORTED_DATA_TYPE", "A filter is a JSON object: send {} for every document.")
+    if len(definition) == 1 and isinstance(text := definition.get("_id"), str):
+        return Filter(False, [read_id(text)], [text])  # the usual one, which has nothing else to check
     root = _Logic("$and", [], [])
     _read_object(root, definition)
     if sum(comparison.path == "_id" for comparison in _comparisons(root)) > 1:

@@ -49,7 +49,7 @@ class Request(NamedTuple):
         """
         name = CollectionName(*self.path)
         settings = self.engine.settings(name)
-        return Collection(name, settings, Indexing(settings))
+        return Collection(name, settings, Indexing.of(settings))
 
     async def collection(self) -> Collection:
         """As ``read_collection``, for coroutines."""

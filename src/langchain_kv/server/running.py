@@ -10,6 +10,7 @@ import threading
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from typing import Any, Final
 
+import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -26,6 +27,7 @@ HEAD_MAX_BYTES: Final = 64 * 1024
 ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_UPGRADES: Final = (b"upgrade", b"http2-settings")
 _BACKLOG: Final = 2048
 _KEEP_ALIVE_S: Final = 75
 _SHUTDOWN_S: Final = 5
@@ -96,10 +98,34 @@ def run_app_in_thread(app: ASGIApp, host: str = "127.0.0.1", port: int = 0) -> I
             thread.join()
 
 
+class _Parser(httptools.HttpRequestParser):
+    """httptools' parser, with every offer of another protocol passed over, as HTTP allows: Java's client makes one.
+
+    By itself it ends at the head of such a request, and what follows, its body, would be taken for the next request,
+    though any proxy in front takes it for what it is.
+    """
+
+    def __init__(self, protocol: _Protocol) -> None:
+        super().__init__(protocol)
+        self._protocol = protocol
+
+    def feed_data(self, data: Any) -> None:  # bytes, which is all that uvicorn gives it
+        try:
+            super().feed_data(data)
+        except httptools.HttpParserUpgrade as ended:
+            self._protocol.parser = _Parser(self._protocol)
+            head = self._protocol.head_without_upgrade(self)
+            self._protocol.parser.feed_data(head + data[ended.args[0] :])
+
+
 class _Protocol(HttpToolsProtocol):
     """uvicorn's HTTP, with a bound for the head of a request, which neither it nor its parser has."""
 
     _head_bytes: int | None = None  # of a head that is not complete yet
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.parser = _Parser(self)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -108,11 +134,26 @@ class _Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._head_bytes = None
-        if self.parser.should_upgrade():
-            # What follows would be taken for the next request, though any proxy in front takes it for this one's body.
-            self.send_400_response("This server speaks HTTP/1.1 only: send no Upgrade header, and no CONNECT.")
-            raise ValueError("an upgrade is not supported")  # which stops the parser
-        super().on_headers_complete()
+        if not self.parser.should_upgrade():
+            super().on_headers_complete()
+        elif self.parser.get_method() == b"CONNECT":
+            self.send_400_response("This server is no proxy: send no CONNECT.")
+            raise ValueError("a tunnel is not supported")  # which stops the parser
+
+    def on_message_complete(self) -> None:
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
+
+    def head_without_upgrade(self, parser: httptools.HttpRequestParser) -> bytes:
+        """Return the head of the request that is being read, without the offer of another protocol."""
+        lines = [b"%b %b HTTP/%b" % (parser.get_method(), self.url, parser.get_http_version().encode())]
+        for name, value in self.headers:
+            if name == b"connection":
+                kept = [option for option in value.split(b",") if option.strip().lower() not in _UPGRADES]
+                lines.append(b"%b: %b" % (name, b",".join(kept)))
+            elif name not in _UPGRADES:
+                lines.append(b"%b: %b" % (name, value))
+        return b"\r\n".join([*lines, b"", b""])
 
     def send_400_response(self, msg: str) -> None:
         if not self.transport.is_closing():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 from langchain_kv.engines.base import Settings
@@ -89,6 +90,12 @@ class Indexing:
         self._allows = bool(allow)
         self._tree: Tree = {} if self.is_everything or self._is_nothing else indexing_tree(allow or deny)
 
+    @classmethod
+    def of(cls, settings: Settings) -> Indexing:
+        """Return that of a collection with these settings; the same object for the same ones."""
+        definition = settings.get("indexing") or {}
+        return _indexing(tuple(definition.get("allow") or ()), tuple(definition.get("deny") or ()))
+
     def has(self, names: Sequence[str]) -> bool:
         """Whether the path of these field names is indexed."""
         if self.is_everything or self._is_nothing:
@@ -102,6 +109,12 @@ class Indexing:
         if self._is_nothing or self._allows:
             return included(document, self._tree)
         return excluded(document, self._tree)
+
+
+@lru_cache(maxsize=256)
+def _indexing(allow: tuple[str, ...], deny: tuple[str, ...]) -> Indexing:
+    # By what it says, not by the collection: whoever changes a collection, in whichever process, none of it is stale.
+    return Indexing({"indexing": {"allow": [*allow], "deny": [*deny]}})
 
 
 def _is_enabled(option: Any, name: str) -> bool:

@@ -48,8 +48,11 @@ class DataAPIServer:
 
     def __init__(self, db: str | None = None, token: str = "test-token") -> None:  # noqa: S107 - it guards nothing
         self._target = None if db is None else parse_target(db)
-        if self._target is not None and self._target.kind == "dataapi":
-            raise ConfigError("A test's server keeps documents itself: give sqlite:PATH, not the URL of a server.")
+        if self._target is not None and self._target.kind not in ("memory", "sqlite"):
+            raise ConfigError(
+                "A test's server empties all that it keeps: give it a file of its own (sqlite:PATH), not the URL of a"
+                " server or a cluster."
+            )
         self.url = ""
         self.token = token
         self._stores: list[KVStore | KVByteStore] = []
