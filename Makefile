@@ -7,6 +7,7 @@ TRIES ?= 5
 SECONDS ?= 600
 HISTORIES ?= 20000
 CYCLES ?= 200
+TESTS ?= not slow and not cassandra
 RUNS ?= 20
 VENV := .venv
 BIN := $(VENV)/bin
@@ -19,7 +20,7 @@ help:
 	@echo "make test       run every test"
 	@echo "make test-fast  run the tests that take no longer than a moment"
 	@echo "make test-cassandra  run the tests on a real Apache Cassandra (needs Java 17 and Maven; its jars are fetched)"
-	@echo "make coverage   run every test and say which lines and branches of the package none of them reached"
+	@echo "make coverage   what the fast tests reach of the package, and what not (TESTS='not cassandra': all tests)"
 	@echo "make kill       kill writers of a file CYCLES=200 times, and compare every acknowledged batch"
 	@echo "make wal-guard  checkpoint while others commit, RUNS=20 times of 20 s, and for contrast without the lock"
 	@echo "make soak       a mixed load through faults for SECONDS=600, then a look for leaks and wrong values (Linux)"
@@ -44,7 +45,7 @@ test-cassandra: $(VENV)/ready-to-test
 	$(BIN)/python -m pytest -q -m cassandra
 
 coverage: $(VENV)/ready-to-test
-	$(BIN)/python -m pytest -q -n $(JOBS) -m "not cassandra" --cov --cov-report=term-missing:skip-covered --cov-report=json
+	$(BIN)/python -m pytest -q -n $(JOBS) -m "$(TESTS)" --durations=40 --cov --cov-report=term-missing:skip-covered --cov-report=json
 	$(BIN)/python tests/meta/coverage_by_package.py coverage.json
 
 kill: $(VENV)/ready-to-test

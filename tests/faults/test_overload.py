@@ -35,6 +35,8 @@ from langchain_kv.errors import (
     TransportError,
 )
 
+pytestmark = pytest.mark.slow
+
 DOCUMENT = [{"_id": "a", "value": 1}]
 FOR_EVER_S = 3600.0
 

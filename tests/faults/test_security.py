@@ -37,6 +37,8 @@ from langchain_kv.server import app
 from langchain_kv.server.running import HEAD_MAX_BYTES, run_in_thread
 from langchain_kv.targets import parse_target
 
+pytestmark = pytest.mark.slow
+
 TOKEN = "token-of-security"
 PACKAGE = Path(langchain_kv.__file__).parent
 

@@ -23,6 +23,8 @@ from langchain_kv.backends.dataapi import retry
 from langchain_kv.errors import DamagedValueError, PartialWriteError, StoreError
 from langchain_kv.secret import Secret, hidden
 
+pytestmark = pytest.mark.slow
+
 TOKEN = "AstraCS:marked-0b5c1e7d"
 PACKAGE = str(Path(langchain_kv.__file__).parent)
 

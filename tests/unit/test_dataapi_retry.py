@@ -6,7 +6,8 @@ import asyncio
 import logging
 import pickle
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -63,6 +64,11 @@ class _Script:
         return "done"
 
 
+def _sleep_by(monkeypatch: pytest.MonkeyPatch, sleep: Callable[[float], Awaitable[None]]) -> None:
+    # For this module only: a server on a thread of this process sleeps too, and would move the clock.
+    monkeypatch.setattr(retry, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": sleep}))
+
+
 def _waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Let no time go by in waits; return the list that they are noted in."""
     waits: list[float] = []
@@ -70,7 +76,7 @@ def _waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     async def sleep(delay_s: float) -> None:
         waits.append(delay_s)
 
-    monkeypatch.setattr(retry.asyncio, "sleep", sleep)
+    _sleep_by(monkeypatch, sleep)
     return waits
 
 
@@ -80,7 +86,7 @@ class _Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now_s = 1000.0
         monkeypatch.setattr(retry, "monotonic", lambda: self.now_s)
-        monkeypatch.setattr(retry.asyncio, "sleep", self.sleep)
+        _sleep_by(monkeypatch, self.sleep)
 
     async def sleep(self, delay_s: float) -> None:
         self.now_s += delay_s
@@ -393,7 +399,7 @@ async def test_deadline_that_ends_during_a_wait_raises_the_last_error(monkeypatc
     async def sleep(_: float) -> None:
         clock.now_s += 99
 
-    monkeypatch.setattr(retry.asyncio, "sleep", sleep)
+    _sleep_by(monkeypatch, sleep)
     with pytest.raises(ConnectError, match=r"^c$"):
         await _call().persist(_Script(ConnectError("c")), Flow())
 

@@ -166,6 +166,7 @@ def test_skip_needs_the_field_sort_even_if_it_is_empty(send: Send, engine: Engin
     assert codes(send({"find": {"sort": {"a": 1}, "options": {"skip": -1}}})) == ["COMMAND_FIELD_VALUE_INVALID"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [SORT_MAX_ROWS - 1, SORT_MAX_ROWS])
 def test_too_many_rows_are_refused_and_one_fewer_are_not(send: Send, engine: Engine, count: int) -> None:
     plant(engine, [{"_id": f"k{n:05}", "n": -n} for n in range(count)])
