@@ -371,8 +371,8 @@ INTERRUPTED = """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     store = KVStore("c", sys.argv[1])
     number = 0
-    print("ready", flush=True)
     try:
+        print("ready", flush=True)  # the signal may come at once: it finds the handler below in its place
         while True:
             store.mset([(f"{number}/{part}", number) for part in range(500)])
             number += 1
