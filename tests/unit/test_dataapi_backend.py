@@ -164,11 +164,10 @@ def test_only_keys_that_exist_are_replaced(server: Misbehaving, do: Colour) -> N
     assert server.values() == dict.fromkeys(_keys(10), "new")
 
 
-def test_first_chunk_goes_alone_and_tells_how_the_others_go(server: Misbehaving, do: Colour) -> None:
+def test_a_first_batch_of_existing_keys_is_inserted_in_vain_and_replaced(server: Misbehaving, do: Colour) -> None:
     server.plant(**dict.fromkeys(_keys(500), "old"))
     do("put_many", _records(500, "new"))
-    assert server.names.count("insertMany") == 1
-    assert server.names[0] == "insertMany"
+    assert server.names == ["insertMany"] * 5 + ["findOneAndReplace"] * 500
     assert set(server.values().values()) == {"new"}
 
 
@@ -219,7 +218,20 @@ def test_missing_collection_fails_fast_and_plainly(server: Misbehaving, do: Colo
     with pytest.raises(UnknownCollectionError) as caught:
         do("put_many", _records(1000))
     assert caught.value.applied is False
-    assert server.names == ["insertMany"]
+    assert set(server.names) == {"insertMany"}
+    assert len(server.names) <= 10  # those that were under way
+
+
+def test_a_batch_after_one_that_existed_tries_some_keys_first(server: Misbehaving, do: Colour) -> None:
+    do("put_many", _records(200))
+    do("put_many", _records(200))
+    assert server.names[2:] == ["insertMany"] * 2 + ["findOneAndReplace"] * 200
+    server.requests.clear()
+    do("put_many", _records(200))
+    assert server.names == ["findOneAndReplace"] * 200
+    server.requests.clear()
+    do("put_many", _records(300, prefix="new"))
+    assert server.names == ["findOneAndReplace"] * 96 + ["insertMany"] * 3
 
 
 def test_lost_upsert_is_repeated(server: Misbehaving, do: Colour) -> None:

@@ -35,11 +35,14 @@ T = TypeVar("T")
 FIND_WIDTH: Final = 12
 INSERT_WIDTH: Final = 10
 UPSERT_WIDTH: Final = 48
-DELETE_WIDTH: Final = 12
+DELETE_WIDTH: Final = 48
 """Requests of one operation that are under way at once."""
 
 MOSTLY: Final = 0.75
 """From this share of existing keys on, upserts alone are faster than inserts and then upserts (measured: over 0.5)."""
+
+PROBES: Final = 2 * UPSERT_WIDTH
+"""Upserts that tell whether the others of a batch should be upserts, too."""
 
 ADMIN_TIMEOUT_S: Final = 120.0
 """Seconds for creating or dropping a collection: on Apache Cassandra creation takes 10 s and more (measured)."""
@@ -135,21 +138,24 @@ class Verbs:
         if len(records) <= limits.FEW_KEYS:
             await self._upsert(call, records, outcome)
         else:
-            chunks = list(commands.split_by_size(records))
-            if len(chunks) > 1:  # the first tells how the others are best sent
-                first = chunks.pop(0)
-                await self._put_chunks(call, [first], outcome)
-            await self._put_chunks(call, chunks, outcome)
+            existing = await self._put_many(call, records, outcome)
+            if outcome.stop is None:
+                self._existing_share = existing / len(records)
         outcome.settle("stored")
 
-    async def _put_chunks(self, call: Call, chunks: list[Sequence[Record]], outcome: _Outcome) -> None:
-        records = [record for chunk in chunks for record in chunk]
+    async def _put_many(self, call: Call, records: Sequence[Record], outcome: _Outcome) -> int:
+        """Store the records by whichever way is the faster one; return how many keys existed.
+
+        An insert in vain costs a hundredth of the requests that must follow; upserting what is new costs a hundred$
+        times as many as inserting it. So inserts need no trial, and upserts have one.
+        """
+        existing = 0
         if self._existing_share > MOSTLY:
-            existing = await self._upsert(call, records, outcome)
-        else:
-            existing = await self._insert(call, chunks, outcome)
-        if outcome.stop is None:
-            self._existing_share = existing / len(records)
+            first, records = records[:PROBES], records[PROBES:]
+            existing = await self._upsert(call, first, outcome)
+            if existing > MOSTLY * len(first):
+                return existing + await self._upsert(call, records, outcome)
+        return existing + await self._insert(call, list(commands.split_by_size(records)), outcome)
 
     async def _insert(self, call: Call, chunks: list[Sequence[Record]], outcome: _Outcome) -> int:
         """Insert, and replace what was there already; return how many that were."""
@@ -193,9 +199,11 @@ class Verbs:
             if outcome.is_stopped([record[0]]):
                 return
             try:
-                existing += await self._send(call, commands.upsert(record), commands.read_replaced)
+                existed = await self._send(call, commands.upsert(record), commands.read_replaced)
             except StoreError as error:
                 outcome.fail([record[0]], error)
+            else:
+                existing += existed  # not in one statement with the await, which would count from before it
 
         await _each(upsert, records, UPSERT_WIDTH)
         return existing
