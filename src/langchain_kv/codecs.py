@@ -108,6 +108,8 @@ def check_key(key: object) -> str:
 def check_keys(keys: Iterable[object]) -> list[str]:
     """Check each key as ``check_key`` does; return them all."""
     listed = list(keys)
+    if len(listed) == 1:
+        return [check_key(listed[0])]
     # The usual keys pass by a few looks at all of them together.
     if set(map(type, listed)) == {str} and all(listed):
         names = cast("list[str]", listed)

@@ -15,12 +15,16 @@ from typing import Any, ClassVar, Final, NamedTuple, TypeVar
 
 from langchain_kv.errors import StoreClosedError
 
-__all__ = ["Bridge", "InlineBridge", "Outcome", "QueueBridge", "run_each"]
+__all__ = ["Bridge", "InlineBridge", "Outcome", "QueueBridge", "WouldWait", "run_each"]
 
 T = TypeVar("T")
 
 DRAIN_MAX: Final = 256
 """Calls that are run before their results are handed out: bounds how long the first waits for the last."""
+
+
+class WouldWait(Exception):
+    """A call could not be run at once; it has done nothing."""
 
 
 class Bridge(ABC):
@@ -29,6 +33,11 @@ class Bridge(ABC):
     @abstractmethod
     async def read(self, call: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         """Run a short reading call of the engine; return its result. Longer reads are several, so that others pass."""
+
+    async def read_short(self, call: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+        """As ``read``, for a call that reads a document or two: where nothing makes it wait it may run at once, on the
+        loop's own thread."""
+        return await self.read(call, *args, **kwargs)
 
     @abstractmethod
     async def write(self, call: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
@@ -91,14 +100,33 @@ class QueueBridge(Bridge):
     Args:
         name: shown in the names of the threads.
         run_writes: how the writing thread runs what has gathered, such as in one transaction.
+        run_at_once: runs a short read where it is called, or raises WouldWait; None: no call is run there. The way
+            through a thread takes longer than reading a document does.
     """
 
-    def __init__(self, name: str, *, run_writes: RunCalls = run_each) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        run_writes: RunCalls = run_each,
+        run_at_once: Callable[[Callable[[], Any]], Any] | None = None,
+    ) -> None:
+        self._run_at_once = run_at_once
         self._reads = _Lane(f"langchain-kv reads {name}", run_each)
         self._writes = _Lane(f"langchain-kv writes {name}", run_writes)
 
     async def read(self, call: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         return await self._reads.run(partial(call, *args, **kwargs))
+
+    async def read_short(self, call: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+        if self._run_at_once is not None:
+            try:
+                result: T = self._run_at_once(partial(call, *args, **kwargs))
+            except WouldWait:
+                pass
+            else:
+                return result
+        return await self.read(call, *args, **kwargs)
 
     async def write(self, call: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         return await self._writes.run(partial(call, *args, **kwargs))

@@ -59,7 +59,7 @@ def work(role: str, path: str, number: int, locked: bool, seconds: float) -> Non
     deadline = time.monotonic() + seconds
     try:
         if role == "checkpointer":
-            connection, lock = engine._pool.take_reader(), engine._pool._lock
+            connection, lock = engine._pool.read(lambda connection: connection), engine._pool._lock
             while time.monotonic() < deadline:
                 with lock:
                     connection.execute("PRAGMA wal_checkpoint(PASSIVE)")

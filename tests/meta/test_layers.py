@@ -42,14 +42,14 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 PLACES: dict[str, set[str]] = {
     "aiohttp": {"backends/dataapi/client"},
-    "cassandra": {"engines/cassandra_cluster", "engines/cassandra_driver", "engines/cassandra_failures"},
+    "cassandra": {f"engines/cassandra_{part}" for part in ("cluster", "connect", "driver", "failures")},
     "fcntl": {"engines/file_lock"},
     "langchain_core": {"stores/base", "targets"},  # targets: its version, for the User-Agent
     "msvcrt": {"engines/file_lock"},
     "sqlite3": {"engines/sqlite", "engines/sqlite_backup", "engines/sqlite_connections", "engines/sqlite_file"},
     "starlette": {"server/app"},
     "typer": {"cli/app", "cli/main"},
-    "uvicorn": {"server/running"},
+    "uvicorn": {"server/connections", "server/running"},
     "uvloop": {"loop_thread", "server/running"},
 }
 """The only modules that import each of these."""

@@ -195,7 +195,7 @@ def test_a_pick_keeps_no_more_than_it_needs() -> None:
 # -- going through a collection --------------------------------------------------------------------------------------
 
 
-def test_a_find_by_id_is_one_hop_to_the_engine(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_find_by_id_is_at_most_one_hop_to_the_engine(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(engine, [{"_id": "a"}])
     bridge, hops = engine.bridge, []
     read = bridge.read
@@ -215,7 +215,7 @@ def test_a_find_by_id_is_one_hop_to_the_engine(engine: Engine, monkeypatch: pyte
     ):
         hops.clear()
         assert "errors" not in asyncio.run(asend(engine, command))
-        assert len(hops) == 1, command
+        assert len(hops) <= 1, command  # none where a short read is done at once
 
 
 async def test_a_long_scan_lets_other_requests_pass(engine: Engine) -> None:

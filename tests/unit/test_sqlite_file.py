@@ -276,8 +276,7 @@ def test_damage_is_said_with_what_to_do(path: str) -> None:
 def limited(engine: SQLiteEngine, pages: int) -> None:
     """Let the disk be full: SQLite refuses to grow past so many pages, by the same error code."""
     engine.keyspaces()
-    with engine._pool.transaction() as connection:
-        connection.execute(f"PRAGMA max_page_count={pages}")
+    engine._pool.change(lambda connection: connection.execute(f"PRAGMA max_page_count={pages}"))
 
 
 def test_a_full_disk_changes_nothing_and_passes(path: str) -> None:

@@ -11,6 +11,7 @@ import sys
 import textwrap
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -629,11 +630,17 @@ def test_a_lock_held_too_long_is_an_error_that_may_be_retried(path: str) -> None
 
 def test_a_thread_that_holds_the_lock_too_long(path: str) -> None:
     lock = FileLock(f"{path}.lock", wait_s=0.05)
-    with lock:
-        with pytest.raises(EngineBusyError, match="Another thread"):
-            lock.__enter__()
-    with lock:
-        pass
+
+    def take() -> Exception:
+        with pytest.raises(EngineBusyError, match="Another thread") as caught:
+            lock.acquire()
+        return caught.value
+
+    with ThreadPoolExecutor(1) as another:
+        with lock:
+            assert another.submit(take).result()
+        with lock:
+            pass
     lock.close()
 
 

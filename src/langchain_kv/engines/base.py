@@ -65,6 +65,13 @@ class Engine(ABC):
     def read(self, collection: CollectionName, ids: Sequence[DocId]) -> list[bytes | None]:
         """Return the body of each id, in the order of ``ids`` (repeats allowed), None where there is no document."""
 
+    def read_with_settings(
+        self, collection: CollectionName, ids: Sequence[DocId]
+    ) -> tuple[Settings, list[bytes | None]]:
+        """Return what ``settings`` and ``read`` do, of one and the same collection; the settings are not to be
+        changed."""
+        return self.settings(collection), self.read(collection, ids)
+
     @abstractmethod
     def write(self, collection: CollectionName, documents: Sequence[tuple[DocId, bytes]]) -> None:
         """Store every document, whether its id exists or not: all of them or none. Of a repeated id the last wins."""

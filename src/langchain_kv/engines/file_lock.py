@@ -12,6 +12,7 @@ import random
 import sys
 import threading
 import time
+from contextlib import suppress
 from types import TracebackType
 from typing import Final
 
@@ -35,7 +36,11 @@ _HELD_BY_ANOTHER = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 
 
 class FileLock:
-    """A mutual exclusion of threads and processes; a context manager. Not reentrant.
+    """A mutual exclusion of threads and processes; a context manager. Not for a thread that holds it already.
+
+    Ctrl-C may raise KeyboardInterrupt at any call in the main thread, also between taking the lock and the protection
+    of a ``with`` or ``try``. Whoever must not leave it taken calls ``release`` once more: it gives back what this
+    thread holds, if anything.
 
     Args:
         path: the lock file; made with mode 0600 where it is missing, never removed.
@@ -49,28 +54,39 @@ class FileLock:
     def __init__(self, path: str, wait_s: float = LOCK_WAIT_S) -> None:
         self.path = path
         self._wait_s = wait_s
-        self._threads = threading.Lock()
+        self._threads = threading.RLock()  # reentrant only because it knows its owner, which release() asks for
         self._descriptor: int | None = None
         self._opened: tuple[int, int] | None = None  # which file the descriptor is of
 
-    def __enter__(self) -> None:
-        deadline = time.monotonic() + self._wait_s
-        if not self.lock_threads(self._wait_s):
-            raise EngineBusyError(f"Another thread held {self.path} for {self._wait_s:g} s; try again later")
+    def acquire(self) -> None:
+        """Take it. Where that fails, for whatever reason, it is not held."""
         try:
+            deadline = time.monotonic() + self._wait_s
+            if not self._threads.acquire(timeout=self._wait_s):
+                raise EngineBusyError(f"Another thread held {self.path} for {self._wait_s:g} s; try again later")
             self.lock_file(deadline)
         except BaseException:
-            self.unlock_threads()
+            self.release()
             raise
+
+    def release(self) -> None:
+        """Give back what this thread holds of it; do nothing where that is nothing, as in a child forked meanwhile."""
+        if not self._threads.acquire(blocking=False):
+            return  # another thread's
+        try:
+            self.unlock_file()
+        finally:
+            with suppress(RuntimeError):  # raised when it is no longer held
+                while True:
+                    self._threads.release()
+
+    def __enter__(self) -> None:
+        self.acquire()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        try:
-            self.unlock_file()
-        finally:
-            if self._threads.locked():  # not in a child forked while it was held
-                self.unlock_threads()
+        self.release()
 
     # The two halves apart, for a fork, which holds the threads of this process off while it happens.
 
@@ -108,7 +124,7 @@ class FileLock:
 
     def after_fork_in_child(self) -> None:
         """Start anew: the inherited descriptor is the parent's lock itself; kept open, it would outlive the parent."""
-        self._threads = threading.Lock()
+        self._threads = threading.RLock()
         self.close()
 
     def _open(self) -> int:
@@ -154,7 +170,8 @@ if sys.platform == "win32":  # not tested
 
     def _unlock(descriptor: int) -> None:
         os.lseek(descriptor, 0, os.SEEK_SET)
-        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+        with suppress(OSError):  # it is not locked
+            msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
 
 else:
 

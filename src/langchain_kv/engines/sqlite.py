@@ -6,8 +6,8 @@ import json
 import os
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 from langchain_kv.engines.base import KEEP, Change, CollectionName, DocId, Engine, Settings
@@ -53,7 +53,8 @@ class SQLiteEngine(Engine):
         self._pool = ConnectionPool(path, synchronous)
         self._translated = Translated(path)
         self._tables: dict[CollectionName, int] = {}  # the numbers of their tables, as once committed
-        self._bridge = QueueBridge(os.path.basename(path), run_writes=self.group)
+        self._settings: dict[int, Settings] = {}  # by these numbers: they are as old as the table, and never change
+        self._bridge = QueueBridge(os.path.basename(path), run_writes=self.group, run_at_once=self._pool.read_at_once)
 
     # -- documents ----------------------------------------------------------------------------------------------
 
@@ -62,18 +63,32 @@ class SQLiteEngine(Engine):
             self.settings(collection)  # no statement would notice that the collection is gone
             return []
 
-        def query(connection: sqlite3.Connection, table: int) -> list[bytes | None]:
-            try:
-                if len(ids) == 1:
-                    return [_body(connection, table, ids[0])]
-                found = _bodies(connection, table, ids)
-            except sqlite3.DatabaseError as error:
-                if is_damage(error):
-                    raise self._unreadable(connection, table, ids, error) from error
-                raise
-            return [found.get(doc_id) for doc_id in ids]
+        return self._query(collection, lambda connection, table: self._read(connection, table, ids))
 
-        return self._query(collection, query)
+    def read_with_settings(
+        self, collection: CollectionName, ids: Sequence[DocId]
+    ) -> tuple[Settings, list[bytes | None]]:
+        def query(connection: sqlite3.Connection, table: int) -> tuple[Settings, list[bytes | None]]:
+            bodies = self._read(connection, table, ids)  # notices when the collection is gone
+            settings = self._settings.get(table)
+            if settings is None:
+                settings = _settings_of(connection, table)
+                if not connection.in_transaction:
+                    self._settings[table] = settings
+            return settings, bodies
+
+        return self._query(collection, query) if ids else super().read_with_settings(collection, ids)
+
+    def _read(self, connection: sqlite3.Connection, table: int, ids: Sequence[DocId]) -> list[bytes | None]:
+        try:
+            if len(ids) == 1:
+                return [_body(connection, table, ids[0])]
+            found = _bodies(connection, table, ids)
+        except sqlite3.DatabaseError as error:
+            if is_damage(error):
+                raise self._unreadable(connection, table, ids, error) from error
+            raise
+        return [found.get(doc_id) for doc_id in ids]
 
     def _unreadable(
         self, connection: sqlite3.Connection, table: int, ids: Sequence[DocId], error: sqlite3.DatabaseError
@@ -87,27 +102,37 @@ class SQLiteEngine(Engine):
         )
 
     def write(self, collection: CollectionName, documents: Sequence[tuple[DocId, bytes]]) -> None:
-        with self._writing(collection) as (connection, table), self._translated:
-            _upsert(connection, table, documents)
+        if not documents:
+            self.settings(collection)
+            return
+        self._change(collection, lambda connection, table: _upsert(connection, table, documents))
 
     def modify(self, collection: CollectionName, ids: Sequence[DocId], change: Change) -> None:
-        with self._writing(collection) as (connection, table):
+        self._require_file(collection)
+
+        def store(connection: sqlite3.Connection) -> None:
+            with self._translated:
+                table = _row(connection, collection)[0]
             for start in range(0, len(ids), SQLITE_IN_MAX):
                 chunk = ids[start : start + SQLITE_IN_MAX]
                 with self._translated:
                     found: dict[DocId, bytes | None] = {**_bodies(connection, table, chunk)}
                 changed: dict[DocId, bytes | None] = {}
                 for doc_id in chunk:
-                    new = change(doc_id, found.get(doc_id))
+                    new = change(doc_id, found.get(doc_id))  # what it raises is passed on as it is
                     if new is not KEEP:
                         found[doc_id] = changed[doc_id] = new
                 with self._translated:
                     _upsert(connection, table, [(key, body) for key, body in changed.items() if body is not None])
                     _delete(connection, table, [key for key, body in changed.items() if body is None])
 
+        self._pool.change(store)
+
     def delete(self, collection: CollectionName, ids: Sequence[DocId]) -> int:
-        with self._writing(collection) as (connection, table), self._translated:
-            return _delete(connection, table, ids)
+        if not ids:
+            self.settings(collection)
+            return 0
+        return self._change(collection, lambda connection, table: _delete(connection, table, ids))
 
     def scan(
         self, collection: CollectionName, *, after: DocId | None = None, prefix: str = "", limit: int
@@ -128,8 +153,7 @@ class SQLiteEngine(Engine):
         return self._query(collection, query)
 
     def clear(self, collection: CollectionName) -> None:
-        with self._writing(collection) as (connection, table), self._translated:
-            connection.execute(f"DELETE FROM docs_{table}")
+        self._change(collection, lambda connection, table: connection.execute(f"DELETE FROM docs_{table}"))
 
     # -- collections and keyspaces ------------------------------------------------------------------------------
 
@@ -137,7 +161,8 @@ class SQLiteEngine(Engine):
         text = json.dumps(settings)
         if not self._has_file() and collection.keyspace != DEFAULT_KEYSPACE:
             raise unknown_keyspace(collection.keyspace)
-        with self._pool.transaction(create=True) as connection, self._translated:
+
+        def make(connection: sqlite3.Connection) -> Settings:
             _require_keyspace(connection, collection.keyspace)
             made = connection.execute(
                 "INSERT INTO collections(keyspace, name, settings) VALUES(?,?,?) ON CONFLICT DO NOTHING",
@@ -150,21 +175,22 @@ class SQLiteEngine(Engine):
             in_force: Settings = json.loads(_row(connection, collection)[1])
             return in_force
 
+        return self._change_catalog(make, create=True)
+
     def drop_collection(self, collection: CollectionName) -> None:
-        if not self._has_file() and collection.keyspace == DEFAULT_KEYSPACE:
+        if not self._has_file():
+            if collection.keyspace != DEFAULT_KEYSPACE:
+                raise unknown_keyspace(collection.keyspace)
             return
-        with self._changing_keyspace(collection.keyspace) as connection:
+
+        def drop(connection: sqlite3.Connection) -> None:
+            _require_keyspace(connection, collection.keyspace)
             _drop(connection, "keyspace=? AND name=?", collection)
 
-    def settings(self, collection: CollectionName) -> Settings:
-        def query(connection: sqlite3.Connection, table: int) -> Settings:
-            found = connection.execute("SELECT settings FROM collections WHERE id=?", (table,)).fetchone()
-            if found is None:
-                raise sqlite3.OperationalError(_NO_TABLE)  # dropped meanwhile, as a query of its documents would find
-            settings: Settings = json.loads(found[0])
-            return settings
+        self._change_catalog(drop)
 
-        return self._query(collection, query)
+    def settings(self, collection: CollectionName) -> Settings:
+        return self._query(collection, _settings_of)
 
     def collections(self, keyspace: str) -> dict[str, Settings]:
         if not self._has_file():
@@ -178,24 +204,29 @@ class SQLiteEngine(Engine):
                 "SELECT name, settings FROM collections WHERE keyspace=? ORDER BY name", (keyspace,)
             ).fetchall()
 
-        return {name: json.loads(settings) for name, settings in self._read(query)}
+        return {name: json.loads(settings) for name, settings in self._pool.read(query)}
 
     def create_keyspace(self, keyspace: str) -> None:
-        with self._pool.transaction(create=True) as connection, self._translated:
+        def make(connection: sqlite3.Connection) -> None:
             connection.execute("INSERT INTO keyspaces VALUES(?) ON CONFLICT DO NOTHING", (keyspace,))
+
+        self._change_catalog(make, create=True)
 
     def drop_keyspace(self, keyspace: str) -> None:
         if not self._has_file():
             return
-        with self._pool.transaction() as connection, self._translated:
+
+        def drop(connection: sqlite3.Connection) -> None:
             _drop(connection, "keyspace=?", (keyspace,))
             connection.execute("DELETE FROM keyspaces WHERE name=?", (keyspace,))
+
+        self._change_catalog(drop)
 
     def keyspaces(self) -> list[str]:
         if not self._has_file():
             return [DEFAULT_KEYSPACE]
         names = "SELECT name FROM keyspaces ORDER BY name"
-        return [name for (name,) in self._read(lambda connection: connection.execute(names).fetchall())]
+        return [name for (name,) in self._pool.read(lambda connection: connection.execute(names).fetchall())]
 
     # -- life -----------------------------------------------------------------------------------------------------
 
@@ -215,11 +246,8 @@ class SQLiteEngine(Engine):
             raise UsageError("A backup inside a change would hold up every writer: make it before or after")
         if not self._has_file():
             raise EngineError(f"There is no database at {self._pool.path} to back up; check the path")
-        connection = self._pool.take_reader()
-        try:
-            back_up(connection, self._pool.path, os.path.abspath(file), replace=replace)
-        finally:
-            self._pool.give_back(connection)
+        source, copy = self._pool.path, os.path.abspath(file)
+        self._pool.read(lambda connection: back_up(connection, source, copy, replace=replace))
 
     @property
     def bridge(self) -> Bridge:
@@ -236,8 +264,7 @@ class SQLiteEngine(Engine):
         if len(calls) == 1 or not self._pool.has_file():
             return run_each(calls)
         try:
-            with self._pool.transaction():
-                return run_each(calls)
+            return self._pool.change(lambda connection: run_each(calls))
         except StoreError as error:
             hopeless = isinstance(error, EngineBusyError | StoreClosedError) or error.applied is not False
             return [Outcome(None, error)] * len(calls) if hopeless else run_each(calls)
@@ -252,64 +279,46 @@ class SQLiteEngine(Engine):
         self._pool.require_open()
         return self._pool.has_file()
 
-    def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
-        """Run ``query`` on a connection for reading; in a transaction of this thread on that one, which sees it."""
-        joined = self._pool.joined
-        if joined is not None:
-            with self._translated:
-                return query(joined)
-        connection = self._pool.take_reader()
-        try:
-            with self._translated:
-                return query(connection)
-        finally:
-            self._pool.give_back(connection)
-
     def _query(self, collection: CollectionName, query: Callable[[sqlite3.Connection, int], T]) -> T:
         """Run ``query`` on the collection's table, which another process may drop and re-create at any moment."""
-        if not self._has_file():
-            raise self._unknown_without_file(collection)
+        self._require_file(collection)
 
-        def on_table(connection: sqlite3.Connection) -> T:
-            # Within a transaction nothing is remembered: a number that is undone later goes to another collection.
-            in_transaction = connection.in_transaction
-            while True:
-                table = None if in_transaction else self._tables.get(collection)
-                if table is None:
-                    table = _row(connection, collection)[0]
-                    if not in_transaction:
-                        self._tables[collection] = table
-                try:
-                    return query(connection, table)
-                except sqlite3.OperationalError as error:
-                    if not str(error).startswith(_NO_TABLE):
-                        raise
-                    self._tables.pop(collection, None)  # dropped; numbers never come back: look again
+        return self._pool.read(lambda connection: self._on_table(connection, collection, query))
 
-        return self._read(on_table)
+    def _change(self, collection: CollectionName, work: Callable[[sqlite3.Connection, int], T]) -> T:
+        """Run ``work`` on the collection's table in a write transaction. Its first statement fails where it is gone."""
+        self._require_file(collection)
+        return self._change_catalog(lambda connection: self._on_table(connection, collection, work))
 
-    @contextmanager
-    def _writing(self, collection: CollectionName) -> Iterator[tuple[sqlite3.Connection, int]]:
-        """Hold a write transaction, in which the number of the collection's table is looked up and cannot change."""
-        if not self._has_file():
-            raise self._unknown_without_file(collection)
-        with self._pool.transaction() as connection:
-            with self._translated:
+    def _on_table(
+        self, connection: sqlite3.Connection, collection: CollectionName, work: Callable[[sqlite3.Connection, int], T]
+    ) -> T:
+        while True:
+            table = self._tables.get(collection)
+            if table is None:
                 table = _row(connection, collection)[0]
-            yield connection, table
+                # Within a transaction nothing is remembered: a number that is undone goes to another collection.
+                if not connection.in_transaction:
+                    self._tables[collection] = table
+            try:
+                return work(connection, table)
+            except sqlite3.OperationalError as error:
+                if not str(error).startswith(_NO_TABLE):
+                    raise
+                self._tables.pop(collection, None)  # dropped; numbers never come back: look again
+                self._settings.pop(table, None)
 
-    @contextmanager
-    def _changing_keyspace(self, keyspace: str) -> Iterator[sqlite3.Connection]:
+    def _change_catalog(self, work: Callable[[sqlite3.Connection], T], *, create: bool = False) -> T:
+        def translated(connection: sqlite3.Connection) -> T:
+            with self._translated:
+                return work(connection)
+
+        return self._pool.change(translated, create=create)
+
+    def _require_file(self, collection: CollectionName) -> None:
         if not self._has_file():
-            raise unknown_keyspace(keyspace)
-        with self._pool.transaction() as connection, self._translated:
-            _require_keyspace(connection, keyspace)
-            yield connection
-
-    def _unknown_without_file(self, collection: CollectionName) -> StoreError:
-        if collection.keyspace != DEFAULT_KEYSPACE:
-            return unknown_keyspace(collection.keyspace)
-        return unknown_collection(collection)
+            in_default = collection.keyspace == DEFAULT_KEYSPACE
+            raise unknown_collection(collection) if in_default else unknown_keyspace(collection.keyspace)
 
     def _page(
         self, collection: CollectionName, columns: str, after: DocId | None, prefix: str, limit: int
@@ -351,8 +360,8 @@ def _bodies(connection: sqlite3.Connection, table: int, ids: Sequence[DocId]) ->
     """Return the bodies of those ids that exist, as of one moment."""
     if len(ids) <= SQLITE_IN_MAX or connection.in_transaction:
         return _chunks_of_bodies(connection, table, ids)
-    connection.execute("BEGIN")
     try:
+        connection.execute("BEGIN")
         return _chunks_of_bodies(connection, table, ids)
     finally:
         if connection.in_transaction:
@@ -363,7 +372,7 @@ def _chunks_of_bodies(connection: sqlite3.Connection, table: int, ids: Sequence[
     found: dict[DocId, bytes] = {}
     for start in range(0, len(ids), SQLITE_IN_MAX):
         chunk = ids[start : start + SQLITE_IN_MAX]
-        length = next(length for length in _IN_LENGTHS if length >= len(chunk))
+        length = _IN_LENGTHS[bisect_left(_IN_LENGTHS, len(chunk))]
         marks = ",".join("?" * length)
         values = [*chunk, *[chunk[-1]] * (length - len(chunk))]
         found.update(connection.execute(f"SELECT id, body FROM docs_{table} WHERE id IN ({marks})", values))
@@ -373,6 +382,14 @@ def _chunks_of_bodies(connection: sqlite3.Connection, table: int, ids: Sequence[
 def _body(connection: sqlite3.Connection, table: int, doc_id: DocId) -> bytes | None:
     row = connection.execute(f"SELECT body FROM docs_{table} WHERE id=?", (doc_id,)).fetchone()
     return None if row is None else row[0]
+
+
+def _settings_of(connection: sqlite3.Connection, table: int) -> Settings:
+    found = connection.execute("SELECT settings FROM collections WHERE id=?", (table,)).fetchone()
+    if found is None:
+        raise sqlite3.OperationalError(_NO_TABLE)  # dropped meanwhile, as a query of its documents would find
+    settings: Settings = json.loads(found[0])
+    return settings
 
 
 def _is_readable(connection: sqlite3.Connection, table: int, doc_id: DocId) -> bool:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 from langchain_kv.engines.sqlite_file import Translated, identity, new_file
@@ -36,8 +34,7 @@ def back_up(connection: sqlite3.Connection, source: str, file: str, *, replace: 
     _require_place(source, file, replace)
     try:
         with new_file(file, replace=replace) as copy, Translated(f"Copying {source} to {file}"):
-            with _one_moment(connection):
-                connection.backup(copy, pages=_STEP_PAGES, progress=_between_steps)
+            _copy(connection, copy)
             _require_whole(copy, source)
     except FileExistsError:
         raise _is_there(file) from None
@@ -68,13 +65,12 @@ def _is_there(file: str) -> EngineFileError:
     return EngineFileError(f"{file} is there already and was left as it is; choose another path, or say to replace it")
 
 
-@contextmanager
-def _one_moment(connection: sqlite3.Connection) -> Iterator[None]:
-    """Hold a read transaction: without one, each write of others would make SQLite begin the copy anew."""
-    connection.execute("BEGIN")
+def _copy(connection: sqlite3.Connection, copy: sqlite3.Connection) -> None:
+    """Copy within a read transaction: without one, each write of others would make SQLite begin anew."""
     try:
+        connection.execute("BEGIN")
         connection.execute("SELECT 1 FROM keyspaces").fetchone()  # with the first read the moment is fixed
-        yield
+        connection.backup(copy, pages=_STEP_PAGES, progress=_between_steps)
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")

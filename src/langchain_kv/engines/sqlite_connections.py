@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import atexit
 import logging
+import math
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Final
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final, TypeVar
 
 from langchain_kv.engines.file_lock import FileLock
-from langchain_kv.engines.sqlite_file import Synchronous, Translated, connect, create_file, identity, recognise
-from langchain_kv.errors import EngineError, StoreClosedError, StoreError
+from langchain_kv.engines.sqlite_file import Synchronous, Translated, connect, create_file, exists, identity, recognise
+from langchain_kv.errors import EngineError, StoreClosedError, StoreError, UsageError
 from langchain_kv.sharing import keep_for_ever
+from langchain_kv.work_queue import WouldWait
 
 __all__ = ["ConnectionPool"]
+
+T = TypeVar("T")
 
 READERS_MAX: Final = 4
 """Connections for reading; more threads than that take turns (more made nothing faster, measured)."""
 
 FORK_WAIT_S: Final = 10.0
 """Seconds that a fork waits for calls in flight to end."""
+
+LOOK_AGAIN_S: Final = 1.0
+"""Seconds after which a waiting call looks again by itself: Ctrl-C may take the place of a wake-up."""
 
 EXIT_WAIT_S: Final = 5.0
 """Seconds that the interpreter's exit waits for calls in flight to end."""
@@ -39,6 +46,10 @@ class _Threads(threading.local):
 
 class ConnectionPool:
     """One connection for writing, a few for reading; opened at first use, under the file lock.
+
+    Ctrl-C may raise KeyboardInterrupt in the main thread at the entry of any function and after any call. Therefore
+    connections are lent to functions, not handed out: a context manager's own way in and out could be cut short, and
+    would leave a transaction open or a connection taken.
 
     Args:
         path: the absolute path of the database file, links resolved: two names of one file would have two locks.
@@ -63,24 +74,15 @@ class ConnectionPool:
         self._threads = _Threads()
         self._open: list[sqlite3.Connection] = []  # all of them
         self._writer: sqlite3.Connection | None = None
-        self._idle: list[sqlite3.Connection] = []  # for reading
-        self._readers = 0  # for reading: open or being opened
-        self._reading = 0  # calls in flight
+        self._readers: list[sqlite3.Connection] = []
+        self._quick: sqlite3.Connection | None = None  # the one whose calls wait for nobody
+        self._wants_quick = False
+        self._using: dict[object, sqlite3.Connection | None] = {}  # by reading call in flight; None: being opened
         self._forking = False
 
     def has_file(self) -> bool:
         """Return whether there is a database to read."""
-        if self._open:
-            return True
-        try:
-            os.lstat(self.path)
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        except OSError as error:  # a directory that this user may not look into hides no missing file
-            raise EngineError(
-                f"{self.path} cannot be looked at ({error.strerror}): check the permissions of its directory."
-            ) from None
-        return True
+        return bool(self._open) or exists(self.path)
 
     def require_open(self) -> None:
         """Raise StoreClosedError after ``close``."""
@@ -94,89 +96,160 @@ class ConnectionPool:
         """The connection of the transaction that this thread is in, None where it is in none."""
         return self._threads.transaction
 
-    def take_reader(self) -> sqlite3.Connection:
-        """Return a connection for reading; ``give_back`` ends its use. Waits while all are in use."""
+    def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """Return what ``query`` answers about a connection for reading; waits while all of them are in use.
+
+        In a transaction of this thread it is that one's connection, which sees what was changed.
+        """
+        joined = self._threads.transaction
+        if joined is not None:
+            with self._translated:
+                return query(joined)
+        call = object()
+        try:
+            connection = self._reader(call)
+            with self._translated:
+                return query(connection)
+        finally:
+            self._using.pop(call, None)  # one call of C: nothing can come between
+            if self._waiting:
+                self._wake()
+
+    def _reader(self, call: object) -> sqlite3.Connection:
+        """Give ``call`` a connection; it is in use as long as ``call`` is in ``_using``."""
         with self._mutex:
-            if self._forking or not self._idle:
+            if self._forking or not self._may_read():
                 self._wait_until(lambda: self._closed or (not self._forking and self._may_read()))
             self.require_open()
-            self._reading += 1
-            if self._idle:
-                return self._idle.pop()
-            self._readers += 1
-        try:
+            connection = self._using[call] = self._idle()
+            wants_quick, self._wants_quick = self._wants_quick, False
+        if connection is None:
             self._recognise()
-            with self._lock:
-                return self._connect()
-        except BaseException:
+            connection = self._locked(self._connect)
             with self._mutex:
-                self._reading -= 1
-                self._readers -= 1
-                self._changed.notify_all()
-            raise
+                self._using[call] = connection
+                self._readers.append(connection)
+        if wants_quick:
+            self._open_quick()
+        return connection
+
+    def read_at_once(self, call: Callable[[], T]) -> T:
+        """Return what ``call`` answers, whose reads on this thread wait for no lock: neither of this process's nor of
+        SQLite's. What it may wait for is the disk.
+
+        Raises:
+            WouldWait: it would have to wait, or failed in a way that waiting may help; run it where it may wait.
+        """
+        threads, user = self._threads, object()
+        if threads.transaction is not None or not self._mutex.acquire(blocking=False):
+            raise WouldWait
+        try:
+            quick = self._quick
+            self._wants_quick = quick is None
+            if quick is None or self._forking or self._closed or quick in self._using.values():
+                raise WouldWait
+            self._using[user] = quick
+        finally:
+            self._mutex.release()
+        try:
+            threads.transaction = quick  # whatever reads on this thread takes it
+            return call()
+        except EngineError as error:
+            raise WouldWait from error
+        finally:
+            threads.transaction = None
+            self._using.pop(user, None)
+            if self._waiting:
+                self._wake()
+
+    def _open_quick(self) -> None:
+        """Open the connection whose statements fail where others wait, or leave that to a later read."""
+        if not self._lock.lock_threads(0):
+            return
+        try:
+            with suppress(EngineError), self._translated:
+                self._lock.lock_file(time.monotonic())
+                connection = self._connect()
+                connection.execute("PRAGMA busy_timeout=0")
+                self._quick = connection
+        finally:
+            self._lock.release()
+
+    def _idle(self) -> sqlite3.Connection | None:
+        in_use = self._using.values()
+        for connection in self._readers:
+            if connection not in in_use:
+                return connection
+        return None
 
     def _may_read(self) -> bool:
-        return bool(self._idle) or self._readers < READERS_MAX
+        return len(self._using) < READERS_MAX
 
-    def give_back(self, connection: sqlite3.Connection) -> None:
-        """End the use of a connection for reading."""
+    def _wake(self) -> None:
         with self._mutex:
-            self._idle.append(connection)
-            self._reading -= 1
-            if self._waiting:
-                self._changed.notify_all()
+            self._changed.notify_all()
 
-    def _wait_until(self, condition: Callable[[], object], wait_s: float | None = None) -> None:
+    def _wait_until(self, condition: Callable[[], object], wait_s: float = math.inf) -> None:
         """Wait for ``condition``, or as long as ``wait_s``; the mutex is held on entering, on leaving, and to look."""
+        deadline = time.monotonic() + wait_s
         self._waiting += 1
         try:
-            self._changed.wait_for(condition, wait_s)
+            while not condition() and (left := deadline - time.monotonic()) > 0:
+                self._changed.wait(min(left, LOOK_AGAIN_S))
         finally:
             self._waiting -= 1
 
     # -- writing --------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def transaction(self, *, create: bool = False) -> Iterator[sqlite3.Connection]:
-        """Hold a write transaction: all or none of it is stored. Inside one of the same thread, a part of that one.
+    def change(self, work: Callable[[sqlite3.Connection], T], *, create: bool = False) -> T:
+        """Run ``work`` in a write transaction, return its answer: all or none of what it does is stored.
+
+        Inside a transaction of the same thread it becomes a part of that one, which can be undone by itself.
 
         Args:
+            work: gets the connection; what it raises undoes what it did.
             create: make the file if it is missing.
         """
-        outer = self._threads.transaction
-        if outer is not None:
-            with self._part(outer):
-                yield outer
-            return
+        threads = self._threads
+        if threads.transaction is not None:
+            return self._part(threads.transaction, work)
         self._recognise()
-        with self._lock:
-            connection = self._writing_connection(create)
+        try:
+            self._lock.acquire()
+            threads.transaction = connection = self._writing_connection(create)
             with self._translated:
                 connection.execute("BEGIN IMMEDIATE")
-            threads = self._threads
-            threads.transaction = connection
+            result = work(connection)
+            if threads is not self._threads:
+                raise EngineError(f"{self.path}: this process forked inside a transaction, which is its parent's")
+            self._require_transaction(connection)
+            with self._committing:
+                connection.execute("COMMIT")
+            self._end(threads)
+            return result
+        except BaseException:
             try:
-                yield connection
-                if threads is not self._threads:
-                    raise EngineError(f"{self.path}: this process forked inside a transaction, which is its parent's")
-                self._require_transaction(connection)
-                with self._committing:
-                    connection.execute("COMMIT")
-            except BaseException:
-                if threads is self._threads and connection.in_transaction:
-                    with self._translated:
-                        connection.execute("ROLLBACK")
+                self._end(threads)
+            except BaseException:  # Ctrl-C in the middle of it
+                self._end(threads)
                 raise
-            finally:
-                threads.transaction = None
+            raise
 
-    @contextmanager
-    def _part(self, connection: sqlite3.Connection) -> Iterator[None]:
+    def _end(self, threads: _Threads) -> None:
+        """Undo what this thread began and did not commit, and let others in. Idempotent, from any point on."""
+        connection = threads.transaction
+        if connection is not None and threads is self._threads and connection.in_transaction:
+            with suppress(sqlite3.Error):  # the error that led here says more; the next change tries once more
+                connection.execute("ROLLBACK")
+        threads.transaction = None
+        self._lock.release()
+
+    def _part(self, connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
         self._require_transaction(connection)
         with self._translated:
             connection.execute("SAVEPOINT part")
         try:
-            yield
+            result = work(connection)
         except BaseException:
             if connection.in_transaction:
                 with self._translated:
@@ -185,6 +258,7 @@ class ConnectionPool:
             raise
         with self._translated:
             connection.execute("RELEASE part")
+        return result
 
     def _require_transaction(self, connection: sqlite3.Connection) -> None:
         if not connection.in_transaction:  # after some errors, a full disk among them, SQLite undoes all of it
@@ -198,6 +272,9 @@ class ConnectionPool:
             self._writer = self._connect()
         elif identity(self.path) != self._identity:
             raise self._replaced()
+        elif self._writer.in_transaction:  # what could not be undone when it failed
+            with self._translated:
+                self._writer.execute("ROLLBACK")
         return self._writer
 
     def _replaced(self) -> EngineError:
@@ -228,35 +305,41 @@ class ConnectionPool:
         self._open.append(connection)
         return connection
 
-    def close(self, wait_s: float | None = None) -> None:
+    def close(self, wait_s: float = math.inf) -> None:
         """Close every connection once the calls in flight have ended. Idempotent.
 
         Args:
-            wait_s: seconds to wait for them; None waits as long as they last.
+            wait_s: seconds to wait for them.
 
         Raises:
             EngineBusyError: the file lock was not free in time; call again.
+            UsageError: this thread is inside a change.
         """
+        if self.joined is not None:
+            raise UsageError(f"{self.path} cannot be closed inside a change of it: close it before or after")
         with self._mutex:
             self._closed = True
             self._changed.notify_all()
-            self._wait_until(lambda: not self._reading, wait_s)
-            if self._reading:
+            self._wait_until(lambda: not self._using, wait_s)
+            if self._using:
                 return
         if self._open:
-            with self._lock:
-                self._close_connections()
-        with self._lock_of_threads():
-            self._lock.close()
-        _POOLS.discard(self)
-
-    @contextmanager
-    def _lock_of_threads(self) -> Iterator[None]:
+            self._locked(self._close_connections)
         self._lock.lock_threads(-1)
         try:
-            yield
+            self._lock.close()
         finally:
-            self._lock.unlock_threads()
+            self._lock.release()
+        _POOLS.discard(self)
+
+    def _locked(self, work: Callable[[], T]) -> T:
+        """Run ``work`` under the file lock."""
+        try:
+            with self._lock:
+                return work()
+        except BaseException:
+            self._lock.release()  # Ctrl-C at the entry of the lock's own __exit__
+            raise
 
     def _close_connections(self) -> None:
         """Close all of them; the file lock is held and no call is in flight."""
@@ -267,7 +350,7 @@ class ConnectionPool:
         else:
             # The last to close removes the -wal by its name, which by now may be that of another database.
             keep_for_ever(self._open)
-        self._open, self._idle, self._writer, self._readers = [], [], None, 0
+        self._open, self._readers, self._writer, self._quick = [], [], None, None
 
     # -- forks ------------------------------------------------------------------------------------------------------
     #
@@ -284,8 +367,8 @@ class ConnectionPool:
         deadline = time.monotonic() + FORK_WAIT_S
         with self._mutex:
             self._forking = True
-            self._wait_until(lambda: not self._reading, FORK_WAIT_S)
-            if self._reading:
+            self._wait_until(lambda: not self._using, FORK_WAIT_S)
+            if self._using:
                 return
         self._held_for_fork = self._lock.lock_threads(max(deadline - time.monotonic(), 0))
         if self._held_for_fork and self._open:

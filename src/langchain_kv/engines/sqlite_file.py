@@ -29,6 +29,7 @@ __all__ = [
     "Translated",
     "connect",
     "create_file",
+    "exists",
     "has_wal_reset_bug",
     "identity",
     "is_damage",
@@ -185,6 +186,23 @@ def recognise(path: str) -> None:
             # -wal follows the file is shorter than it says, which is damage to a look that sees no -wal.
             look.execute("PRAGMA writable_schema=ON")
         _require_ours(path, look)
+
+
+def exists(path: str) -> bool:
+    """Return whether something is at the path.
+
+    Raises:
+        EngineError: its directory may not be looked into, which hides no missing file.
+    """
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise EngineError(
+            f"{path} cannot be looked at ({error.strerror}): check the permissions of its directory."
+        ) from None
+    return True
 
 
 def identity(path: str) -> tuple[int, int] | None:

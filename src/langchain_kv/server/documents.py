@@ -15,6 +15,7 @@ from langchain_kv.server.settings import Indexing
 
 __all__ = ["Shredded", "check_special_fields", "shred"]
 
+_SIMPLE_NAME_MAX: Final = limits.PATH_MAX_UTF16 // 2
 _VECTORS: Final = ("$vector", "$vectorize", "$hybrid")
 
 
@@ -68,12 +69,17 @@ def shred(document: Any, settings: Settings, indexing: Indexing) -> Shredded:
     ordered = {"_id": id_json, **document}
     try:
         for name, value in ordered.items():
-            if name != "_id":
+            # Most fields are seen at a glance to be right: of no more characters than fit whatever they are.
+            is_simple = not isinstance(value, dict | list) and 0 < len(name) <= _SIMPLE_NAME_MAX and name[0] != "$"
+            if not is_simple and name != "_id":
                 _check_field(name, value, 1, _units(name))
         body = write(ordered)
         if len(body) > limits.DOCUMENT_MAX_UTF16:  # bytes are never fewer than UTF-16 units
             _check_limit(utf16_length(body), limits.DOCUMENT_MAX_UTF16, "The document", "characters (UTF-16)")
-        _check_indexed(indexing.pruned(ordered))
+        if not indexing.is_only_id:
+            _check_indexed(indexing.pruned(ordered))
+        elif isinstance(id_json, str):
+            _count_properties(id_json, "_id")
     except DataAPIError as error:
         error.document_ids = (id_json,)
         raise

@@ -85,12 +85,18 @@ async def _write_new(
     """Store the documents whose ids are not there, in one transaction; return which ids were."""
     existed: dict[DocId, bool] = {}
     position = {document_id: index for index, document_id in enumerate(documents)}
+    stops: set[int] = set()  # where an ordered request ended; an engine that calls once more may take one back
 
     def insert(document_id: DocId, body: bytes | None) -> bytes | Keep:
         existed[document_id] = body is not None
         here = position[document_id]
-        stopped = is_ordered and any(was and position[other] < here for other, was in existed.items())
-        return KEEP if body is not None or stopped else documents[document_id].body
+        stops.discard(here)
+        if is_ordered and any(stop < here for stop in stops):
+            return KEEP
+        if body is None:
+            return documents[document_id].body
+        stops.add(here)
+        return KEEP
 
     if documents:
         await request.engine.bridge.write(request.engine.modify, collection.name, list(documents), insert)

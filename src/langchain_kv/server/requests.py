@@ -53,7 +53,7 @@ class Request(NamedTuple):
 
     async def collection(self) -> Collection:
         """As ``read_collection``, for coroutines."""
-        return await self.engine.bridge.read(self.read_collection)
+        return await self.engine.bridge.read_short(self.read_collection)
 
 
 def flag(given: dict[str, Any], name: str) -> bool:

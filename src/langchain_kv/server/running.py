@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import signal
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from typing import Any, Final
 
-import httptools
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from langchain_kv.engines.base import Engine
 from langchain_kv.errors import ConfigError
 from langchain_kv.secret import Secret
 from langchain_kv.server.app import create_app
+from langchain_kv.server.connections import HEAD_MAX_BYTES, Connection, Outbox
 
 __all__ = ["HEAD_MAX_BYTES", "run_app_in_thread", "run_in_thread", "serve"]
-
-HEAD_MAX_BYTES: Final = 64 * 1024
-"""Bytes of a request's first line and headers, about: one that goes on is answered with HTTP 400, and cut off."""
 
 ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
-_UPGRADES: Final = (b"upgrade", b"http2-settings")
 _BACKLOG: Final = 2048
 _KEEP_ALIVE_S: Final = 75
 _SHUTDOWN_S: Final = 5
@@ -98,77 +94,6 @@ def run_app_in_thread(app: ASGIApp, host: str = "127.0.0.1", port: int = 0) -> I
             thread.join()
 
 
-class _Parser(httptools.HttpRequestParser):
-    """httptools' parser, with every offer of another protocol passed over, as HTTP allows: Java's client makes one.
-
-    By itself it ends at the head of such a request, and what follows, its body, would be taken for the next request,
-    though any proxy in front takes it for what it is.
-    """
-
-    def __init__(self, protocol: _Protocol) -> None:
-        super().__init__(protocol)
-        self._protocol = protocol
-
-    def feed_data(self, data: Any) -> None:  # bytes, which is all that uvicorn gives it
-        try:
-            super().feed_data(data)
-        except httptools.HttpParserUpgrade as ended:
-            self._protocol.parser = _Parser(self._protocol)
-            head = self._protocol.head_without_upgrade(self)
-            self._protocol.parser.feed_data(head + data[ended.args[0] :])
-
-
-class _Protocol(HttpToolsProtocol):
-    """uvicorn's HTTP, with a bound for the head of a request, which neither it nor its parser has."""
-
-    _head_bytes: int | None = None  # of a head that is not complete yet
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.parser = _Parser(self)
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._head_bytes = 0
-        self.scope["extensions"] = {"langchain_kv": {"hang_up": self.transport.close}}
-
-    def on_headers_complete(self) -> None:
-        self._head_bytes = None
-        if not self.parser.should_upgrade():
-            super().on_headers_complete()
-        elif self.parser.get_method() == b"CONNECT":
-            self.send_400_response("This server is no proxy: send no CONNECT.")
-            raise ValueError("a tunnel is not supported")  # which stops the parser
-
-    def on_message_complete(self) -> None:
-        if not self.parser.should_upgrade():
-            super().on_message_complete()
-
-    def head_without_upgrade(self, parser: httptools.HttpRequestParser) -> bytes:
-        """Return the head of the request that is being read, without the offer of another protocol."""
-        lines = [b"%b %b HTTP/%b" % (parser.get_method(), self.url, parser.get_http_version().encode())]
-        for name, value in self.headers:
-            if name == b"connection":
-                kept = [option for option in value.split(b",") if option.strip().lower() not in _UPGRADES]
-                lines.append(b"%b: %b" % (name, b",".join(kept)))
-            elif name not in _UPGRADES:
-                lines.append(b"%b: %b" % (name, value))
-        return b"\r\n".join([*lines, b"", b""])
-
-    def send_400_response(self, msg: str) -> None:
-        if not self.transport.is_closing():
-            super().send_400_response(msg)
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self._head_bytes is None or self.transport.is_closing():
-            return
-        # The part that a head begins in is not counted: it may hold the end of an earlier request.
-        self._head_bytes = self._head_bytes + len(data) if self._head_bytes else 1
-        if self._head_bytes > HEAD_MAX_BYTES:
-            self.send_400_response("The request's headers are too long.")
-
-
 class _Server(uvicorn.Server):
     """uvicorn's server without its handling of signals, and with a word once it answers."""
 
@@ -176,7 +101,7 @@ class _Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=_Protocol,
+                http=functools.partial(Connection, outbox=Outbox()),  # type: ignore[arg-type] # only called
                 ws="none",
                 lifespan="off",
                 log_config=None,

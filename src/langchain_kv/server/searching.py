@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeGuard
 
-from langchain_kv.engines.base import DocId
+from langchain_kv.engines.base import CollectionName, DocId
 from langchain_kv.errors import DataAPIError
 from langchain_kv.server.filters import Filter, read_filter
 from langchain_kv.server.projection import Projection, read_projection
 from langchain_kv.server.requests import Collection, Request
+from langchain_kv.server.settings import Indexing
 from langchain_kv.server.sorting import Picker, Sort, read_sort
 from langchain_kv.server.stored import is_unparseable, unparseable
 
@@ -67,10 +68,16 @@ async def open_search(
     Raises:
         DataAPIError: there is no such collection, or a code of a filter, a sort or a projection.
     """
-    return await request.engine.bridge.read(_open, request, after, limit, reads)
+    wanted = request.fields.get("filter")
+    is_short = not reads or (isinstance(wanted, dict) and isinstance(wanted.get("_id"), str))
+    bridge = request.engine.bridge
+    return await (bridge.read_short if is_short else bridge.read)(_open, request, after, limit, reads)
 
 
 def _open(request: Request, after: DocId | None, limit: int, reads: bool) -> Search:
+    wanted = request.fields.get("filter")
+    if reads and isinstance(wanted, dict) and len(wanted) == 1 and _is_plain(only := wanted.get("_id")):
+        return _open_one(request, only, after)
     collection = request.read_collection()
     condition = read_filter(request.fields.get("filter"), collection.indexing)
     sort = read_sort(request.fields.get("sort"), collection.indexing)
@@ -85,6 +92,22 @@ def _open(request: Request, after: DocId | None, limit: int, reads: bool) -> Sea
         size = min(limit, _PAGE_MAX) if is_for_all else _FIRST_PAGE
         found = request.engine.scan(collection.name, after=after, limit=size)
     return Search(request, collection, condition, sort, projection, found, after, size)
+
+
+def _is_plain(value: Any) -> TypeGuard[str]:
+    return isinstance(value, str) and value != "" and value.isascii()
+
+
+def _open_one(request: Request, wanted: str, after: DocId | None) -> Search:
+    """Open the usual search, for the document of one ``_id``, in one call to the engine."""
+    name = CollectionName(*request.path)
+    settings, (body,) = request.engine.read_with_settings(name, [wanted])
+    indexing = Indexing.of(settings)
+    condition = Filter(False, [wanted], [wanted])
+    sort = read_sort(request.fields.get("sort"), indexing)
+    projection = read_projection(request.fields.get("projection"))
+    found = [] if body is None else [(wanted, body)]
+    return Search(request, Collection(name, settings, indexing), condition, sort, projection, found, after, 0)
 
 
 async def documents(search: Search, damaged: dict[DocId, DataAPIError] | None = None) -> AsyncGenerator[Document, None]:

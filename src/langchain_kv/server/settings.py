@@ -89,6 +89,7 @@ class Indexing:
         self._is_nothing = deny == ["*"]
         self._allows = bool(allow)
         self._tree: Tree = {} if self.is_everything or self._is_nothing else indexing_tree(allow or deny)
+        self.is_only_id = allow == ["_id"]
 
     @classmethod
     def of(cls, settings: Settings) -> Indexing:

@@ -6,7 +6,6 @@ import copy
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from langchain_core.stores import BaseStore
@@ -235,18 +234,14 @@ class KVBaseStore(BaseStore[str, V], Generic[V]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     async def __aenter__(self) -> Self:
         await self._abegin()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     def __repr__(self) -> str:
@@ -315,10 +310,14 @@ class KVBaseStore(BaseStore[str, V], Generic[V]):
         self, wanted: list[str], unique: list[str], stored: Sequence[codecs.Stored | None]
     ) -> list[V | None]:
         damaged: dict[str, str] = {}
-        values = {key: self._decode(key, document, damaged) for key, document in zip(unique, stored, strict=True)}
+        decode = self._decode
+        values = [decode(key, document, damaged) for key, document in zip(unique, stored, strict=True)]
+        if not damaged and len(unique) == len(wanted):
+            return values
+        by_key = dict(zip(unique, values, strict=True))
         if damaged:
-            _raise_damaged(damaged, {key: value for key, value in values.items() if key not in damaged})
-        return [values[key] for key in wanted]
+            _raise_damaged(damaged, {key: value for key, value in by_key.items() if key not in damaged})
+        return [by_key[key] for key in wanted]
 
     def _decode(self, key: str, stored: codecs.Stored | None, damaged: dict[str, str]) -> V | None:
         if stored is None:

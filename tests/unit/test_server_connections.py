@@ -1,0 +1,209 @@
+"""The short way of ordinary commands answers as the long way does, in order, whatever way the bytes come in."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from langchain_kv.engines.base import CollectionName, DocId
+from langchain_kv.engines.memory import MemoryEngine
+from langchain_kv.server.connections import Outbox
+from langchain_kv.server.running import run_in_thread
+
+TOKEN = "a token of the tests"
+COLLECTION = CollectionName("default_keyspace", "kv")
+
+
+class SlowEngine(MemoryEngine):
+    """A memory engine whose reads of "slow" wait until they may go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reading, self.may_go_on = threading.Event(), threading.Event()
+
+    def read(self, collection: CollectionName, ids: Any) -> list[bytes | None]:
+        if "slow" in ids:
+            self.reading.set()
+            assert self.may_go_on.wait(30)
+        return super().read(collection, ids)
+
+
+@pytest.fixture
+def engine() -> MemoryEngine:
+    engine = SlowEngine()
+    engine.create_collection(COLLECTION, {"indexing": {"allow": ["_id"]}})
+    bodies: list[tuple[DocId, bytes]] = [(f"k{n}", b'{"_id":"k%d","n":%d}' % (n, n)) for n in range(20)]
+    engine.write(COLLECTION, bodies)
+    return engine
+
+
+@pytest.fixture
+def port(engine: MemoryEngine) -> Iterator[int]:
+    with run_in_thread(engine, TOKEN) as url:
+        yield int(url.rpartition(":")[2])
+
+
+@pytest.fixture
+def client(port: int) -> Iterator[socket.socket]:
+    with closing(socket.create_connection(("127.0.0.1", port), timeout=30)) as connection:
+        yield connection
+
+
+def post(command: Any, *headers: str, path: str = "/default_keyspace/kv", token: str = TOKEN) -> bytes:
+    body = command if isinstance(command, bytes) else json.dumps(command).encode()
+    lines = [f"POST /v1{path} HTTP/1.1", "Host: x", f"Token: {token}", f"Content-Length: {len(body)}", *headers]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def find_one(key: str, *headers: str) -> bytes:
+    return post({"findOne": {"filter": {"_id": key}}}, *headers)
+
+
+def answer(connection: socket.socket) -> tuple[int, dict[str, str], Any]:
+    """Read one answer: its status, its headers, and its body, parsed where it is JSON."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        part = connection.recv(1)
+        assert part, f"the connection ended after {data!r}"
+        data += part
+    first, *lines = data.decode().removesuffix("\r\n\r\n").split("\r\n")
+    headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+    body = b""
+    while len(body) < int(headers["content-length"]):
+        body += connection.recv(int(headers["content-length"]) - len(body))
+    return int(first.split()[1]), headers, json.loads(body) if body[:1] == b"{" else body
+
+
+def document(reply: tuple[int, dict[str, str], Any]) -> Any:
+    assert reply[0] == 200
+    return reply[2]["data"]["document"]
+
+
+def test_a_command_that_comes_byte_by_byte_is_answered(client: socket.socket) -> None:
+    for byte in find_one("k3"):
+        client.sendall(bytes([byte]))
+    assert document(answer(client)) == {"_id": "k3", "n": 3}
+
+
+def test_commands_that_come_at_once_are_answered_in_their_order(client: socket.socket) -> None:
+    client.sendall(b"".join(find_one(f"k{n}") for n in range(20)))
+    assert [document(answer(client))["n"] for _ in range(20)] == list(range(20))
+
+
+def test_both_ways_may_follow_each_other_in_one_packet(client: socket.socket) -> None:
+    health = b"GET /stargate/health HTTP/1.1\r\nHost: x\r\n\r\n"
+    odd = find_one("k2", "Content-Type: application/json; charset=latin-9")
+    client.sendall(find_one("k1") + health + odd + find_one("k4") + post(b"{") + find_one("k5"))
+    assert document(answer(client))["n"] == 1
+    assert answer(client)[2] == {"status": "UP", "checks": []}
+    assert [document(answer(client))["n"] for _ in range(2)] == [2, 4]
+    assert answer(client)[2]["errors"][0]["errorCode"] == "REQUEST_NOT_JSON"
+    assert document(answer(client))["n"] == 5
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        {"findOne": {"filter": {"_id": "k1"}}},
+        {"findOne": {"filter": {"_id": "missing"}}},
+        {"findOne": {"filter": {"_id": ""}}},
+        {"findOne": {"filter": {"_id": "k1"}, "projection": {"n": False}}},
+        {"findOne": {"filter": {"_id": "k1"}, "sort": {"n": 5}}},
+        {"find": {}},
+        {"nothing": {}},
+        b"",
+        b"[",
+    ],
+    ids=str,
+)
+def test_both_ways_give_the_same_answer(client: socket.socket, command: Any) -> None:
+    for path in ("/default_keyspace/kv", "/default_keyspace/kv/", "/default_keyspace/none", "/none/kv", "/none", ""):
+        client.sendall(post(command, path=path) + post(command, "Content-Type: APPLICATION/json; a=b", path=path))
+        one, other = answer(client), answer(client)
+        for reply in (one, other):
+            reply[1].pop("date")
+            for error in reply[2].get("errors", ()):
+                assert re.fullmatch("[-0-9a-f]{36}", error.pop("id"))
+        assert one == other
+
+
+def test_an_unauthorised_command_is_refused_and_the_next_one_answered(client: socket.socket) -> None:
+    client.sendall(post({"find": {}}, token="wrong") + find_one("k1"))
+    refused = answer(client)
+    assert (refused[0], refused[2]["errors"][0]["errorCode"]) == (401, "UNAUTHENTICATED_REQUEST")
+    assert document(answer(client))["n"] == 1
+
+
+def test_a_token_is_checked_before_the_body_comes(client: socket.socket) -> None:
+    client.sendall(post({"find": {}}, token="wrong")[:-1])
+    assert answer(client)[0] == 401
+
+
+def test_a_connection_that_the_client_ends_with_its_command_is_closed_after_the_answer(client: socket.socket) -> None:
+    client.sendall(find_one("k1", "Connection: close"))
+    reply = answer(client)
+    assert document(reply)["n"] == 1
+    assert reply[1]["connection"] == "close"
+    assert client.recv(1) == b""
+
+
+def test_a_client_that_leaves_in_the_middle_of_a_body_disturbs_nobody(port: int, client: socket.socket) -> None:
+    with closing(socket.create_connection(("127.0.0.1", port), timeout=30)) as leaver:
+        leaver.sendall(find_one("k1")[:-5])
+    client.sendall(find_one("k2"))
+    assert document(answer(client))["n"] == 2
+
+
+def test_rubbish_behind_a_command_is_refused_and_ends_the_connection(client: socket.socket) -> None:
+    client.sendall(find_one("k1") + b"\x00rubbish\r\n\r\n")
+    received = b""
+    while part := client.recv(65536):
+        received += part
+    assert received.count(b"HTTP/1.1 400") == 1
+    assert received.count(b"HTTP/1.1") <= 2
+
+
+def test_a_command_under_way_when_the_server_ends_is_answered(engine: SlowEngine) -> None:
+    with run_in_thread(engine, TOKEN) as url:
+        client = socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=30)
+        client.sendall(find_one("slow"))
+        assert engine.reading.wait(30)
+        threading.Thread(target=engine.may_go_on.set).start()
+    with closing(client):
+        reply = answer(client)
+        assert document(reply) is None
+        assert client.recv(1) == b""
+
+
+class Loop:
+    """Keeps what is to be called soon."""
+
+    def __init__(self) -> None:
+        self.soon: list[Any] = []
+
+    def call_soon(self, call: Any) -> None:
+        self.soon.append(call)
+
+
+def test_an_answer_that_cannot_be_sent_does_not_hold_up_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    outbox, loop, sent = Outbox(), Loop(), []
+
+    def fail() -> None:
+        raise ValueError("a bad connection")
+
+    outbox.add(loop, fail)  # type: ignore[arg-type]
+    outbox.add(loop, lambda: sent.append(1))  # type: ignore[arg-type]
+    (send,) = loop.soon
+    send()
+    assert sent == [1]
+    assert "could not be sent" in caplog.text
+    outbox.add(loop, lambda: sent.append(2))  # type: ignore[arg-type]
+    loop.soon[1]()
+    assert sent == [1, 2]
