@@ -13,14 +13,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help run test test-fast test-cassandra coverage bench bench-full kill wal-guard soak simulate reliability check format pins clean
+.PHONY: help run test test-fast test-cassandra test-cluster coverage bench bench-full kill wal-guard soak simulate reliability check format pins clean
 
 help:
 	@echo "make run        keep Python's standard library in a store, on a file and over HTTP, and check it"
-	@echo "make test       run every test"
+	@echo "make test       run every test but test-cluster's (those on a real Apache Cassandra where Java 17 and Maven are found)"
 	@echo "make test-fast  run the tests that take no longer than a moment"
-	@echo "make test-cassandra  run the tests on a real Apache Cassandra (needs Java 17 and Maven; its jars are fetched)"
-	@echo "make coverage   what the fast tests reach of the package, and what not (TESTS='not cassandra': all tests)"
+	@echo "make test-cassandra  run only the tests on a real Apache Cassandra, whose jars are fetched"
+	@echo "make test-cluster  kill nodes of a cluster of three under work, and look for what was lost (three minutes, 3 GB)"
+	@echo "make coverage   what the fast tests reach of the package, and what not (TESTS='not cassandra': all but Cassandra's)"
 	@echo "make kill       kill writers of a file CYCLES=200 times, and compare every acknowledged batch"
 	@echo "make wal-guard  checkpoint while others commit, RUNS=20 times of 20 s, and for contrast without the lock"
 	@echo "make soak       a mixed load through faults for SECONDS=600, then a look for leaks and wrong values (Linux)"
@@ -36,13 +37,16 @@ run: $(VENV)/ready-to-run
 	$(BIN)/python examples/stdlib_parents.py
 
 test: $(VENV)/ready-to-test
-	$(BIN)/python -m pytest -q -n $(JOBS) -m "not cassandra"
+	$(BIN)/python -m pytest -q -n $(JOBS) -m "not alone"
 
 test-fast: $(VENV)/ready-to-test
 	$(BIN)/python -m pytest -q -n $(JOBS) -m "not slow and not cassandra"
 
 test-cassandra: $(VENV)/ready-to-test
-	$(BIN)/python -m pytest -q -m cassandra
+	$(BIN)/python -m pytest -q -m "cassandra and not alone"
+
+test-cluster: $(VENV)/ready-to-test
+	$(BIN)/python -m pytest -q -o faulthandler_timeout=280 tests/cluster/test_cassandra_three_nodes.py
 
 coverage: $(VENV)/ready-to-test
 	$(BIN)/python -m pytest -q -n $(JOBS) -m "$(TESTS)" --durations=40 --cov --cov-report=term-missing:skip-covered --cov-report=json

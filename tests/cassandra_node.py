@@ -114,7 +114,7 @@ def missing() -> str | None:
     """Return why no node can be started on this machine, or None."""
     if os.name != "posix":
         return "Apache Cassandra runs on POSIX systems only"
-    if _java_version() < 17:
+    if java_version() < 17:
         return "Apache Cassandra needs Java 17 (openjdk-17-jre-headless)"
     if not _is_fetched() and shutil.which("mvn") is None:
         return "fetching Apache Cassandra needs Maven (mvn)"
@@ -165,7 +165,7 @@ def _java() -> str:
     return os.path.join(home, "bin", "java") if home else shutil.which("java") or "java"
 
 
-def _java_version() -> int:
+def java_version() -> int:
     try:
         told = subprocess.run([_java(), "-version"], capture_output=True, text=True, check=True).stderr
     except (OSError, subprocess.CalledProcessError):
@@ -183,7 +183,7 @@ def _is_fetched() -> bool:
     return (_cache() / "complete").exists()
 
 
-def _fetch() -> Path:
+def fetch() -> Path:
     """Return the directory of the jars, fetched by the first process that needs them."""
     cache = _cache()
     cache.mkdir(parents=True, exist_ok=True)
@@ -202,10 +202,10 @@ def _fetch() -> Path:
 
 
 def _start_supervisor(home: Path) -> None:
-    jars = _fetch()
+    jars = fetch()
     with open(home / "supervisor.log", "w") as log:
         supervisor = subprocess.Popen(
-            [sys.executable, __file__, os.fspath(home), os.fspath(jars), str(_java_version())],
+            [sys.executable, __file__, os.fspath(home), os.fspath(jars), str(java_version())],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -223,7 +223,7 @@ def _start_supervisor(home: Path) -> None:
 # -- the supervisor ---------------------------------------------------------------------------------------------------
 
 
-def _free_ports(host: str, count: int) -> list[int]:
+def free_ports(host: str, count: int) -> list[int]:
     sockets = [socket.create_server((host, 0)) for _ in range(count)]
     ports = [listening.getsockname()[1] for listening in sockets]
     for listening in sockets:
@@ -233,12 +233,18 @@ def _free_ports(host: str, count: int) -> list[int]:
 
 def _start_node(home: Path, jars: Path, java_version: int, log: IO[str]) -> tuple[subprocess.Popen[bytes], Node]:
     host, in_max = "127.0.0.1", 60
-    port, storage_port = _free_ports(host, 2)
-    (home / "cassandra.yaml").write_text(
-        SETTINGS.format(host=host, port=port, storage_port=storage_port, in_max=in_max)
-    )
+    port, storage_port = free_ports(host, 2)
+    settings = SETTINGS.format(host=host, port=port, storage_port=storage_port, in_max=in_max)
+    return start_process(home, jars, java_version, settings, log), Node(host, port, in_max)
+
+
+def start_process(
+    home: Path, jars: Path, java_version: int, settings: str, log: IO[str], flags: str = FLAGS
+) -> subprocess.Popen[bytes]:
+    """Start a node with these settings, which keeps all that it writes below ``home``."""
+    (home / "cassandra.yaml").write_text(settings)
     (home / "logback.xml").write_text(LOGBACK)
-    command = [_java(), *FLAGS.split()]
+    command = [_java(), *flags.split()]
     command += [f"--add-exports={module}=ALL-UNNAMED" for module in EXPORTS.split()]
     command += [f"--add-opens={module}=ALL-UNNAMED" for module in OPENS.split()]
     if java_version > 17:
@@ -252,8 +258,7 @@ def _start_node(home: Path, jars: Path, java_version: int, log: IO[str]) -> tupl
         os.fspath(jars / "*"),
         "org.apache.cassandra.service.CassandraDaemon",
     ]
-    process = subprocess.Popen(command, cwd=home, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-    return process, Node(host, port, in_max)
+    return subprocess.Popen(command, cwd=home, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
 
 def _can_log_in(node: Node) -> bool:

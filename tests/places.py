@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from emptied_collections import EmptiedCollections
 from langchain_kv import AstraDBBaseStore, KVStore
 from langchain_kv.backends.opening import acquire_engine, release_engine
 from langchain_kv.engines.base import CollectionName
@@ -19,6 +20,9 @@ from langchain_kv.targets import parse_target
 
 TOKEN = "a-token-of-the-tests"
 PLACES = ["memory", "sqlite", "http+memory", "http+sqlite", "cassandra"]
+
+HOW_TO_SET_UP = {"keyspace", "namespace", "setup_mode", "pre_delete_collection", "collection_indexing_policy"}
+"""Arguments of stores that are given a new collection; others may be given an emptied one where making one is slow."""
 
 _numbers = itertools.count()
 
@@ -100,13 +104,26 @@ class ClusterPlace(Place):
         )
         session.execute(statement, (body, (1, key) if isinstance(key, str) else (key[0], key[1:].decode())))
 
+    def __init__(self, name: str, url: str, engine_url: str) -> None:
+        super().__init__(name, url, engine_url)
+        self._emptied = EmptiedCollections(self.engine)
+        self._lent: list[CollectionName] = []
+
+    def store(self, kind: Any = KVStore, collection: str | None = None, **arguments: Any) -> Any:
+        if collection is None and not arguments.keys() & HOW_TO_SET_UP:
+            self._lent.append(self._emptied.lend())
+            collection = self._lent[-1].name
+        return super().store(kind, collection, **arguments)
+
     def tidy(self) -> None:
         # Hundreds of collections, with their indexes, are more than the heap of the node holds.
-        names = {CollectionName(store.collection.keyspace, store.collection.name) for store in self._stores}
+        own = {CollectionName(store.collection.keyspace, store.collection.name) for store in self._stores}
         super().tidy()
-        for name in names:
+        for name in own.difference(self._lent):
             with suppress(UnknownKeyspaceError):
                 self.engine.drop_collection(name)
+        while self._lent:
+            self._emptied.take_back(self._lent.pop(0))
 
     def create(self, collection: str, settings: dict[str, Any]) -> None:
         super().create(collection, {"indexing": {"deny": ["*"]}})

@@ -11,9 +11,10 @@ from urllib.parse import parse_qsl, unquote
 from langchain_kv.errors import ConfigError
 from langchain_kv.secret import hidden
 
-__all__ = ["CLUSTER_FORM", "ClusterSettings", "read_cluster_url"]
+__all__ = ["BUNDLE_FORM", "CLUSTER_FORM", "ClusterSettings", "read_bundle_url", "read_cluster_url"]
 
 CLUSTER_FORM: Final = "cassandra://USER:PASSWORD@HOST1,HOST2:PORT/KEYSPACE"
+BUNDLE_FORM: Final = "cassandra+bundle:PATH"
 
 CONSISTENCIES: Final = ("local_quorum", "quorum", "all")
 """Levels at which a read sees every acknowledged write; the first is what the Data API uses."""
@@ -26,7 +27,7 @@ class ClusterSettings:
     """How to reach a cluster, and how to use it. The password is never shown.
 
     Attributes:
-        hosts: names or addresses of some of its nodes; the driver finds the others.
+        hosts: names or addresses of some of its nodes; the driver finds the others. None for a bundle.
         port: where every node speaks CQL.
         user: None logs in to a cluster that asks for nobody.
         password: the user's.
@@ -42,6 +43,7 @@ class ClusterSettings:
         cert_file: the client's certificate, for clusters that ask for one.
         key_file: its key; None looks for it in ``cert_file``.
         verify_hostname: whether a node's certificate must carry the address that is connected to.
+        bundle: the path of Astra DB's secure connect bundle, which says hosts, data centre and certificates.
     """
 
     hosts: tuple[str, ...]
@@ -59,13 +61,16 @@ class ClusterSettings:
     cert_file: str | None = None
     key_file: str | None = None
     verify_hostname: bool = True
+    bundle: str | None = None
 
     def without_password(self) -> ClusterSettings:
         """Return these settings as they may be written down."""
         return replace(self, password=None)
 
     def shown(self) -> str:
-        """Return the hosts and the port as in the URL."""
+        """Return the hosts and the port, or the bundle's path, as in the URL."""
+        if self.bundle is not None:
+            return self.bundle
         return f"{','.join(f'[{host}]' if ':' in host else host for host in self.hosts)}:{self.port}"
 
 
@@ -95,6 +100,34 @@ def read_cluster_url(rest: str) -> tuple[ClusterSettings, str]:
         **_parameters(query),
     )
     return settings, unquote(keyspace.rstrip("/"))
+
+
+def read_bundle_url(rest: str, token: str | None) -> ClusterSettings:
+    """Return what a URL says behind ``cassandra+bundle:``: a path (``%`` and ``?`` percent-encoded) and parameters.
+
+    Args:
+        rest: of the URL.
+        token: the application token to log in with.
+
+    Raises:
+        ConfigError: there is no such file, or a parameter says what the bundle does.
+    """
+    text, _, query = rest.partition("?")
+    if not text or text.startswith("//"):
+        raise ConfigError(f"Write {BUNDLE_FORM}, with the path of the secure connect bundle that Astra DB gave you.")
+    path = os.path.abspath(os.path.expanduser(unquote(text)))
+    if not os.path.isfile(path):
+        raise ConfigError(
+            f"The cassandra+bundle: URL names no file: {path}. Download the database's secure connect bundle there."
+        )
+    parameters = _parameters(query)
+    refused = [name for name in parameters if name not in _BUNDLE_PARAMETERS]
+    if refused:
+        raise ConfigError(
+            f"{', '.join(refused)} cannot be given with a secure connect bundle, which says it itself. There are"
+            f" {', '.join(_BUNDLE_PARAMETERS)}."
+        )
+    return ClusterSettings((), user="token" if token else None, password=hidden(token), bundle=path, **parameters)
 
 
 def _hosts(text: str) -> tuple[tuple[str, ...], int]:
@@ -193,3 +226,6 @@ _READERS: Final[dict[str, Callable[[str, str], Any]]] = {
     "key_file": _path,
     "verify_hostname": _flag,
 }
+
+_BUNDLE_PARAMETERS: Final = ("consistency", "connect_timeout_s", "request_timeout_s", "in_chunk")
+"""What is left to say beside a bundle."""

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from langchain_kv import limits
-from langchain_kv.clusters import CLUSTER_FORM, ClusterSettings, read_cluster_url
+from langchain_kv.clusters import BUNDLE_FORM, CLUSTER_FORM, ClusterSettings, read_bundle_url, read_cluster_url
 from langchain_kv.errors import ConfigError
 from langchain_kv.secret import Secret, SecretSource, hidden
 
@@ -29,7 +29,8 @@ FORMS = (
     "  memory:                   this process's memory (memory:NAME for another database)\n"
     "  https://HOST, http://HOST Astra DB or any Data API\n"
     f"  {CLUSTER_FORM}\n"
-    "                            Apache Cassandra, without a Data API in between"
+    "                            Apache Cassandra, without a Data API in between\n"
+    f"  {BUNDLE_FORM}     Astra DB by CQL, with its secure connect bundle"
 )
 
 _ASTRA_HOST = re.compile(r"[0-9a-f-]{36}-[a-z0-9-]+\.apps\.astra(-dev|-test)?\.datastax\.com", re.IGNORECASE)
@@ -68,6 +69,12 @@ class Target:
     def without_secrets(self) -> Target:
         """Return this target without a password."""
         return self if self.cluster is None else replace(self, cluster=self.cluster.without_password())
+
+    def with_token(self, token: str | None) -> Target:
+        """Return this target, a secure connect bundle, with the token that logs in there; None leaves its own."""
+        if self.cluster is None or self.cluster.bundle is None or not token:
+            return self
+        return replace(self, cluster=replace(self.cluster, user="token", password=hidden(token)))
 
 
 @dataclass(frozen=True)
@@ -109,6 +116,8 @@ class Settings:
     def with_token_from_environment(self) -> Settings:
         """Return these settings with the token, or the URL's password, that the environment names now."""
         if self.target.cluster is not None:
+            if self.target.cluster.bundle is not None:
+                return replace(self, target=self.target.with_token(os.environ.get(TOKEN_VARIABLE)))
             named = os.environ.get(ENDPOINT_VARIABLE, "")
             same = parse_target(named) if named.startswith("cassandra:") else None
             return replace(self, target=same) if same and same.without_secrets() == self.target else self
@@ -124,7 +133,8 @@ def parse_target(url: str) -> Target:
     Args:
         url: ``sqlite:PATH`` (literal, ``~`` expanded; ``%`` and ``?`` percent-encoded; ``?synchronous=normal``),
         ``memory:``,
-            ``memory:NAME``, ``https://HOST`` or ``http://HOST``, or ``cassandra://...`` (see ``read_cluster_url``).
+            ``memory:NAME``, ``https://HOST`` or ``http://HOST``, ``cassandra://...`` (see ``read_cluster_url``) or
+            ``cassandra+bundle:PATH``, with the token of ``ASTRA_DB_APPLICATION_TOKEN``.
 
     Raises:
         ConfigError: it is none of these; the text lists them.
@@ -138,15 +148,11 @@ def parse_target(url: str) -> Target:
         "https": _parse_http,
         "http": _parse_http,
         "cassandra": _parse_cassandra,
+        "cassandra+bundle": _parse_bundle,
     }
     parser = parse.get(scheme.lower()) if colon else None
     if parser is not None:
         return parser(scheme.lower(), rest)
-    if scheme.lower() == "cassandra+bundle":
-        raise ConfigError(
-            f"cassandra+bundle: URLs are not supported by this version: write {CLUSTER_FORM}, or use the https: URL of"
-            " the Astra database."
-        )
     shown = f"{scheme}:..." if colon else repr(url[:60])
     raise ConfigError(f"{shown} is not a URL of a place for values. Give one of:\n{FORMS}")
 
@@ -185,6 +191,11 @@ def _parse_cassandra(_: str, rest: str) -> Target:
     if keyspace:
         _check_name("keyspace name", keyspace)
     return Target("cassandra", cluster.shown(), keyspace=keyspace, cluster=cluster)
+
+
+def _parse_bundle(_: str, rest: str) -> Target:
+    cluster = read_bundle_url(rest, hidden(os.environ.get(TOKEN_VARIABLE)))
+    return Target("cassandra", cluster.shown(), cluster=cluster)
 
 
 def _parse_http(scheme: str, rest: str) -> Target:
@@ -258,6 +269,9 @@ def resolve(
             f" set {ENDPOINT_VARIABLE} to one of:\n{FORMS}"
         )
     target = parse_target(address)
+    if target.cluster is not None and target.cluster.bundle is not None:
+        source = _token_source(token)
+        target = target.with_token(source() if callable(source) else source)
     settings = Settings(target, collection, target.keyspace or _keyspace(namespace, keyspace))
     if target.kind != "dataapi":
         return settings

@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 
 from cassandra_node import Node, missing, running_node
+from emptied_collections import ID_ONLY, EmptiedCollections
 from langchain_kv.clusters import ClusterSettings, read_cluster_url
 from langchain_kv.engines.base import CollectionName, Engine
-
-ID_ONLY = {"indexing": {"allow": ["_id"]}}
 
 _numbers = itertools.count()
 
@@ -54,12 +53,17 @@ def cql(shared_engine: Any) -> Any:
     return run
 
 
+@pytest.fixture(scope="session")
+def emptied(shared_engine: Engine) -> EmptiedCollections:
+    return EmptiedCollections(shared_engine)
+
+
 @pytest.fixture
-def kv(shared_engine: Engine) -> Iterator[CollectionName]:
-    """A new collection that indexes ``_id``."""
-    collection = new_collection(shared_engine)
+def kv(emptied: EmptiedCollections) -> Iterator[CollectionName]:
+    """An empty collection that indexes ``_id``."""
+    collection = emptied.lend()
     yield collection
-    shared_engine.drop_collection(collection)
+    emptied.take_back(collection)
 
 
 def new_collection(engine: Engine, settings: Any = None) -> CollectionName:

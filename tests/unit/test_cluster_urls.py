@@ -91,7 +91,6 @@ def test_addresses_of_version_6() -> None:
         ("cassandra://a?ca_file=/nowhere/at/all", "/nowhere/at/all"),
         ("cassandra://a?key_file=" + __file__, "cert_file"),
         (f"cassandra://a?ssl=false&ca_file={__file__}", "ssl"),
-        ("cassandra+bundle:/x.zip", "bundle"),
     ],
 )
 def test_what_is_refused(url: str, reason: str) -> None:

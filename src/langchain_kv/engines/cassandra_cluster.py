@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import ssl
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -12,30 +10,17 @@ from contextlib import suppress
 from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 import cassandra.cluster as driver
-from cassandra import ConsistencyLevel
-from cassandra.auth import PlainTextAuthProvider
 from cassandra.metadata import Murmur3Token
-from cassandra.policies import (
-    DCAwareRoundRobinPolicy,
-    ExponentialReconnectionPolicy,
-    FallthroughRetryPolicy,
-    RetryPolicy,
-    TokenAwarePolicy,
-)
-from cassandra.query import tuple_factory
 
-from langchain_kv._version import __version__
 from langchain_kv.clusters import ClusterSettings
 from langchain_kv.engines.base import CollectionName
-from langchain_kv.engines.cassandra_failures import not_connected, translated
+from langchain_kv.engines.cassandra_connect import connect
+from langchain_kv.engines.cassandra_failures import translated
 from langchain_kv.errors import ConfigError, StoreError
 
 __all__ = ["Batch", "Blocking", "Outcome", "Pause", "Row", "Session", "Statement", "Work", "token_of"]
 
 T = TypeVar("T")
-
-# Without this, what the driver logs would go to stderr in programs that set up no logging, beside the error we raise.
-logging.getLogger("cassandra").addHandler(logging.NullHandler())
 
 Statement = Any
 """A prepared statement of the driver."""
@@ -46,9 +31,6 @@ Outcome = list[Row] | StoreError
 
 DDL_TIMEOUT_S: Final = 120.0
 """Seconds for a change of the schema: eight indexes take ten on a small machine."""
-
-PROTOCOLS: Final = (5, 4)
-"""Versions of the native protocol: Apache Cassandra 4 and later; older ones, and Astra DB."""
 
 ERRORS_MAX: Final = 16
 """Failed statements of one batch after which no further ones are sent: the cluster has gone, and each would wait."""
@@ -105,7 +87,7 @@ class Session:
 
     def __init__(self, settings: ClusterSettings) -> None:
         self.settings = settings
-        self._cluster, self._session = _connect(settings)
+        self._cluster, self._session = connect(settings)
         partitioner = str(self._cluster.metadata.partitioner)
         if not partitioner.endswith("Murmur3Partitioner"):
             self._cluster.shutdown()
@@ -223,73 +205,6 @@ class Session:
     def forget(self) -> None:
         """Take back what the driver would do with an inherited connection when a forked child ends."""
         driver._discard_cluster_shutdown(self._cluster)
-
-
-def _connect(settings: ClusterSettings) -> tuple[Any, Any]:
-    """Return a cluster and a session of the driver."""
-    for version in PROTOCOLS:
-        cluster = None
-        try:
-            cluster = _cluster(settings, version)
-            return cluster, cluster.connect()
-        except Exception as error:
-            if cluster is not None:
-                cluster.shutdown()
-            # Asked for a version that it does not have, a node says so; left to itself the driver logs each attempt.
-            if version == PROTOCOLS[-1] or "protocol version" not in str(error).replace("_", " "):
-                raise not_connected(error, settings.shown()) from None
-    raise AssertionError("PROTOCOLS is empty")
-
-
-def _cluster(settings: ClusterSettings, version: int) -> Any:
-    policy = TokenAwarePolicy(DCAwareRoundRobinPolicy(settings.local_dc or ""))
-    level = ConsistencyLevel.name_to_value[settings.consistency.upper()]
-
-    def profile(consistency: int, retry: RetryPolicy) -> Any:
-        return driver.ExecutionProfile(
-            load_balancing_policy=policy,
-            retry_policy=retry,
-            consistency_level=consistency,
-            serial_consistency_level=ConsistencyLevel.LOCAL_SERIAL,
-            request_timeout=settings.request_timeout_s,
-            row_factory=tuple_factory,
-        )
-
-    reads = profile(level, RetryPolicy())
-    return driver.Cluster(
-        list(settings.hosts),
-        port=settings.port,
-        protocol_version=version,
-        auth_provider=PlainTextAuthProvider(settings.user, settings.password or "") if settings.user else None,
-        ssl_context=_ssl_context(settings) if settings.ssl else None,
-        execution_profiles={
-            driver.EXEC_PROFILE_DEFAULT: reads,
-            "read": reads,
-            "serial": profile(ConsistencyLevel.LOCAL_SERIAL, RetryPolicy()),
-            # The default policy sends a statement to the next node when a connection breaks, though the first one may
-            # have carried it out: the second time could undo what another writer did in between.
-            "write": profile(level, FallthroughRetryPolicy()),
-        },
-        connect_timeout=settings.connect_timeout_s,
-        control_connection_timeout=settings.connect_timeout_s,
-        reconnection_policy=ExponentialReconnectionPolicy(0.5, 15, max_attempts=None),
-        application_name="langchain-kv",
-        application_version=__version__,
-    )
-
-
-def _ssl_context(settings: ClusterSettings) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=settings.ca_file)
-        context.check_hostname = settings.verify_hostname
-        if settings.cert_file:
-            context.load_cert_chain(settings.cert_file, settings.key_file)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(
-            f"The certificates of the cassandra: URL cannot be read ({error.strerror or error}): check ca_file=,"
-            " cert_file= and key_file=."
-        ) from None
-    return context
 
 
 class _Window:

@@ -9,6 +9,7 @@ from cassandra.cluster import NoHostAvailable
 from cassandra.connection import ConnectionException
 from cassandra.protocol import ErrorMessage
 
+from langchain_kv.clusters import ClusterSettings
 from langchain_kv.engines.base import CollectionName
 from langchain_kv.engines.catalog import unknown_collection, unknown_keyspace
 from langchain_kv.errors import AuthError, ConnectError, DataAPIError, RequestTimeoutError, StoreError, TransportError
@@ -21,20 +22,28 @@ IN_REFUSED: Final = "IN_REFUSED"
 _TEXT_MAX: Final = 300
 
 
-def not_connected(error: Exception, hosts: str) -> StoreError:
+def not_connected(error: Exception, settings: ClusterSettings) -> StoreError:
     """Return what a failed connection means."""
     causes = list(error.errors.values()) if isinstance(error, NoHostAvailable) else [error]
+    hosts = settings.shown()
     for cause in causes:
         if isinstance(cause, cassandra.AuthenticationFailed):
+            login = "the token" if settings.bundle else "user and password in the cassandra: URL"
             return DataAPIError.of(
-                "UNAUTHENTICATED_REQUEST",
-                f"The cluster at {hosts} did not accept the login: check user and password in the cassandra: URL.",
+                "UNAUTHENTICATED_REQUEST", f"The cluster at {hosts} did not accept the login: check {login}."
             )
     named = ", ".join(f"{type(cause).__name__}: {cause}"[:_TEXT_MAX] for cause in causes[:3])
-    return ConnectError(
-        f"No node of the cluster at {hosts} could be reached ({named}): check the hosts, the port, ssl= and whether the"
-        " cluster is up."
-    )
+    if settings.bundle:
+        advice = "whether the bundle is the database's newest, and the database is awake"
+    elif settings.ssl:
+        # A node that misses the client's certificate just hangs up, so the cause does not always tell.
+        advice = (
+            "the hosts, the port, ca_file= (who signed the nodes' certificates), cert_file= (where the cluster asks for"
+            " one), verify_hostname= and whether the cluster is up"
+        )
+    else:
+        advice = "the hosts, the port, ssl= and whether the cluster is up"
+    return ConnectError(f"No node of the cluster at {hosts} could be reached ({named}): check {advice}.")
 
 
 def translated(error: BaseException, collection: CollectionName | None, *, writes: bool) -> StoreError:
