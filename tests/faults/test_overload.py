@@ -111,6 +111,9 @@ def test_requests_under_way_fall_when_the_service_is_overloaded_and_grow_again(
     server.plant(**{key: "old" for key, _ in _records(600)})
     with _backend(server.url) as backend, asyncio.Runner() as runner:
         put = backend.put_many if colour == "sync" else lambda records: runner.run(backend.aput_many(records))
+        server.script = lambda _: None
+        put(_records(600))  # from here on it knows that the keys exist
+        server.script = overloaded
         put(_records(600))
         first, seen, capacity = seen, [], 1000
         put(_records(600))
@@ -176,7 +179,7 @@ LASTING: dict[str, Answer | Fault] = {
 def test_large_batch_of_which_every_request_fails_ends_with_the_one_deadline(
     server: Misbehaving, colour: str, fault: str, existing: bool
 ) -> None:
-    keys = [key for key, _ in _records(2000)]
+    keys = [key for key, _ in _records(6000)]
     with _backend(server.url, deadline_s=0.5, request_timeout_s=0.2) as backend:
         if existing:
             backend.put_many(_records(10))
@@ -185,7 +188,7 @@ def test_large_batch_of_which_every_request_fails_ends_with_the_one_deadline(
         server.script = lambda request: LASTING[fault]
         started = monotonic()
         with pytest.raises(StoreError) as caught:
-            _do(backend, colour, "put_many", _records(2000))
+            _do(backend, colour, "put_many", _records(6000))
         elapsed_s = monotonic() - started
     assert elapsed_s < 2
     error = caught.value

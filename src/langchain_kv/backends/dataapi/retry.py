@@ -8,7 +8,7 @@ import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from time import monotonic
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from langchain_kv import limits
 from langchain_kv.backends.dataapi.flow import Flow, is_overload
@@ -95,6 +95,7 @@ class Call:
         "_wake_end",
         "_wake_timeout_s",
         "_writes",
+        "outcome",
         "refusal",
         "token",
     )
@@ -119,6 +120,7 @@ class Call:
         self._deadline = monotonic() + deadline_s
         self.token = _ask(source)
         self.refusal: AuthError | None = None
+        self.outcome: Any = None  # what became of each key of a batch of writes
 
     def renew(self, error: StoreError) -> bool:
         """Ask for a fresh token where the old one was refused; tell whether another run makes sense.

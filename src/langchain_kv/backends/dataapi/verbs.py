@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -134,7 +134,9 @@ class Verbs:
 
     async def put(self, call: Call, records: Sequence[Record]) -> None:
         """Store every record."""
-        outcome = _Outcome([key for key, _ in records])
+        outcome = _Outcome.of(call, [key for key, _ in records])
+        left = outcome.begin()
+        records = [record for record in records if record[0] in left]
         if len(records) <= limits.FEW_KEYS:
             await self._upsert(call, records, outcome)
         else:
@@ -146,7 +148,7 @@ class Verbs:
     async def _put_many(self, call: Call, records: Sequence[Record], outcome: _Outcome) -> int:
         """Store the records by whichever way is the faster one; return how many keys existed.
 
-        An insert in vain costs a hundredth of the requests that must follow; upserting what is new costs a hundred$
+        An insert in vain costs a hundredth of the requests that must follow; upserting what is new costs a hundred
         times as many as inserting it. So inserts need no trial, and upserts have one.
         """
         existing = 0
@@ -160,11 +162,16 @@ class Verbs:
     async def _insert(self, call: Call, chunks: list[Sequence[Record]], outcome: _Outcome) -> int:
         """Insert, and replace what was there already; return how many that were."""
         existing: set[str] = set()
-        again: set[str] = set()
+        others: set[str] = set()
+        tried = 0
 
         async def insert(chunk: Sequence[Record]) -> None:
+            nonlocal tried
             keys = [key for key, _ in chunk]
             if outcome.is_stopped(keys):
+                return
+            if len(existing) > MOSTLY * tried:  # then so will most of these
+                others.update(keys)
                 return
             try:
                 inserted = await self._send(
@@ -176,19 +183,18 @@ class Verbs:
             except StoreError as error:
                 outcome.fail(keys, error)
                 return
+            tried += len(keys)
             existing.update(inserted.existing)
-            again.update(inserted.again)
+            others.update(inserted.again)
             outcome.doubt(inserted.again)
             for key, refusal in inserted.failed.items():
                 outcome.fail([key], refusal)
 
         await _each(insert, chunks, INSERT_WIDTH)
-        to_replace = existing | again
-        if to_replace:
-            await self._upsert(
-                call, [record for chunk in chunks for record in chunk if record[0] in to_replace], outcome
-            )
-        return len(existing)
+        left = existing | others
+        if not left:
+            return 0
+        return await self._upsert(call, [record for chunk in chunks for record in chunk if record[0] in left], outcome)
 
     async def _upsert(self, call: Call, records: Sequence[Record], outcome: _Outcome) -> int:
         """Store each record on its own; return how many keys existed."""
@@ -210,7 +216,8 @@ class Verbs:
 
     async def delete(self, call: Call, keys: Sequence[str]) -> None:
         """Delete the keys' documents."""
-        outcome = _Outcome(keys)
+        outcome = _Outcome.of(call, keys)
+        left = outcome.begin()
 
         async def remove(chunk: Sequence[str]) -> None:
             if outcome.is_stopped(chunk):
@@ -224,7 +231,7 @@ class Verbs:
                     error.applied = None
                 outcome.fail(chunk, error)
 
-        await _each(remove, _chunks(keys, limits.DELETE_MANY_MAX), DELETE_WIDTH)
+        await _each(remove, _chunks([key for key in keys if key in left], limits.DELETE_MANY_MAX), DELETE_WIDTH)
         outcome.settle("deleted")
 
     # -- the collection -----------------------------------------------------------------------------------------
@@ -309,6 +316,23 @@ class _Outcome:
         self._unsent: set[str] = set()
         self._doubtful: set[str] = set()
 
+    @classmethod
+    def of(cls, call: Call, keys: Sequence[str]) -> _Outcome:
+        """Return the outcome of a call, which goes on where the call is run again with another token."""
+        if call.outcome is None:
+            call.outcome = cls(keys)
+        outcome: _Outcome = call.outcome
+        return outcome
+
+    def begin(self) -> Collection[str]:
+        """Return the keys that are left to do: all, or in a second run those that failed."""
+        if not self._errors:
+            return dict.fromkeys(self._keys)
+        left = self._errors
+        self.doubt(key for key in left if not self._is_unwritten(key))
+        self.stop, self._errors, self._unsent = None, {}, set()
+        return left
+
     def doubt(self, keys: Iterable[str]) -> None:
         """Note that a request may have written the keys, whatever the answer to the next one says."""
         self._doubtful.update(keys)
@@ -330,15 +354,17 @@ class _Outcome:
         self._unsent.update(keys)
         return True
 
+    def _is_unwritten(self, key: str) -> bool:
+        return (key in self._unsent or self._errors[key].applied is False) and key not in self._doubtful
+
     def settle(self, done: str) -> None:
         """Raise the error that the whole batch failed for, or one that names each key's; every request has ended."""
         if not self._errors:
             return
         unwritten: list[str] = []
         unknown: list[str] = []
-        for key, error in self._errors.items():
-            is_unwritten = (key in self._unsent or error.applied is False) and key not in self._doubtful
-            (unwritten if is_unwritten else unknown).append(key)
+        for key in self._errors:
+            (unwritten if self._is_unwritten(key) else unknown).append(key)
         reasons = {(type(error), getattr(error, "code", "")) for error in self._errors.values()}
         first = next(iter(self._errors.values()))
         if len(self._errors) == len(self._keys) and len(reasons) == 1 and not (unwritten and unknown):
