@@ -140,7 +140,9 @@ def main() -> None:
     """Run, against a server on a file and one in memory."""
     parser = argparse.ArgumentParser(prog="benchmarks.server_load", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--options", nargs="*", default=[], help="more options for lckv serve")
+    parser.add_argument(
+        "--options", nargs=argparse.REMAINDER, default=[], help="all that follows: more options for lckv serve"
+    )
     parser.add_argument("--load", type=int, default=0, metavar="PORT", help="only load what listens there")
     parser.add_argument("--server", type=int, default=os.getpid(), metavar="PID", help="of the server that is loaded")
     options = parser.parse_args()
@@ -150,7 +152,8 @@ def main() -> None:
         uvloop.run(_load(options.load, options.server, options.rounds))
         return
     with tempfile.TemporaryDirectory() as folder:
-        for target in (f"sqlite:{Path(folder) / 'load.db'}", "memory:"):
+        shared = "--workers" in options.options  # workers cannot share a memory
+        for target in [f"sqlite:{Path(folder) / 'load.db'}", "memory:"][: 1 if shared else 2]:
             with data_api(target, *options.options) as (url, pid):
                 print(target.split(":")[0], "one worker" if not options.options else " ".join(options.options))
                 cores = sorted(os.sched_getaffinity(0))

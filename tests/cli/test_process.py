@@ -2,84 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from langchain_kv import KVStore
 from langchain_kv.cli.main import run
-
-LCKV = [sys.executable, "-m", "langchain_kv.cli"]
-TOKEN = "a-token-of-the-tests"
-STRICT = {"PYTHONWARNINGS": "error", "PYTHONDEVMODE": "1"}
-"""Nothing may be left open at the end: a warning would be a line on stderr."""
-
-
-def environment(**more: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONWARNINGS", "LCKV_TOKEN")}
-    return {**kept, **more}
+from served import LCKV, STRICT, TOKEN, Server, ask, environment
 
 
 def python(script: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", script]
     return subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
-
-
-class Server:
-    """A running ``lckv serve``."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
-        assert process.stdout is not None
-        self.line = process.stdout.readline()
-
-    @property
-    def url(self) -> str:
-        return self.line.split()[-1]
-
-    def end(self, number: int = signal.SIGTERM) -> tuple[int, str, str]:
-        """Send the signal; return the exit code and what else was printed."""
-        self.process.send_signal(number)
-        out, error = self.process.communicate(timeout=30)
-        return self.process.returncode, out, error
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[..., Server]]:
-    servers: list[Server] = []
-
-    def start(*arguments: str, **variables: str) -> Server:
-        process = subprocess.Popen(
-            [*LCKV, "serve", "--port", "0", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment(**variables),
-        )
-        servers.append(Server(process))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        with server.process as process:
-            process.kill()
-
-
-def ask(url: str, token: str | None, command: object, path: str = "/v1") -> dict[str, object]:
-    headers = {"Content-Type": "application/json", **({"Token": token} if token else {})}
-    request = urllib.request.Request(url + path, json.dumps(command).encode(), headers)
-    with urllib.request.urlopen(request, timeout=10) as reply:
-        answer: dict[str, object] = json.load(reply)
-        return answer
 
 
 @pytest.mark.slow
@@ -154,6 +95,11 @@ def test_the_token_that_was_made_is_the_one_that_works(serve: Callable[..., Serv
         (["--db", "nonsense"], 2, "sqlite:"),
         (["--port", "65536"], 2, "--port"),
         (["--port", "-1"], 2, "--port"),
+        (["--workers", "0"], 2, "--workers"),
+        (["--workers", "-1"], 2, "--workers"),
+        (["--workers", "two"], 2, "--workers"),
+        (["--workers", "2"], 2, "memory of its own"),
+        (["--workers", "2", "--db", "memory:shared"], 2, "memory of its own"),
     ],
 )
 def test_a_server_that_may_not_start_says_why(

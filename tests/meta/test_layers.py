@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "server": BASE | {"server", "engines", "json_text"},
     "stores": BASE | {"stores", "backends", "codecs", "targets"},
     "__init__": {"stores", "errors", "_version"},
-    "cli": BASE | {"cli", "top", "stores", "backends", "codecs", "server", "targets"},
+    "cli": BASE | {"cli", "top", "stores", "backends", "engines", "codecs", "server", "targets"},
     "testing": BASE | {"testing", "top", "stores", "backends", "engines", "server", "targets"},
 }
 

@@ -93,6 +93,9 @@ def serve(
             " one is made and printed on stderr.",
         ),
     ] = None,
+    workers: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Processes that share the work; more than 1 not with memory:.")
+    ] = 1,
 ) -> None:
     """Serve a file as a Data API.
 
@@ -100,7 +103,7 @@ def serve(
     """
     from langchain_kv.cli.serving import serve_until_stopped
 
-    serve_until_stopped(db, host, port, token)
+    serve_until_stopped(db, host, port, token, workers)
 
 
 @app.command()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from langchain_kv.errors import StoreError
 
-__all__ = ["main", "run"]
+__all__ = ["main", "note", "run", "show_warning", "tell"]
 
 MISSING, USAGE, REFUSED, UNREACHABLE = 1, 2, 3, 4
 # What a shell reports for a program that SIGINT or SIGPIPE ended.
@@ -20,7 +20,7 @@ INTERRUPTED, CLOSED_PIPE = 130, 141
 
 def main() -> int:
     """Run ``lckv`` with the arguments of the command line; return its exit code."""
-    warnings.showwarning = _show_warning
+    warnings.showwarning = show_warning
     try:
         return run(sys.argv[1:])
     except KeyboardInterrupt:
@@ -53,7 +53,7 @@ def run(arguments: Sequence[str]) -> int:
     except usage_error as error:
         return _fail(f"{error.format_message()} See lckv --help.", USAGE)
     except StoreError as error:
-        return _fail(str(error), _code_of(error))
+        return tell(error)
     except typer.Abort:
         return INTERRUPTED
     except (BrokenPipeError, SystemExit):  # typer itself ends so when the pipe breaks within a command
@@ -63,6 +63,16 @@ def run(arguments: Sequence[str]) -> int:
     except OSError as error:
         return _fail(f"cannot read or write: {error.strerror or error}", USAGE)
     return code or 0
+
+
+def tell(error: StoreError) -> int:
+    """Print an error as one line on stderr; return the exit code that stands for it."""
+    return _fail(str(error), _code_of(error))
+
+
+def note(text: str) -> None:
+    """Print a line that is no data, on stderr."""
+    print("lckv:", text, file=sys.stderr, flush=True)
 
 
 def _code_of(error: StoreError) -> int:
@@ -79,5 +89,6 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Print a warning as one line on stderr, in the place of ``warnings.showwarning``."""
     print("lckv: warning:", " ".join(str(message).split()), file=sys.stderr)

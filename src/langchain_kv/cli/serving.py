@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import secrets
 import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from langchain_kv.backends.opening import acquire_engine, release_engine
+from langchain_kv.cli.main import note
 from langchain_kv.cli.values import read_secret
 from langchain_kv.errors import ConfigError
 from langchain_kv.limits import DEFAULT_KEYSPACE
 from langchain_kv.secret import Secret
 from langchain_kv.targets import Target, parse_target
 
-__all__ = ["serve_until_stopped"]
+if TYPE_CHECKING:
+    from langchain_kv.engines.base import Engine
+
+__all__ = ["opened", "serve_until_stopped"]
 
 TOKEN_VARIABLE = "LCKV_TOKEN"  # noqa: S105 - the name of a variable, no secret
 
 
-def serve_until_stopped(db: str | None, host: str, port: int, token_option: str | None) -> None:
+def serve_until_stopped(db: str | None, host: str, port: int, token_option: str | None, workers: int = 1) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Args:
@@ -27,38 +34,62 @@ def serve_until_stopped(db: str | None, host: str, port: int, token_option: str 
         host: the address to listen on; any but loopback needs a token.
         port: 0 takes any free one.
         token_option: ``@FILE``, or None for ``LCKV_TOKEN``.
+        workers: how many processes serve; more than 1 only what processes can share.
 
     Raises:
         ConfigError: one of these is wrong, or the address cannot be listened on.
-        EngineError: the file cannot be opened.
+        EngineError: the file cannot be opened, or workers cannot be kept running.
     """
     try:
         from langchain_kv.server.running import serve
     except ModuleNotFoundError as error:
         raise ConfigError(f"Serving needs {error.name}: pip install 'langchain-kv[cli]'.") from None
 
-    target = _embedded(db)
+    url = "memory:" if db is None else db
+    target = _embedded(url)
+    if workers > 1:
+        _require_shareable(target)
+    elif db is None:
+        note("no --db given: everything is kept in memory and gone when this process ends")
     token = _token(token_option, host)
-    engine = acquire_engine(target)
-    try:
-        engine.create_keyspace(
-            DEFAULT_KEYSPACE
-        )  # a file that cannot be opened is an error of the start, not of the first request
+    with opened(target) as engine:
         if token is None:
             token = Secret(secrets.token_urlsafe(24))
-            _note(f"no token given, made one for this run: {token}")
-        serve(engine, token, host, port, _announce)
+            note(f"no token given, made one for this run: {token}")
+        if workers == 1:
+            serve(engine, token, host, port, _announce)
+            return
+    # Closed again here: no process but a worker uses the engine, and each worker opens its own.
+    from langchain_kv.cli.workers import serve_with_workers
+
+    serve_with_workers(workers, url, token, host=host, port=port, on_ready=_announce)
+
+
+@contextlib.contextmanager
+def opened(target: Target) -> Iterator[Engine]:
+    """Open what is served; a file that cannot be opened is an error here, not of the first request."""
+    engine = acquire_engine(target)
+    try:
+        engine.create_keyspace(DEFAULT_KEYSPACE)
+        yield engine
     finally:
         release_engine(target, engine)
 
 
-def _embedded(db: str | None) -> Target:
-    if db is None:
-        _note("no --db given: everything is kept in memory and gone when this process ends")
-    target = parse_target(db if db is not None else "memory:")
+def _embedded(url: str) -> Target:
+    target = parse_target(url)
     if target.kind == "dataapi":
         raise ConfigError("--db: lckv serve keeps values itself: give sqlite:PATH or memory:, not the URL of a server.")
     return target
+
+
+def _require_shareable(target: Target) -> None:
+    if sys.platform == "win32":
+        raise ConfigError("--workers: processes cannot share a listening socket on Windows: leave it out.")
+    if target.kind == "memory":
+        raise ConfigError(
+            "--workers: each worker would have a memory of its own: give --db sqlite:PATH, or leave --workers out."
+        )
 
 
 def _token(option: str | None, host: str) -> str | None:
@@ -81,7 +112,3 @@ def _is_loopback(host: str) -> bool:
 
 def _announce(url: str) -> None:
     print("listening on", url, flush=True)
-
-
-def _note(text: str) -> None:
-    print("lckv:", text, file=sys.stderr, flush=True)

@@ -19,14 +19,24 @@ from langchain_kv.secret import Secret
 from langchain_kv.server.app import create_app
 from langchain_kv.server.connections import HEAD_MAX_BYTES, Connection, Outbox
 
-__all__ = ["HEAD_MAX_BYTES", "run_app_in_thread", "run_in_thread", "serve"]
+__all__ = [
+    "HEAD_MAX_BYTES",
+    "SHUTDOWN_S",
+    "listening",
+    "run_app_in_thread",
+    "run_in_thread",
+    "serve",
+    "serve_listener",
+    "url_of",
+]
 
 ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _BACKLOG: Final = 2048
 _KEEP_ALIVE_S: Final = 75
-_SHUTDOWN_S: Final = 5
+SHUTDOWN_S: Final = 5
+"""Seconds that requests in flight are given to end."""
 
 
 def serve(engine: Engine, token: str, host: str, port: int, on_ready: Callable[[str], None]) -> None:
@@ -43,11 +53,20 @@ def serve(engine: Engine, token: str, host: str, port: int, on_ready: Callable[[
         ConfigError: the token is empty, or nobody can listen at this address and port.
     """
     token = Secret(token)
-    app = create_app(engine, token)
-    with _listening(host, port) as listener:
-        server = _Server(app, lambda: on_ready(_url(listener)))
-        with _stopping_at_signals(server):
-            _run(server, listener)
+    with listening(host, port) as listener:
+        serve_listener(engine, token, listener, lambda: on_ready(url_of(listener)))
+
+
+def serve_listener(engine: Engine, token: str, listener: socket.socket, on_ready: Callable[[], None]) -> None:
+    """As ``serve``, at a socket that listens already and that other processes may accept from, too.
+
+    Raises:
+        ConfigError: the token is empty.
+    """
+    token = Secret(token)
+    server = _Server(create_app(engine, token), on_ready)
+    with _stopping_at_signals(server):
+        _run(server, listener)
 
 
 @contextlib.contextmanager
@@ -69,7 +88,7 @@ def run_app_in_thread(app: ASGIApp, host: str = "127.0.0.1", port: int = 0) -> I
     It finds ``hang_up``, a function that closes the connection without a reply, in its scope's
     ``["extensions"]["langchain_kv"]``.
     """
-    with _listening(host, port) as listener:
+    with listening(host, port) as listener:
         ready = threading.Event()
         failures: list[BaseException] = []
         server = _Server(app, ready.set)
@@ -88,7 +107,7 @@ def run_app_in_thread(app: ASGIApp, host: str = "127.0.0.1", port: int = 0) -> I
             ready.wait()
             if failures:
                 raise ConfigError("The server could not be started.") from failures[0]
-            yield _url(listener)
+            yield url_of(listener)
         finally:
             server.should_exit = True
             thread.join()
@@ -110,7 +129,7 @@ class _Server(uvicorn.Server):
                 server_header=False,
                 backlog=_BACKLOG,
                 timeout_keep_alive=_KEEP_ALIVE_S,
-                timeout_graceful_shutdown=_SHUTDOWN_S,
+                timeout_graceful_shutdown=SHUTDOWN_S,
             )
         )
         self._on_ready = on_ready
@@ -138,8 +157,12 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 
 
 @contextlib.contextmanager
-def _listening(host: str, port: int) -> Iterator[socket.socket]:
-    """Listen before anything runs, so that a port in use is an error here and a free one is known."""
+def listening(host: str, port: int) -> Iterator[socket.socket]:
+    """Listen before anything runs, so that a port in use is an error here and a free one is known.
+
+    Raises:
+        ConfigError: nobody can listen at this address and port.
+    """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
@@ -151,7 +174,8 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
         yield listener
 
 
-def _url(listener: socket.socket) -> str:
+def url_of(listener: socket.socket) -> str:
+    """Return the URL of what listens there."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
