@@ -1,9 +1,8 @@
-"""``lckv serve --workers``: processes that accept from one listening socket, and the parent that keeps them running.
+"""``lckv serve --workers``: processes that share a port's connections, and the parent that keeps them running.
 
-All of them inherit the one socket and accept from it. The alternative, a socket of its own for each (SO_REUSEPORT),
-deals connections by their hash, busy worker or not; it loses those that wait for a worker that dies, and lets a second
-server listen at a port in use. Here a connection goes to whichever worker is idle first. uvloop accepts one at a time,
-so that even many at once are shared out.
+The parent accepts, and deals the connections to the workers in turn, so that a client's pool of them is shared out
+evenly. One socket that all workers accept from does not do that: of 16 connections made at once one worker took all
+(measured). A socket for each (SO_REUSEPORT) deals by hash, and lets a second server listen at a port in use.
 
 A worker is a new interpreter, not a fork: connections to a file must not be inherited. It is a process group of its
 own, so that Ctrl-C in a terminal reaches the parent only.
@@ -18,6 +17,7 @@ import signal
 import socket
 import sys
 from asyncio.subprocess import PIPE, Process
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
@@ -72,13 +72,14 @@ class _Workers:
         self._token = Secret(token)
         self._listener = listener
         self._on_ready: Callable[[str], None] | None = on_ready
-        self._running: set[Process] = set()
-        self._answering = 0
+        self._channels: dict[Process, socket.socket] = {}
+        self._answering: deque[socket.socket] = deque()
         self._stopping = False
         self._failure: EngineError | None = None
 
     async def run(self) -> None:
         """Keep the workers running until a signal or a failure; return or raise when none is left."""
+        self._listener.setblocking(False)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._handle, number)
@@ -109,35 +110,71 @@ class _Workers:
 
     async def _start(self) -> Process:
         """Start a worker. The token and a password in the URL go by its stdin, where ``ps`` does not show them."""
-        process = await asyncio.create_subprocess_exec(
+        channel, stdin = socket.socketpair()
+        with stdin:
+            process = await self._execute(stdin)
+        self._channels[process] = channel
+        with suppress(OSError):  # it ended already
+            channel.sendall(json.dumps({"db": self._db, "token": self._token}).encode() + b"\n")
+        channel.setblocking(False)
+        return process
+
+    async def _execute(self, stdin: socket.socket) -> Process:
+        return await asyncio.create_subprocess_exec(
             # What the parent can import the worker can, and (-P) nothing else that the working directory has.
             *(sys.executable, "-P", "-m", "langchain_kv.cli.worker"),
-            stdin=PIPE,
+            stdin=stdin.fileno(),
             stdout=PIPE,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-            pass_fds=[self._listener.fileno()],
             process_group=0,
         )
-        settings = {"db": self._db, "token": self._token, "listener": self._listener.fileno()}
-        process.stdin.write(json.dumps(settings).encode() + b"\n")  # type: ignore[union-attr] # a pipe
-        return process
 
     async def _attend(self, process: Process) -> bool:
         """Wait until the worker ends; return whether it ever answered."""
-        self._running.add(process)
+        channel = self._channels[process]
         if self._stopping:
-            _let_go(process)
+            channel.close()
         try:
             answers = bool(await process.stdout.readline())  # type: ignore[union-attr] # a pipe
-            self._answering += answers
-            if self._answering == self._count and self._on_ready is not None and not self._stopping:
-                on_ready, self._on_ready = self._on_ready, None
-                on_ready(url_of(self._listener))
+            if answers and not self._stopping:
+                self._add(channel)
             await process.wait()
-            self._answering -= answers
         finally:
-            self._running.discard(process)
+            self._remove(channel)
+            del self._channels[process]
         return answers
+
+    # -- dealing ------------------------------------------------------------------------------------------------------
+
+    def _add(self, channel: socket.socket) -> None:
+        self._answering.append(channel)
+        asyncio.get_running_loop().add_reader(self._listener, self._deal)
+        if len(self._answering) == self._count and self._on_ready is not None:
+            on_ready, self._on_ready = self._on_ready, None
+            on_ready(url_of(self._listener))
+
+    def _remove(self, channel: socket.socket) -> None:
+        channel.close()
+        if channel in self._answering:
+            self._answering.remove(channel)
+        if not self._answering:  # connections wait in the kernel until another one answers
+            asyncio.get_running_loop().remove_reader(self._listener)
+
+    def _deal(self) -> None:
+        """Accept one connection and send it to the worker whose turn it is, or to the next that takes it."""
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:  # the client left again
+            return
+        with connection:
+            for _ in range(len(self._answering)):
+                channel = self._answering[0]
+                self._answering.rotate(-1)
+                with suppress(OSError):  # it is ending, or hangs and its buffer is full
+                    socket.send_fds(channel, [b"c"], [connection.fileno()])
+                    return
+
+    # -- the end ------------------------------------------------------------------------------------------------------
 
     def _handle(self, number: int) -> None:
         """Stop gently at the first signal, at once at a second SIGINT."""
@@ -153,18 +190,17 @@ class _Workers:
         if self._stopping:
             return
         self._stopping = True
-        for process in self._running:
-            _let_go(process)
-        asyncio.get_running_loop().call_later(_KILL_AFTER_S, self._kill)
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._listener)
+        self._answering.clear()
+        for channel in self._channels.values():
+            channel.close()
+        loop.call_later(_KILL_AFTER_S, self._kill)
 
     def _kill(self) -> None:
-        for process in self._running:
+        for process in self._channels:
             with suppress(ProcessLookupError):
                 process.kill()
-
-
-def _let_go(process: Process) -> None:
-    process.stdin.close()  # type: ignore[union-attr] # a pipe
 
 
 def _cause(process: Process) -> str:
