@@ -9,11 +9,12 @@ HISTORIES ?= 20000
 CYCLES ?= 200
 TESTS ?= not slow and not cassandra
 RUNS ?= 20
+ROUNDS ?= 200
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help run test test-fast test-cassandra test-cluster coverage bench bench-full kill wal-guard soak simulate reliability check format pins clean
+.PHONY: help run test test-fast test-cassandra test-cluster races coverage bench bench-full kill wal-guard soak simulate reliability check format pins clean
 
 help:
 	@echo "make run        keep Python's standard library in a store, on a file and over HTTP, and check it"
@@ -21,6 +22,7 @@ help:
 	@echo "make test-fast  run the tests that take no longer than a moment"
 	@echo "make test-cassandra  run only the tests on a real Apache Cassandra, whose jars are fetched"
 	@echo "make test-cluster  kill nodes of a cluster of three under work, and look for what was lost (three minutes, 3 GB)"
+	@echo "make races      race ROUNDS=200 of each mix of changes by CQL and by HTTP on a real Apache Cassandra (two minutes)"
 	@echo "make coverage   what the fast tests reach of the package, and what not (TESTS='not cassandra': all but Cassandra's)"
 	@echo "make kill       kill writers of a file CYCLES=200 times, and compare every acknowledged batch"
 	@echo "make wal-guard  checkpoint while others commit, RUNS=20 times of 20 s, and for contrast without the lock"
@@ -47,6 +49,9 @@ test-cassandra: $(VENV)/ready-to-test
 
 test-cluster: $(VENV)/ready-to-test
 	$(BIN)/python -m pytest -q -o faulthandler_timeout=280 tests/cluster/test_cassandra_three_nodes.py
+
+races: $(VENV)/ready-to-test
+	PYTHONPATH=tests $(BIN)/python -m cluster.races $(ROUNDS)
 
 coverage: $(VENV)/ready-to-test
 	$(BIN)/python -m pytest -q -n $(JOBS) -m "$(TESTS)" --durations=40 --cov --cov-report=term-missing:skip-covered --cov-report=json

@@ -1,8 +1,8 @@
 """Two doors to one collection, raced: stores and engine by CQL against the local server by HTTP.
 
-As a command: ``python -m cluster.races [ROUNDS]`` in the directory of the tests. In each round four threads start
-together on one new key, two by each door. Every value is written once in the world and every operation that can says
-what it replaced or removed; what was answered and what is left must be explained by some order of the four.
+As a command: ``make races``, or ``python -m cluster.races [ROUNDS]`` in the directory of the tests. In each round four
+threads start together on one new key, two by each door. Every value is written once in the world and every operation
+that can says what it replaced or removed; what was answered and what is left must be explained by some order of them.
 """
 
 from __future__ import annotations
