@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ from typing import Any
 import pytest
 
 from cassandra_node import Node
+from conformance.replay import TOKEN, Client
 from langchain_kv import CollectionConflictError, DamagedValueError, KVStore, SetupMode
 from langchain_kv.engines.base import CollectionName, DocId, Engine
 from langchain_kv.engines.cassandra_rows import doc_id_of
 from langchain_kv.errors import DataAPIError, InvalidKeyError, InvalidValueError
 from langchain_kv.json_text import read, write
+from langchain_kv.server.running import run_in_thread
 
 from .conftest import new_collection
 
@@ -74,6 +77,24 @@ def test_rows_are_written_as_the_data_api_writes_them(shared_engine: Engine, cql
         shared_engine.modify(collection, list(documents), lambda doc_id, _: documents[doc_id])
 
     assert len(expected) >= 50
+    assert stored_rows(cql, collection) == expected
+
+
+@pytest.mark.parametrize("indexing", INDEXINGS, ids=["allow-id", "deny-all"])
+def test_the_local_server_writes_the_same_rows(shared_engine: Engine, cql: Any, indexing: Any) -> None:
+    collection = new_collection(shared_engine, {"indexing": indexing})
+    upserted = recorded(indexing, "findOneAndReplace upsert")
+    expected = {tuple(row["row"]["key"]): row["row"] for row in [*recorded(indexing), *upserted]}
+    documents = ",".join(row["document"] for row in recorded(indexing))
+    commands = [f'{{"insertMany":{{"documents":[{documents}]}}}}']
+    for row in upserted:
+        command = {"filter": {"_id": row["row"]["key"][1]}, "options": {"upsert": True}}
+        commands.append(json.dumps({"findOneAndReplace": {**command, "replacement": json.loads(row["document"])}}))
+    with run_in_thread(shared_engine, TOKEN) as url, closing(Client(url)) as client:
+        for sent in commands:
+            assert "errors" not in client.command(f"/v1/default_keyspace/{collection.name}", sent.encode()).json
+
+    assert len(expected) >= 51
     assert stored_rows(cql, collection) == expected
 
 
