@@ -3,6 +3,8 @@
 Of the recorded collections ``kv`` is made as it was. ``any`` indexes every field, which this engine refuses to write:
 its table indexes ``_id`` only, and the server is told otherwise. None of the server's commands asks an index, so that
 nothing that they answer depends on it. How such a collection is refused is in the family ``admin``, without that.
+
+Documents have to come in the order of the recording even where none was promised: it is that of tokens, here and there.
 """
 
 from __future__ import annotations
@@ -74,6 +76,11 @@ DIFFERENT: Final = [
         "Content-Type application/json;charset=UTF-8",
         "on every engine: docs/data-api-coverage.md",
     ),
+    Difference(
+        "read, in 100, step 1",
+        "documents in another order",
+        "documents of $in come in its order; the real server's come as its reads happened to end",
+    ),
     Difference("read, count, step 3", '{"count": 2}', "on every engine: docs/data-api-coverage.md"),
 ]
 
@@ -115,7 +122,7 @@ def test_replies_are_those_of_the_real_server(client: Client, engine: Engine, fa
         collection = CollectionName("default_keyspace", name)
         engine.delete(collection, engine.scan_ids(collection, limit=100_000))
 
-    result = replay(client, family, empty)
+    result = replay(client, family, empty, by_token=True)
     named = [difference for difference in DIFFERENT if difference.step.startswith(f"{family}, ")]
     unnamed = [line for line in result.differing if not any(difference.explains(line) for difference in named)]
     assert unnamed == []
