@@ -15,11 +15,13 @@ import base64
 import binascii
 import json
 import math
-from collections.abc import Iterable
-from typing import Any, NamedTuple, NoReturn, cast
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple, NoReturn
 
 from langchain_kv import limits
-from langchain_kv.errors import InvalidKeyError, InvalidValueError, InvalidValueTypeError
+from langchain_kv.errors import InvalidValueError, InvalidValueTypeError
+from langchain_kv.keys import shown
 
 __all__ = [
     "Damaged",
@@ -28,12 +30,9 @@ __all__ = [
     "UndecodableError",
     "bytes_from_text",
     "bytes_to_text",
-    "check_key",
-    "check_keys",
     "encode_bytes_document",
     "encode_document",
     "parse_document",
-    "shown",
     "stored_value",
 ]
 
@@ -43,6 +42,9 @@ Document = dict[str, Any]
 VALUE_MAX_DEPTH = 200
 """Levels of nesting that a value may have on any target: what every JSON reader and writer in use can take."""
 
+_DEPTH_MAX = limits.DOCUMENT_MAX_DEPTH - 1
+_PATH_MAX = limits.PATH_MAX_UTF16
+_SIZE_MAX = limits.DOCUMENT_MAX_UTF16
 _MARKER = "json"
 _EXTENDED_TYPES = frozenset({"$date", "$uuid", "$objectId", "$binary"})
 _PATH_START = len("value")
@@ -65,59 +67,6 @@ class UndecodableError(ValueError):
     """A stored value is not what a store writes. Its text says why and holds nothing of the value."""
 
 
-# -- keys -------------------------------------------------------------------------------------------------------
-
-
-def shown(key: object) -> str:
-    """Return how a key is shown in messages: quoted, and cut when long."""
-    text = repr(key)
-    return text if len(text) <= 80 else f"{text[:60]}... ({len(text):,} characters)"
-
-
-def check_key(key: object) -> str:
-    """Return the key as an exact ``str``.
-
-    Raises:
-        InvalidKeyError: it is not a non-empty string of at most 8,000 bytes of UTF-8.
-    """
-    if not isinstance(key, str):
-        # Only its type: with the two parts of a pair swapped, what is here is the value.
-        how = "decode it with .decode()" if isinstance(key, bytes) else "convert it with str()"
-        raise InvalidKeyError(f"A key must be a string, got one of type {type(key).__name__}: {how}.")
-    if not key:
-        raise InvalidKeyError("A key must not be empty: the Data API has no document with an empty _id.")
-    if type(key) is not str:
-        key = str.__str__(key)
-    if key.isascii():
-        size = len(key)
-    else:
-        try:
-            size = len(key.encode())
-        except UnicodeEncodeError:
-            raise InvalidKeyError(
-                f"Key {shown(key)} holds a lone surrogate, which UTF-8 cannot express: use valid Unicode text."
-            ) from None
-    if size > limits.KEY_MAX_BYTES:
-        raise InvalidKeyError(
-            f"Key {shown(key)} takes {size:,} bytes of UTF-8, the limit is {limits.KEY_MAX_BYTES:,}: use a hash of"
-            f" it as key."
-        )
-    return key
-
-
-def check_keys(keys: Iterable[object]) -> list[str]:
-    """Check each key as ``check_key`` does; return them all."""
-    listed = list(keys)
-    if len(listed) == 1:
-        return [check_key(listed[0])]
-    # The usual keys pass by a few looks at all of them together.
-    if set(map(type, listed)) == {str} and all(listed):
-        names = cast("list[str]", listed)
-        if "".join(names).isascii() and max(map(len, names)) <= limits.KEY_MAX_BYTES:
-            return names
-    return [check_key(key) for key in listed]
-
-
 # -- writing ----------------------------------------------------------------------------------------------------
 
 
@@ -128,17 +77,29 @@ def encode_document(key: str, value: Any) -> bytes:
         InvalidValueTypeError: the value holds a type that JSON does not have.
         InvalidValueError: it holds NaN or an infinity, is nested too deep, or its document is too large.
     """
-    import orjson
-
-    options = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_SUBCLASS
+    write = _write_json or _writer()
     try:
-        text = orjson.dumps(value, option=options)
-        plain = _is_plain(key, value, 0, _PATH_START)
+        text = write({"_id": key, "value": value})
+        is_object = type(value) is dict
+        plain = _is_plain_object(key, value, 0, _PATH_START) if is_object else _is_plain(key, value, 0, _PATH_START)
     except TypeError:  # an integer beyond 64 bits, a subclass, a lone surrogate, deep nesting, or no JSON at all
         return _encode_slowly(key, value)
     if plain:
-        return _checked_size(key, b'{"_id":%b,"value":%b}' % (orjson.dumps(key), text))
-    return _envelope(key, text.decode())
+        return text if len(text) <= _SIZE_MAX else _checked_size(key, text)
+    return _envelope(key, write(value).decode())
+
+
+_write_json: Callable[[Any], bytes] | None = None
+
+
+def _writer() -> Callable[[Any], bytes]:
+    """Return, and keep, what writes compact JSON and raises TypeError for most of what is none."""
+    global _write_json  # noqa: PLW0603 - an import statement in each call would take a tenth of its time
+    import orjson
+
+    options = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_SUBCLASS
+    _write_json = partial(orjson.dumps, option=options)
+    return _write_json
 
 
 def encode_bytes_document(key: str, value: Any) -> bytes:
@@ -201,7 +162,7 @@ def _is_plain(key: str, value: Any, depth: int, path: int) -> bool:
     if kind is dict:
         return _is_plain_object(key, value, depth, path)
     if kind is list or kind is tuple:
-        plain = depth < limits.DOCUMENT_MAX_DEPTH - 1
+        plain = depth < _DEPTH_MAX
         if value and type(value[0]) is float and _is_finite_numbers(value):
             return plain
         for item in value:
@@ -212,17 +173,25 @@ def _is_plain(key: str, value: Any, depth: int, path: int) -> bool:
 
 
 def _is_plain_object(key: str, value: dict[str, Any], depth: int, path: int) -> bool:
-    plain = depth < limits.DOCUMENT_MAX_DEPTH - 1
+    plain = depth < _DEPTH_MAX
     if len(value) == 1 and not _EXTENDED_TYPES.isdisjoint(value):
         (item,) = value.values()
         return plain and type(item) in (str, int)
+    always_fit = (_PATH_MAX - path - 1) // 2  # characters of a name, whichever they are
     for name, item in value.items():
-        below = path + 1 + (len(name) if name.isascii() else _utf16_units(name))
-        if not name or name[0] == "$" or below > limits.PATH_MAX_UTF16:
+        if not name or name[0] == "$":
             plain = False
         kind = type(item)
-        if kind is not str and kind is not int and not _is_plain(key, item, depth + 1, below):
+        if (kind is str or kind is int) and len(name) <= always_fit:
+            continue
+        below = path + 1 + _utf16_units(name)
+        if below > _PATH_MAX:
             plain = False
+        if kind is dict and depth + 1 < VALUE_MAX_DEPTH:
+            is_plain_below = _is_plain_object(key, item, depth + 1, below)
+        else:
+            is_plain_below = _is_plain(key, item, depth + 1, below)
+        plain = plain and is_plain_below
     return plain
 
 
@@ -330,9 +299,9 @@ def _envelope(key: str, text: str) -> bytes:
 
 def _checked_size(key: str, document: bytes) -> bytes:
     # UTF-16 never takes more units than UTF-8 takes bytes, so only documents that are long in bytes are counted.
-    if len(document) > limits.DOCUMENT_MAX_UTF16:
+    if len(document) > _SIZE_MAX:
         units = _utf16_units(document.decode())
-        if units > limits.DOCUMENT_MAX_UTF16:
+        if units > _SIZE_MAX:
             raise InvalidValueError(
                 f"The value of key {shown(key)} makes a document of {units:,} characters (UTF-16 units), the limit is"
                 f" {limits.DOCUMENT_MAX_UTF16:,}: split the value over several keys, or compress it."
@@ -341,7 +310,7 @@ def _checked_size(key: str, document: bytes) -> bytes:
 
 
 def _utf16_units(text: str) -> int:
-    return len(text.encode("utf-16-le", "surrogatepass")) // 2
+    return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def _is_utf8(text: str) -> bool:
@@ -431,8 +400,15 @@ def bytes_from_text(value: Any) -> bytes | None:
     """
     if value is None:
         return None
+    import msgspec
+
     if not isinstance(value, str):
         raise UndecodableError(f"it is not base64 text but {type(value).__name__}: a JSON store wrote it?")
+    try:
+        decoded: bytes = msgspec.convert(value, bytes)  # a fifth of the standard library's time
+        return decoded
+    except (msgspec.ValidationError, UnicodeEncodeError):  # stricter about padding, and it does not say what is wrong
+        pass
     try:
         return base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError):

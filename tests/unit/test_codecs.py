@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 import decimal
 import enum
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_kv import codecs, limits
+from langchain_kv import codecs, keys, limits
 from langchain_kv.errors import InvalidKeyError, InvalidValueError, InvalidValueTypeError
 
 
@@ -108,6 +109,17 @@ def nested(levels: int, *, objects: bool = False) -> Any:
     for _ in range(levels - 1):
         value = {"a": value} if objects else [value]
     return value
+
+
+@pytest.mark.parametrize("text", ["", "QQ==", "QUI=", "QUJD", "QUJD=", "QUJDRA=="])
+def test_base64_is_read_as_the_standard_library_reads_it(text: str) -> None:
+    assert codecs.bytes_from_text(text) == base64.b64decode(text, validate=True)
+
+
+@pytest.mark.parametrize("text", ["Q", "QUJ", "QU JD", "QU\nJD", "QUJD*", "=", "QUI=QUI=", "\xff", "-_-_", "\ud800"])
+def test_what_is_not_base64_is_refused(text: str) -> None:
+    with pytest.raises(codecs.UndecodableError, match="not base64"):
+        codecs.bytes_from_text(text)
 
 
 @pytest.mark.parametrize("objects", [True, False])
@@ -239,7 +251,7 @@ def test_bytes_come_back_equal(value: bytes) -> None:
 
 def test_the_byte_limit_that_is_promised_holds_for_every_key() -> None:
     key = "\u20ac" * 2666
-    codecs.check_key(key)
+    keys.check_key(key)
     codecs.encode_bytes_document(key, bytes(limits.BYTES_VALUE_MAX))
     with pytest.raises(InvalidValueError, match="4,000,000"):
         codecs.encode_bytes_document("k", bytes(3_000_000))
@@ -273,17 +285,17 @@ def test_base64_is_read_strictly(text: str) -> None:
 )
 def test_a_bad_key_is_refused_with_the_reason(key: Any, word: str) -> None:
     with pytest.raises(InvalidKeyError, match=word):
-        codecs.check_key(key)
+        keys.check_key(key)
 
 
 @pytest.mark.parametrize("key", ["a", "x" * 8000, "\u20ac" * 2666, "\x00", "$a", "a.b/c d", "\U0010ffff", "null", "5"])
 def test_any_other_text_is_a_key(key: str) -> None:
-    assert codecs.check_key(key) == key
+    assert keys.check_key(key) == key
 
 
 def test_a_subclass_of_str_becomes_an_exact_str() -> None:
-    assert type(codecs.check_key(Colour.RED)) is str
-    assert codecs.check_key(Colour.RED) == "red"
+    assert type(keys.check_key(Colour.RED)) is str
+    assert keys.check_key(Colour.RED) == "red"
 
 
 @pytest.mark.parametrize(

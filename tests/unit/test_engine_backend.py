@@ -80,8 +80,36 @@ async def test_long_async_reads_let_small_ones_pass(backend: EngineBackend) -> N
         finished.append(name)
 
     await asyncio.gather(read("long", keys), read("small", keys[:1]))
-    if not isinstance(backend._engine, MemoryEngine):
-        assert finished == ["small", "long"]
+    assert finished == ["small", "long"]
+
+
+@pytest.mark.parametrize("what", ["reads", "keys"])
+async def test_short_reads_one_after_the_other_let_others_run(backend: EngineBackend, what: str) -> None:
+    backend.put_many([record(f"{number:05}") for number in range(5 * engine_module.SHORT_KEYS_PAGE)])
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    if what == "reads":
+        for _ in range(5):
+            await backend.aget_many(["00001"])
+    else:
+        await collected(backend.ascan_keys(""))
+    counting.cancel()
+    assert turns >= 5
+
+
+async def test_a_large_read_is_parsed_in_parts(backend: EngineBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "PARSED_AT_ONCE_BYTES", 100)
+    keys = [f"{number:03}" for number in range(20)]
+    backend.put_many([record(key, "x" * 30) for key in keys])
+    wanted = ["none", *keys, "neither"]
+    assert await backend.aget_many(wanted) == [None, *[document(key, "x" * 30) for key in keys], None]
 
 
 @pytest.mark.parametrize("count", [0, 1, 99, 100, 101, 999, 1_000, 1_001, 2_500])

@@ -274,7 +274,7 @@ def _open_store(
 
 
 def _note_missing(keys: list[str]) -> None:
-    from langchain_kv.codecs import shown
+    from langchain_kv.keys import shown
 
     names = ", ".join(shown(key) for key in keys[:5])
     more = f" and {len(keys) - 5:,} more" if len(keys) > 5 else ""

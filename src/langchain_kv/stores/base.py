@@ -13,6 +13,7 @@ from langchain_core.stores import BaseStore
 from langchain_kv import codecs
 from langchain_kv.backends.opening import open_backend
 from langchain_kv.errors import DamagedValueError, InvalidKeyError, InvalidValueError, StoreClosedError, UsageError
+from langchain_kv.keys import check_key, check_keys, shown
 from langchain_kv.secret import hidden
 from langchain_kv.stores.collection import CollectionHandle
 from langchain_kv.stores.setup import Setup, SetupMode
@@ -96,8 +97,8 @@ class KVBaseStore(BaseStore[str, V], Generic[V]):
         try:
             return codecs.encode_document(key, self.encode_value(value))
         except InvalidValueError as error:  # encode_value knows no key
-            if codecs.shown(key) not in str(error):
-                error.args = (f"Key {codecs.shown(key)}: {error}",)
+            if shown(key) not in str(error):
+                error.args = (f"Key {shown(key)}: {error}",)
             raise
 
     # -- LangChain's interface --------------------------------------------------------------------------------------
@@ -303,8 +304,8 @@ class KVBaseStore(BaseStore[str, V], Generic[V]):
     def _encode_all(self, pairs: Iterable[tuple[str, V]]) -> list[Record]:
         if isinstance(pairs, Mapping):
             raise UsageError("mset takes (key, value) pairs, got a mapping: pass mapping.items().")
-        latest = _checked_pairs(pairs)
-        return [(key, self._encode(key, value)) for key, value in latest.items()]
+        encode = self._encode
+        return [(key, encode(key, value)) for key, value in _checked_pairs(pairs).items()]
 
     def _decode_all(
         self, wanted: list[str], unique: list[str], stored: Sequence[codecs.Stored | None]
@@ -335,13 +336,13 @@ class KVBaseStore(BaseStore[str, V], Generic[V]):
 def _checked_keys(keys: Iterable[str]) -> list[str]:
     if isinstance(keys, str | bytes):
         raise UsageError(f"keys must be a sequence of strings, got one {type(keys).__name__}: pass [key].")
-    return codecs.check_keys(keys)
+    return check_keys(keys)
 
 
 def _checked_pairs(pairs: Iterable[Any]) -> dict[str, Any]:
     """Return the pairs as a dict: of a repeated key the last one wins."""
     listed = [pair if type(pair) is tuple and len(pair) == 2 else _checked_pair(pair) for pair in pairs]
-    keys = codecs.check_keys([pair[0] for pair in listed])
+    keys = check_keys([pair[0] for pair in listed])
     return dict(zip(keys, [pair[1] for pair in listed], strict=True))
 
 
@@ -355,7 +356,7 @@ def _checked_pair(pair: Any) -> tuple[Any, Any]:
 def _checked_prefix(prefix: str | None) -> str:
     if prefix is not None and not isinstance(prefix, str):
         raise InvalidKeyError(f"prefix must be a string or None, got {type(prefix).__name__}.")
-    return codecs.check_key(prefix) if prefix else ""
+    return check_key(prefix) if prefix else ""
 
 
 def _closed_error() -> StoreClosedError:
@@ -364,12 +365,11 @@ def _closed_error() -> StoreClosedError:
 
 def _raise_damaged(damaged: dict[str, str], values: dict[str, Any]) -> None:
     if damaged:
-        some = "; ".join(f"{codecs.shown(key)}: {reason}" for key, reason in list(damaged.items())[:5])
+        some = "; ".join(f"{shown(key)}: {reason}" for key, reason in list(damaged.items())[:5])
         more = f"; and {len(damaged) - 5:,} more" if len(damaged) > 5 else ""
         raise DamagedValueError(
-            f"{len(damaged):,} stored value(s) cannot be read: {some}{more}. Write them again, or delete them;"
-            f" .values holds the"
-            " values that were read.",
+            f"{len(damaged):,} stored value(s) cannot be read: {some}{more}. Write them again, or delete them; .values"
+            " holds the values that were read.",
             errors=damaged,
             values=values,
         )
@@ -389,8 +389,7 @@ class KVStore(KVBaseStore[Any]):
     Args:
         collection: the collection's name: 1 to 48 ASCII letters, digits and underscores.
         url: ``sqlite:PATH``, ``memory:``, ``memory:NAME``, or ``https://...`` / ``http://...`` of a Data API; None
-        takes
-            ``ASTRA_DB_API_ENDPOINT``.
+            takes ``ASTRA_DB_API_ENDPOINT``.
         token: the Data API's token, or an object with ``get_token()``; None takes ``ASTRA_DB_APPLICATION_TOKEN``.
         keyspace: None takes ``ASTRA_DB_KEYSPACE``, then ``default_keyspace``.
         environment: see ``AstraDBStore``; only needed for Astra DB behind a custom domain (``prod``).
@@ -414,6 +413,11 @@ class KVStore(KVBaseStore[Any]):
     def decode_value(self, value: Any) -> Any:
         """Return the value itself."""
         return value
+
+    def _encode(self, key: str, value: Any) -> bytes:
+        if type(self).encode_value is KVStore.encode_value:
+            return codecs.encode_document(key, value)
+        return super()._encode(key, value)
 
 
 class KVByteStore(KVBaseStore[bytes]):

@@ -16,7 +16,6 @@ from langchain_kv.backends.dataapi import commands
 from langchain_kv.backends.dataapi.client import Pool
 from langchain_kv.backends.dataapi.commands import Command
 from langchain_kv.backends.dataapi.retry import Attempt, Call
-from langchain_kv.codecs import shown
 from langchain_kv.errors import (
     AuthError,
     BadReplyError,
@@ -27,6 +26,7 @@ from langchain_kv.errors import (
     StoreError,
     TransportError,
 )
+from langchain_kv.keys import shown
 
 __all__ = ["Verbs"]
 
@@ -35,7 +35,7 @@ T = TypeVar("T")
 FIND_WIDTH: Final = 12
 INSERT_WIDTH: Final = 10
 UPSERT_WIDTH: Final = 48
-DELETE_WIDTH: Final = 48
+DELETE_WIDTH: Final = 50
 """Requests of one operation that are under way at once."""
 
 MOSTLY: Final = 0.75
@@ -136,7 +136,8 @@ class Verbs:
         """Store every record."""
         outcome = _Outcome.of(call, [key for key, _ in records])
         left = outcome.begin()
-        records = [record for record in records if record[0] in left]
+        if left is not None:
+            records = [record for record in records if record[0] in left]
         if len(records) <= limits.FEW_KEYS:
             await self._upsert(call, records, outcome)
         else:
@@ -218,6 +219,8 @@ class Verbs:
         """Delete the keys' documents."""
         outcome = _Outcome.of(call, keys)
         left = outcome.begin()
+        if left is not None:
+            keys = [key for key in keys if key in left]
 
         async def remove(chunk: Sequence[str]) -> None:
             if outcome.is_stopped(chunk):
@@ -231,7 +234,7 @@ class Verbs:
                     error.applied = None
                 outcome.fail(chunk, error)
 
-        await _each(remove, _chunks([key for key in keys if key in left], limits.DELETE_MANY_MAX), DELETE_WIDTH)
+        await _each(remove, _chunks(keys, limits.DELETE_MANY_MAX), DELETE_WIDTH)
         outcome.settle("deleted")
 
     # -- the collection -----------------------------------------------------------------------------------------
@@ -324,10 +327,10 @@ class _Outcome:
         outcome: _Outcome = call.outcome
         return outcome
 
-    def begin(self) -> Collection[str]:
-        """Return the keys that are left to do: all, or in a second run those that failed."""
+    def begin(self) -> Collection[str] | None:
+        """Return the keys that are left to do in a second run, those that failed; None: all of them."""
         if not self._errors:
-            return dict.fromkeys(self._keys)
+            return None
         left = self._errors
         self.doubt(key for key in left if not self._is_unwritten(key))
         self.stop, self._errors, self._unsent = None, {}, set()
