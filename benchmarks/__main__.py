@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from benchmarks import contenders, report, services
+from benchmarks import contenders, extremes, report, services, targets
 from benchmarks.contenders import Contender
 from benchmarks.measure import compare
 from benchmarks.report import Result
@@ -28,6 +28,8 @@ PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 MARKS = ("<!-- figures: made by make bench -->", "<!-- end of figures -->")
 
 BATCHES = ("mset new", "mset existing", "mset half", "mget", "mget half", "mdelete")
+EMBEDDINGS = ("cached embeddings, cold", "cached embeddings, warm")
+CHANGED = "mset existing, after new ones"
 LISTS = ("keys", "keys by prefix")
 SINGLES = ("get one", "set one new", "set one existing")
 AT_ONCE = "get one, 64 at once"
@@ -41,13 +43,36 @@ Open = Callable[[str, bool], dict[str, Contender]]
 """Makes the contenders on something empty: its name, and whether values are bytes."""
 
 
-def _plan(*, full: bool, sizes: tuple[str, ...], batches: tuple[str, ...] = BATCHES) -> Plan:
+BOTH = ("sync", "async")
+
+
+def _plan(*, full: bool, sizes: tuple[str, ...], colours: tuple[str, ...] = BOTH) -> Plan:
     plan: Plan = []
-    colours = ("sync", "async")
-    plan += itertools.product(batches, sizes, colours)
+    plan += itertools.product(BATCHES, sizes, colours)
     plan += itertools.product(LISTS, ("vector",), colours)
     plan += itertools.product(SINGLES, ("1 KB", *(("100 B", "vector") if full else ())), colours)
-    plan.append((AT_ONCE, "1 KB", "async"))
+    if "async" in colours:
+        plan.append((AT_ONCE, "1 KB", "async"))
+    return plan
+
+
+def _bytes_plan(*, full: bool) -> Plan:
+    some = _plan(full=full, sizes=tuple(SIZES) if full else ("1 KB",), colours=BOTH if full else ("sync",))
+    if not full:
+        some += [(name, "1 MB", "sync") for name in ("mset new", "mget")]
+    return some + [(name, "vector", "sync") for name in EMBEDDINGS]
+
+
+def _http_plan(delay_ms: int, *, full: bool) -> Plan:
+    """At 40 ms the peers take minutes a row: one colour tells enough."""
+    plan = _plan(
+        full=full,
+        sizes=tuple(SIZES) if full and not delay_ms else ("1 KB",),
+        colours=BOTH if full or delay_ms < 40 else ("async",),
+    )
+    plan += [(CHANGED, "1 KB", colour) for colour in (BOTH if full else ("async",))]
+    if not delay_ms and not full:
+        plan += itertools.product(("mset new", "mget"), ("vector", "1 MB"), ("async",))
     return plan
 
 
@@ -89,7 +114,7 @@ def _rows(options: argparse.Namespace, folder: Path) -> Iterator[Result]:
         except FileNotFoundError as error:
             print(f"RedisStore is left out: {error}", file=sys.stderr)
         wanted = (lambda plan: [row for row in plan if options.only in " ".join(row)]) if options.only else list
-        run = {"rounds": options.rounds, "limit_s": 300.0 if full else 8.0}
+        run = {"rounds": options.rounds, "limit_s": 300.0 if full else 5.0}
         if "file" in options.targets:
             every = _plan(full=full, sizes=tuple(SIZES) if full else ("1 KB", "vector"))
             counter = itertools.count()
@@ -98,16 +123,15 @@ def _rows(options: argparse.Namespace, folder: Path) -> Iterator[Result]:
                 return contenders.embedded(folder / f"{next(counter)}", redis_url, raw=raw, peers=not options.no_peers)
 
             yield from _measure("On a file, JSON values", wanted(every), on_file, raw=False, **run)
-            some = _plan(full=full, sizes=tuple(SIZES) if full else ("1 KB", "1 MB"))
-            yield from _measure("On a file, bytes", wanted(some), on_file, raw=True, **run)
+            yield from _measure("On a file, bytes", wanted(_bytes_plan(full=full)), on_file, raw=True, **run)
         if "http" in options.targets:
             for delay_ms in options.delays:
-                plan = _plan(full=full, sizes=tuple(SIZES) if full and not delay_ms else ("1 KB",))
-                if not delay_ms and not full:
-                    plan += itertools.product(("mset new", "mget"), ("vector", "1 MB"), ("async",))
                 with _http("memory:", delay_ms, peers=not options.no_peers) as opened:
                     group = f"Over HTTP, {delay_ms} ms added each way"
-                    yield from _measure(group, wanted(plan), opened, raw=False, **run)
+                    yield from _measure(group, wanted(_http_plan(delay_ms, full=full)), opened, raw=False, **run)
+                    if not delay_ms:
+                        plan = wanted([(name, "vector", "sync") for name in EMBEDDINGS])
+                        yield from _measure("Over HTTP, bytes", plan, opened, raw=True, **run)
 
 
 def main() -> None:
@@ -128,18 +152,21 @@ def main() -> None:
         for result in _rows(options, Path(folder)):
             results.append(result)
             print(report.markdown([result]), flush=True)
-    print("Furthest above the floor:", *report.worst(results), sep="\n  ")
+        more = [] if options.only else [extremes.beside_a_large_read(Path(folder)), extremes.listings(Path(folder))]
+        print(*more, sep="\n")
+    more = [targets.table(results), *more]
+    print(more[0], "Furthest above the floor:", *report.worst(results), sep="\n  ")
     print(f"{len(results)} rows in {time.monotonic() - started:.0f} s")
     if not options.only and not options.no_peers:
-        _write(results)
+        _write(results, more)
 
 
-def _write(results: list[Result]) -> None:
+def _write(results: list[Result], more: list[str]) -> None:
     text = PAGE.read_text("utf-8")
     before, _, rest = text.partition(MARKS[0])
     after = rest.partition(MARKS[1])[2]
-    body = f"{MARKS[0]}\n\nMeasured {report.machine()}.\n\n{report.markdown(results)}\n{MARKS[1]}"
-    PAGE.write_text(f"{before}{body}{after}", "utf-8")
+    parts = [MARKS[0], "", f"Measured {report.machine()}.", "", *more, report.markdown(results), MARKS[1]]
+    PAGE.write_text(before + "\n".join(parts) + after, "utf-8")
     report.chart(results, PAGE.with_name("performance.png"))
 
 

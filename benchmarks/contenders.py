@@ -112,7 +112,7 @@ class _DiskCache(BaseStore[str, Any]):
 
 def over_http(url: str, collection: str, *, raw: bool = False, peers: bool = True) -> dict[str, Contender]:
     """Make the floor, our store and the peer on collections of a Data API of their own."""
-    floor = BareRequests(url, f"floor_{collection}")
+    floor = BareRequests(url, f"floor_{collection}", raw=raw)
     floor.setup()
     ours = (KVByteStore if raw else KVStore)(f"ours_{collection}", url, token=TOKEN)
     found: dict[str, Contender] = {"bare requests": floor, "langchain-kv": Stored(ours)}

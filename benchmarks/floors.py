@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from typing import Any
@@ -21,13 +22,15 @@ INSERTS, FINDS, REPLACES, DELETES = 10, 10, 48, 50
 class BareRequests:
     """The commands that are needed, by aiohttp and orjson, in the running loop, or in one of the caller's own."""
 
-    def __init__(self, url: str, collection: str) -> None:
+    def __init__(self, url: str, collection: str, *, raw: bool = False) -> None:
+        self._write: Callable[[Any], Any] = (lambda value: base64.b64encode(value).decode()) if raw else _as_it_is
+        self._read: Callable[[Any], Any] = base64.b64decode if raw else _as_it_is
         self._keyspace = f"{url}/v1/default_keyspace"
         self._url = f"{self._keyspace}/{collection}"
         self._collection = collection
         self._sessions: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
         self._loop = asyncio.new_event_loop()
-        self.knows_existing = False
+        self.exists: Callable[[str], bool] = lambda key: False
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return self._loop.run_until_complete(work)
@@ -50,18 +53,26 @@ class BareRequests:
         self._run(self._post({"createCollection": {"name": self._collection, "options": options}}, self._keyspace))
 
     async def amset(self, pairs: Sequence[tuple[str, Any]]) -> None:
-        if self.knows_existing or len(pairs) == 1:
-            await _at_once(REPLACES, self._replace, pairs)
-        else:
-            await _at_once(INSERTS, self._insert, list(_chunks(pairs, 100)))
+        if len(pairs) == 1:
+            await self._replace(pairs[0])
+            return
+        there = [pair for pair in pairs if self.exists(pair[0])]
+        new = [pair for pair in pairs if not self.exists(pair[0])]
+        await asyncio.gather(
+            _at_once(INSERTS, self._insert, list(_chunks(new, 100))), _at_once(REPLACES, self._replace, there)
+        )
 
     async def _replace(self, pair: tuple[str, Any]) -> None:
         key, value = pair
-        body = {"filter": {"_id": key}, "replacement": {"_id": key, "value": value}, "options": {"upsert": True}}
+        body = {
+            "filter": {"_id": key},
+            "replacement": {"_id": key, "value": self._write(value)},
+            "options": {"upsert": True},
+        }
         await self._post({"findOneAndReplace": {**body, "projection": {"value": False}}})
 
     async def _insert(self, pairs: Sequence[tuple[str, Any]]) -> None:
-        documents = [{"_id": key, "value": value} for key, value in pairs]
+        documents = [{"_id": key, "value": self._write(value)} for key, value in pairs]
         await self._post({"insertMany": {"documents": documents, "options": {"ordered": False}}})
 
     async def amget(self, keys: Sequence[str]) -> list[Any]:
@@ -69,7 +80,7 @@ class BareRequests:
 
         async def find(some: Sequence[str]) -> None:
             reply = await self._post({"find": {"filter": {"_id": {"$in": some}}}})
-            found.update((each["_id"], each["value"]) for each in reply["data"]["documents"])
+            found.update((each["_id"], self._read(each["value"])) for each in reply["data"]["documents"])
 
         await _at_once(FINDS, find, list(_chunks(keys, 100)))
         return [found.get(key) for key in keys]
@@ -174,9 +185,14 @@ class BareSQL:
         self._db.close()
 
 
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
 async def _at_once(width: int, job: Callable[[Any], Awaitable[None]], items: Sequence[Any]) -> None:
-    if len(items) == 1:
-        await job(items[0])
+    if len(items) < 2:
+        for item in items:
+            await job(item)
         return
     left = iter(items)
 

@@ -7,16 +7,23 @@ import gc
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["Figures", "Sample", "Subject", "compare"]
+__all__ = ["Figures", "Sample", "Subject", "compare", "resident_bytes"]
 
 
 class Sample(NamedTuple):
-    """One timing: seconds of the clock, and of this process's processors."""
+    """One timing: seconds of the clock, and of this process's processors.
+
+    Attributes:
+        grown_bytes: by how much its resident memory grew at its peak (Linux; elsewhere 0).
+    """
 
     wall_s: float
     cpu_s: float
+    grown_bytes: int = 0
 
 
 class Subject(NamedTuple):
@@ -55,6 +62,16 @@ class Figures(NamedTuple):
     @property
     def cpu_s(self) -> float:
         return statistics.median(sample.cpu_s for sample in self.samples)
+
+    @property
+    def grown_bytes(self) -> int:
+        return int(statistics.median(sample.grown_bytes for sample in self.samples))
+
+    def above(self, other: Figures) -> float:
+        """Return the median of the seconds by which this one's sample took longer than the other's of its pair."""
+        return statistics.median(
+            mine.wall_s - others.wall_s for mine, others in zip(self.samples, other.samples, strict=False)
+        )
 
     def ratio(self, other: Figures, part: str = "wall_s") -> tuple[float, float, float]:
         """Return the median of the pairs' ratios, and their lower and upper quartile."""
@@ -106,6 +123,7 @@ def _timed(subject: Subject, number: int, runner: asyncio.Runner | None) -> Samp
     subject.before(number)
     gc.collect()
     gc.disable()
+    resident = resident_bytes(peak=False)
     try:
         if runner is None:
             wall, cpu = time.perf_counter(), time.process_time()
@@ -113,6 +131,7 @@ def _timed(subject: Subject, number: int, runner: asyncio.Runner | None) -> Samp
             sample = Sample(time.perf_counter() - wall, time.process_time() - cpu)
         else:
             sample, result = runner.run(_timed_in_loop(subject, number))
+        sample = sample._replace(grown_bytes=max(0, resident_bytes(peak=True) - resident))
     finally:
         gc.enable()
     try:
@@ -120,6 +139,16 @@ def _timed(subject: Subject, number: int, runner: asyncio.Runner | None) -> Samp
     finally:
         subject.after(number)
     return sample
+
+
+def resident_bytes(*, peak: bool) -> int:
+    """Return the memory that this process has now, and let its peak begin there; or the peak since then."""
+    with suppress(OSError):
+        if not peak:
+            Path("/proc/self/clear_refs").write_text("5")
+        status = Path("/proc/self/status").read_text()
+        return int(status.partition("VmHWM:" if peak else "VmRSS:")[2].split()[0]) * 1024
+    return 0
 
 
 async def _timed_in_loop(subject: Subject, number: int) -> tuple[Sample, Any]:

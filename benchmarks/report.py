@@ -74,10 +74,11 @@ def _cell(row: Result, name: str) -> str:
     floor = row.figures[0]
     wall = duration(figures.wall_s / (row.calls or 1))
     if figures is floor or not floor.samples:
-        return wall
+        return wall + (f", {figures.grown_bytes / 2**20:.0f} MB" if figures.grown_bytes > 2**20 else "")
     middle, low, high = figures.ratio(floor)
     cpu, _, _ = figures.ratio(floor, "cpu_s")
-    return f"{wall}, **{middle:.2f}** ({low:.2f}-{high:.2f}), CPU {cpu:.2f}"
+    memory = f", {figures.grown_bytes / 2**20:.0f} MB" if figures.grown_bytes > 2**20 else ""
+    return f"{wall}, **{middle:.2f}** ({low:.2f}-{high:.2f}), CPU {cpu:.2f}{memory}"
 
 
 def worst(results: Sequence[Result], count: int = 10) -> list[str]:

@@ -8,6 +8,9 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from langchain_core.embeddings import Embeddings
+from langchain_core.stores import BaseStore
+
 from benchmarks.contenders import Contender
 from benchmarks.floors import BareRequests
 from benchmarks.measure import Subject
@@ -74,6 +77,7 @@ class Workload(NamedTuple):
         after: checks and cleans.
         calls: how many calls of one key a sample has; 0: one call of a batch.
         at_once: those calls are concurrent (async only).
+        made: makes what is timed of a contender, in place of a verb.
     """
 
     verb: str
@@ -83,6 +87,7 @@ class Workload(NamedTuple):
     after: Callable[[Contender, Callable[[int], Any], int, int], None] = lambda *_: None
     calls: int = 0
     at_once: bool = False
+    made: Callable[[Contender], Callable[..., Any]] | None = None
 
 
 def _pairs(value: Callable[[int], Any], n: int, start: int = 0, name: str = "k") -> list[tuple[str, Any]]:
@@ -102,7 +107,7 @@ def _fill(contender: Contender, value: Callable[[int], Any], n: int, number: int
 def _tell_existing(exists: bool) -> Callable[[Contender, Callable[[int], Any], int, int], None]:
     def before(contender: Contender, value: Callable[[int], Any], n: int, number: int) -> None:
         if isinstance(contender, BareRequests):  # it has to be told; a store finds out
-            contender.knows_existing = exists
+            contender.exists = lambda key: exists
         if exists:
             _fill(contender, value, n, number)
 
@@ -126,7 +131,7 @@ def _are_gone(contender: Contender, value: Callable[[int], Any], n: int, number:
 
 def _put_anew(contender: Contender, value: Callable[[int], Any], n: int, number: int) -> None:
     if isinstance(contender, BareRequests):
-        contender.knows_existing = False
+        contender.exists = lambda key: False
     contender.mset(_pairs(value, n))
 
 
@@ -134,14 +139,82 @@ def _half(n: int) -> list[str]:
     return [name for both in zip(_names(n // 2), _names(n // 2, "none"), strict=True) for name in both]
 
 
-def _half_of(mixed: bool) -> Callable[[Contender, Callable[[int], Any], int, int], None]:
-    def before(contender: Contender, value: Callable[[int], Any], n: int, number: int) -> None:
-        if isinstance(contender, BareRequests):
-            contender.knows_existing = True
-        contender.mdelete([f"mix{each:07}" for each in range(n) if each % 2])
-        contender.mset([(f"mix{each:07}", value(each)) for each in range(0, n, 2)])
+def _half_there(contender: Contender, value: Callable[[int], Any], n: int, number: int) -> None:
+    if isinstance(contender, BareRequests):
+        contender.exists = lambda key: int(key[3:]) % 2 == 0 and number > 0
+    contender.mset([(f"mix{each:07}", value(each)) for each in range(0, n, 2)])
+    contender.mdelete([f"mix{each:07}" for each in range(n) if each % 2])
+    if isinstance(contender, BareRequests):
+        contender.exists = lambda key: int(key[3:]) % 2 == 0
 
-    return before
+
+def _after_new_ones(contender: Contender, value: Callable[[int], Any], n: int, number: int) -> None:
+    """Have the keys there, while the last batch was one of new keys."""
+    _fill(contender, value, n, number)
+    if isinstance(contender, BareRequests):
+        contender.exists = lambda key: False
+    contender.mset(_pairs(value, 100, number, "other"))
+    contender.mdelete(_names(100, "other"))
+    if isinstance(contender, BareRequests):
+        contender.exists = lambda key: True
+
+
+class _Cache(BaseStore[str, bytes]):
+    """A contender as the cache that CacheBackedEmbeddings takes."""
+
+    def __init__(self, contender: Contender) -> None:
+        self._contender = contender
+
+    def mget(self, keys: Sequence[str]) -> list[bytes | None]:
+        return self._contender.mget(keys)
+
+    def mset(self, key_value_pairs: Sequence[tuple[str, bytes]]) -> None:
+        self._contender.mset(key_value_pairs)
+
+    def mdelete(self, keys: Sequence[str]) -> None:
+        self._contender.mdelete(keys)
+
+    def yield_keys(self, *, prefix: str | None = None) -> Any:
+        return iter(self._contender.keys(prefix or ""))
+
+
+class _Model(Embeddings):
+    """Embeds in no time, so that the cache is what is timed."""
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        return [_vector(int(text[1:])) for text in texts]
+
+    def embed_query(self, text: str) -> list[float]:
+        return _vector(int(text[1:]))
+
+
+def _embedding(contender: Contender) -> Callable[[list[str]], list[list[float]]]:
+    from langchain_classic.embeddings import CacheBackedEmbeddings
+
+    cached = CacheBackedEmbeddings.from_bytes_store(_Model(), _Cache(contender), key_encoder=lambda text: f"e-{text}")
+    return cached.embed_documents
+
+
+def _forget(contender: Contender, value: Callable[[int], Any], n: int, number: int) -> None:
+    if isinstance(contender, BareRequests):
+        contender.exists = lambda key: False
+    contender.mdelete([f"e-{name}" for name in _names(n)])
+
+
+def _embed_once(contender: Contender, value: Callable[[int], Any], n: int, number: int) -> None:
+    if number == 0:
+        _forget(contender, value, n, number)
+        _embedding(contender)(_names(n))
+
+
+def _embeddings(before: Callable[[Contender, Callable[[int], Any], int, int], None]) -> Workload:
+    return Workload(
+        "embed_documents",
+        lambda value, n, number: (_names(n),),
+        before,
+        lambda value, n, _: [_vector(each) for each in range(n)],
+        made=_embedding,
+    )
 
 
 WORKLOADS: dict[str, Workload] = {
@@ -157,10 +230,16 @@ WORKLOADS: dict[str, Workload] = {
         before=_tell_existing(True),
         after=_checked("k", lambda number: number + 1),
     ),
+    "mset existing, after new ones": Workload(
+        "mset",
+        lambda value, n, number: (_pairs(value, n, number + 1),),
+        before=_after_new_ones,
+        after=_checked("k", lambda number: number + 1),
+    ),
     "mset half": Workload(
         "mset",
         lambda value, n, number: ([(f"mix{each:07}", value(each + number + 1)) for each in range(n)],),
-        before=_half_of(True),
+        before=_half_there,
         after=_checked("mix", lambda number: number + 1),
     ),
     "mget": Workload("mget", lambda value, n, number: (_names(n),), _fill, lambda value, n, _: _values(value, n)),
@@ -175,6 +254,8 @@ WORKLOADS: dict[str, Workload] = {
     "keys by prefix": Workload(
         "keys", lambda value, n, number: ("k00000",), _fill, lambda value, n, _: set(_names(min(n, 100)))
     ),
+    "cached embeddings, cold": _embeddings(_forget),
+    "cached embeddings, warm": _embeddings(_embed_once),
     "get one": Workload(
         "mget", lambda value, n, number: (_names(1),), _fill, lambda value, n, _: [value(0)], calls=CALLS
     ),
@@ -209,7 +290,7 @@ def subject(
     name: str, contender: Contender, workload: Workload, value: Callable[[int], Any], n: int, *, is_async: bool
 ) -> Subject:
     """Make of a contender and a workload what can be timed."""
-    verb = getattr(contender, ("a" if is_async else "") + workload.verb)
+    verb = workload.made(contender) if workload.made else getattr(contender, ("a" if is_async else "") + workload.verb)
     prepared: dict[int, Any] = {}
 
     def before(number: int) -> None:
