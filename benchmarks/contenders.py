@@ -120,7 +120,11 @@ def over_http(url: str, collection: str, *, raw: bool = False, peers: bool = Tru
         from langchain_astradb import AstraDBByteStore, AstraDBStore
 
         peer = (AstraDBByteStore if raw else AstraDBStore)(
-            f"peer_{collection}", token=TOKEN, api_endpoint=url, environment="other", namespace="default_keyspace"
+            collection_name=f"peer_{collection}",
+            token=TOKEN,
+            api_endpoint=url,
+            environment="other",
+            namespace="default_keyspace",
         )
         found["langchain-astradb"] = Stored(peer, PEER_CHUNK)
     return found

@@ -90,6 +90,7 @@ def compare(
     runner: asyncio.Runner | None = None,
     limit_s: float = 60.0,
     least: int = 15,
+    peers_least: int = 5,
 ) -> list[Figures]:
     """Time the subjects in turn.
 
@@ -97,17 +98,20 @@ def compare(
         subjects: the contenders; one that raises is left out from then on, and its figures hold the error.
         rounds: how often each is timed, after one round that does not count.
         runner: for an async row: its loop runs every subject.
-        limit_s: no further round begins after so many seconds, once each has ``least`` samples.
-        least: the fewest samples.
+        limit_s: no further round begins after so many seconds, once there are the fewest samples.
+        least: the fewest samples of the first two, the floor and ours.
+        peers_least: the fewest of the others, which may take minutes.
     """
     figures = {subject.name: Figures(subject.name, []) for subject in subjects}
     started = time.monotonic()
     for number in range(rounds + 1):
-        if number > least and time.monotonic() - started > limit_s:
+        is_late = time.monotonic() - started > limit_s
+        if number > least and is_late:
             break
+        ended = subjects[2:] if number > peers_least and is_late else ()
         turn = number % len(subjects)
         for subject in [*subjects[turn:], *subjects[:turn]]:
-            if figures[subject.name].error:
+            if figures[subject.name].error or subject in ended:
                 continue
             try:
                 sample = _timed(subject, number, runner)

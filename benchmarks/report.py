@@ -78,7 +78,8 @@ def _cell(row: Result, name: str) -> str:
     middle, low, high = figures.ratio(floor)
     cpu, _, _ = figures.ratio(floor, "cpu_s")
     memory = f", {figures.grown_bytes / 2**20:.0f} MB" if figures.grown_bytes > 2**20 else ""
-    return f"{wall}, **{middle:.2f}** ({low:.2f}-{high:.2f}), CPU {cpu:.2f}{memory}"
+    fewer = f", {len(figures.samples)} pairs" if len(figures.samples) < len(floor.samples) else ""
+    return f"{wall}, **{middle:.2f}** ({low:.2f}-{high:.2f}), CPU {cpu:.2f}{memory}{fewer}"
 
 
 def worst(results: Sequence[Result], count: int = 10) -> list[str]:

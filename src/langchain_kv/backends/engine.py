@@ -15,14 +15,20 @@ from langchain_kv.errors import StoreClosedError, UnknownCollectionError, Unknow
 
 __all__ = ["EngineBackend"]
 
-READ_PAGE: Final = 500
-"""Keys of one call when a coroutine reads many, so that the reads of others come between."""
+READ_PAGE: Final = 1_000
+"""Most keys of one call when a coroutine reads many, so that the reads of others come between."""
+
+LEAST_READ_PAGE: Final = 50
+"""Fewest keys of one; there are as many as make READ_PAGE_BYTES, going by what was read last."""
+
+READ_PAGE_BYTES: Final = 2 * 1024 * 1024
+"""Bodies that are kept before they are parsed: they stay in the processor's cache."""
 
 SHORT_READ: Final = 4
 """Keys that a coroutine reads at once, on its own loop: the way through a thread takes longer than reading them."""
 
-PARSED_AT_ONCE_BYTES: Final = 64 * 1024
-"""JSON that a coroutine parses before it lets others run: a tenth of a millisecond or two."""
+PARSED_AT_ONCE_BYTES: Final = 128 * 1024
+"""JSON that a coroutine parses before it lets others run: two tenths of a millisecond."""
 
 KEYS_PAGE: Final = 1_000
 """Keys of one page of a scan."""
@@ -60,6 +66,7 @@ class EngineBackend(Backend):
         self._create_keyspace = create_keyspace
         self._on_close = on_close
         self._closed = False
+        self._read_page = READ_PAGE
 
     @property
     def _engine(self) -> Engine:
@@ -80,8 +87,11 @@ class EngineBackend(Backend):
             await asyncio.sleep(0)  # a loop of such reads lets others run
             return values
         found: list[Stored | None] = []
-        for start in range(0, len(keys), READ_PAGE):
-            bodies = await bridge.read(self._engine.read, self._collection, keys[start : start + READ_PAGE])
+        while len(found) < len(keys):
+            page = keys[len(found) : len(found) + self._read_page]
+            bodies = await bridge.read(self._engine.read, self._collection, page)
+            fitting = READ_PAGE_BYTES * len(page) // (1 + sum(map(len, filter(None, bodies))))
+            self._read_page = max(LEAST_READ_PAGE, min(READ_PAGE, fitting))
             # Parsed here and not in the thread, which would hold the interpreter for milliseconds.
             for some in _split(bodies):
                 found += [None if body is None else parse_document(body) for body in some]
