@@ -21,7 +21,7 @@ READ_PAGE: Final = 1_000
 LEAST_READ_PAGE: Final = 50
 """Fewest keys of one; there are as many as make READ_PAGE_BYTES, going by what was read last."""
 
-READ_PAGE_BYTES: Final = 2 * 1024 * 1024
+READ_PAGE_BYTES: Final = 512 * 1024
 """Bodies that are kept before they are parsed: they stay in the processor's cache."""
 
 SHORT_READ: Final = 4
