@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from langchain_kv.backends.base import INDEXING, Backend, Record, Stored, check_settings
 from langchain_kv.codecs import parse_document
@@ -200,6 +200,8 @@ class _Scan:
         """Return the next page of text keys; the last may be empty."""
         ids = engine.scan_ids(**self._where)
         self._advance(ids)
+        if not ids or isinstance(ids[-1], str):  # text comes first: then they all are
+            return cast("list[str]", ids)
         return [doc_id for doc_id in ids if isinstance(doc_id, str)]
 
     def items(self, engine: Engine) -> list[tuple[str, Stored]]:

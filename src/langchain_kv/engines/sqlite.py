@@ -8,6 +8,7 @@ import sqlite3
 import sys
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any, Final, TypeVar
 
 from langchain_kv.engines.base import KEEP, Change, CollectionName, DocId, Engine, Settings
@@ -142,7 +143,7 @@ class SQLiteEngine(Engine):
     def scan_ids(
         self, collection: CollectionName, *, after: DocId | None = None, prefix: str = "", limit: int
     ) -> list[DocId]:
-        return [doc_id for (doc_id,) in self._page(collection, "id", after, prefix, limit)]
+        return list(map(itemgetter(0), self._page(collection, "id", after, prefix, limit)))
 
     def count(self, collection: CollectionName, *, limit: int | None = None) -> int:
         def query(connection: sqlite3.Connection, table: int) -> int:

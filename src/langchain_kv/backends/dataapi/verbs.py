@@ -161,18 +161,18 @@ class Verbs:
         return existing + await self._insert(call, list(commands.split_by_size(records)), outcome)
 
     async def _insert(self, call: Call, chunks: list[Sequence[Record]], outcome: _Outcome) -> int:
-        """Insert, and replace what was there already; return how many that were."""
-        existing: set[str] = set()
-        others: set[str] = set()
-        tried = 0
+        """Insert, and replace at once what was there already; return how many that were."""
+        tried = existing = 0
+        width = -(-UPSERT_WIDTH // max(1, min(INSERT_WIDTH, len(chunks))))
 
         async def insert(chunk: Sequence[Record]) -> None:
-            nonlocal tried
+            nonlocal tried, existing
             keys = [key for key, _ in chunk]
             if outcome.is_stopped(keys):
                 return
-            if len(existing) > MOSTLY * tried:  # then so will most of these
-                others.update(keys)
+            if existing > MOSTLY * tried:  # then so will most of these
+                existed = await self._upsert(call, chunk, outcome, width)
+                tried, existing = tried + len(chunk), existing + existed
                 return
             try:
                 inserted = await self._send(
@@ -185,19 +185,20 @@ class Verbs:
                 outcome.fail(keys, error)
                 return
             tried += len(keys)
-            existing.update(inserted.existing)
-            others.update(inserted.again)
+            existing += len(inserted.existing)
             outcome.doubt(inserted.again)
             for key, refusal in inserted.failed.items():
                 outcome.fail([key], refusal)
+            if inserted.existing or inserted.again:
+                left = {*inserted.existing, *inserted.again}
+                await self._upsert(call, [record for record in chunk if record[0] in left], outcome, width)
 
         await _each(insert, chunks, INSERT_WIDTH)
-        left = existing | others
-        if not left:
-            return 0
-        return await self._upsert(call, [record for chunk in chunks for record in chunk if record[0] in left], outcome)
+        return existing
 
-    async def _upsert(self, call: Call, records: Sequence[Record], outcome: _Outcome) -> int:
+    async def _upsert(
+        self, call: Call, records: Sequence[Record], outcome: _Outcome, width: int = UPSERT_WIDTH
+    ) -> int:
         """Store each record on its own; return how many keys existed."""
         existing = 0
 
@@ -212,7 +213,7 @@ class Verbs:
             else:
                 existing += existed  # not in one statement with the await, which would count from before it
 
-        await _each(upsert, records, UPSERT_WIDTH)
+        await _each(upsert, records, width)
         return existing
 
     async def delete(self, call: Call, keys: Sequence[str]) -> None:
