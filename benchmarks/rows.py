@@ -17,7 +17,7 @@ from benchmarks.measure import Subject
 
 __all__ = ["CALLS", "SIZES", "WORKLOADS", "Workload", "subject"]
 
-CALLS = 50
+CALLS = 20
 """One-key calls in one sample of the rows that time them; the figure is for one."""
 
 CONCURRENT = 64
