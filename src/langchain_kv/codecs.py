@@ -79,14 +79,16 @@ def encode_document(key: str, value: Any) -> bytes:
     """
     write = _write_json or _writer()
     try:
-        text = write({"_id": key, "value": value})
+        text = write(value)
         is_object = type(value) is dict
         plain = _is_plain_object(key, value, 0, _PATH_START) if is_object else _is_plain(key, value, 0, _PATH_START)
     except TypeError:  # an integer beyond 64 bits, a subclass, a lone surrogate, deep nesting, or no JSON at all
         return _encode_slowly(key, value)
-    if plain:
-        return text if len(text) <= _SIZE_MAX else _checked_size(key, text)
-    return _envelope(key, write(value).decode())
+    if not plain:
+        return _envelope(key, text.decode())
+    # A copy of just its size: what the writer returns has room to grow, and a batch of that makes the heap grow, too.
+    document = b'{"_id":%b,"value":%b}' % (write(key), text)
+    return document if len(document) <= _SIZE_MAX else _checked_size(key, document)
 
 
 _write_json: Callable[[Any], bytes] | None = None

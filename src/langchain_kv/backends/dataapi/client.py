@@ -4,7 +4,6 @@ in."""
 from __future__ import annotations
 
 import asyncio
-import io
 import os
 import socket
 import ssl
@@ -49,8 +48,11 @@ REPLY_MAX_BYTES: Final = 512 * 1024 * 1024
 COMPRESSED_REPLY_MAX_BYTES: Final = 64 * 1024 * 1024
 """Bytes of a reply that came compressed, which was not asked for: a megabyte on the wire may stand for a thousand."""
 
-_STREAMED_BODY_BYTES: Final = 1024 * 1024
-"""From this size on aiohttp wants a body as a file, so that writing it does not hold up the loop."""
+_LARGE_BODY_BYTES: Final = 1024 * 1024
+"""From this size on aiohttp warns of a body in one piece: writing it would hold up the loop."""
+
+_PIECE_BYTES: Final = 256 * 1024
+"""What of a large body is handed to the connection at once; aiohttp would write a file in smaller pieces, slower."""
 
 
 _UNKNOWN_NAME: Final = frozenset(
@@ -90,6 +92,24 @@ class _Connector(aiohttp.TCPConnector):
 
 
 _attempt: ContextVar[Attempt] = ContextVar("_attempt")
+
+
+class _LargeBody(aiohttp.Payload):
+    """A body that is written piece by piece, as fast as the connection takes it; it may be written again."""
+
+    _value: bytes
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__(body)
+        self._size = len(body)
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        return self._value.decode(encoding, errors)
+
+    async def write(self, writer: aiohttp.abc.AbstractStreamWriter) -> None:
+        body = memoryview(self._value)
+        for start in range(0, len(body), _PIECE_BYTES):
+            await writer.write(body[start : start + _PIECE_BYTES])
 
 
 class _Session(NamedTuple):
@@ -144,7 +164,7 @@ class Pool:
         try:
             async with asyncio.timeout(timeout_s):
                 session = await self._session()
-                data = body if len(body) < _STREAMED_BODY_BYTES else io.BytesIO(body)
+                data = body if len(body) < _LARGE_BODY_BYTES else _LargeBody(body)
                 limits = aiohttp.ClientTimeout(total=None, sock_connect=min(CONNECT_TIMEOUT_S, timeout_s / 2))
                 async with session.post(
                     url, data=data, headers=headers, allow_redirects=False, timeout=limits

@@ -196,9 +196,7 @@ class Verbs:
         await _each(insert, chunks, INSERT_WIDTH)
         return existing
 
-    async def _upsert(
-        self, call: Call, records: Sequence[Record], outcome: _Outcome, width: int = UPSERT_WIDTH
-    ) -> int:
+    async def _upsert(self, call: Call, records: Sequence[Record], outcome: _Outcome, width: int = UPSERT_WIDTH) -> int:
         """Store each record on its own; return how many keys existed."""
         existing = 0
 
