@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Any, ClassVar, Final, NamedTuple, TypeVar
 
 from langchain_kv.errors import StoreClosedError
@@ -205,14 +205,11 @@ class _Lane:
 def _drain(queue: SimpleQueue[_Job | None]) -> tuple[list[_Job], bool]:
     """Wait for a job and take what has gathered; the second answer is False when the queue has ended."""
     jobs: list[_Job] = []
-    job = queue.get()
-    with suppress(Empty):
-        while job is not None:
-            jobs.append(job)
-            if len(jobs) == DRAIN_MAX:
-                break
-            job = queue.get_nowait()
-    return jobs, job is not None
+    while (job := queue.get()) is not None:
+        jobs.append(job)
+        if queue.empty() or len(jobs) == DRAIN_MAX:  # nobody else takes from it
+            return jobs, True
+    return jobs, False
 
 
 def _hand_out(jobs: list[_Job], outcomes: list[Outcome]) -> None:

@@ -268,8 +268,13 @@ def test_damage_is_said_with_what_to_do(path: str) -> None:
     engine = SQLiteEngine(path)
     with pytest.raises(EngineError, match=r"kv\.db: .*malformed; the file is damaged; restore it from a backup"):
         engine.read(KV, ["0001"])
-    with pytest.raises(EngineError, match="restore"):
-        engine.write(KV, [("a", b"1")])
+    for keys in ("a", "ab"):  # one is written by a single statement, several in a transaction
+        with pytest.raises(EngineError, match="restore") as caught:
+            engine.write(KV, [(key, b"1") for key in keys])
+        assert caught.value.applied is False
+        with pytest.raises(EngineError, match="restore") as caught:
+            engine.delete(KV, keys)
+        assert caught.value.applied is False
     engine.close()
 
 
@@ -285,6 +290,9 @@ def test_a_full_disk_changes_nothing_and_passes(path: str) -> None:
     limited(engine, 1)  # the present size
     with pytest.raises(EngineError, match="full; free some space") as caught:
         engine.write(KV, [(f"new{number}", b"y" * 5_000) for number in range(1_000)])
+    assert caught.value.applied is False
+    with pytest.raises(EngineError, match="full; free some space") as caught:
+        engine.write(KV, [("one", b"y" * 100_000)])
     assert caught.value.applied is False
     assert engine.count(KV) == 500
     engine.delete(KV, ["0001"])

@@ -153,6 +153,8 @@ def test_a_collection_dropped_and_made_again_by_another_process(path: str) -> No
         lambda: engine.read(KV, ["a"]),
         lambda: engine.read(KV, []),
         lambda: engine.write(KV, [("b", b"1")]),
+        lambda: engine.write(KV, [("b", b"1"), ("c", b"1")]),
+        lambda: engine.delete(KV, ["b"]),
         lambda: engine.settings(KV),
         lambda: engine.scan(KV, limit=1),
     ):

@@ -69,6 +69,11 @@ class FileLock:
             self.release()
             raise
 
+    def give_back(self) -> None:
+        """Release it where this thread holds it, once: what ``release`` does, in less time."""
+        self.unlock_file()
+        self._threads.release()
+
     def release(self) -> None:
         """Give back what this thread holds of it; do nothing where that is nothing, as in a child forked meanwhile."""
         if not self._threads.acquire(blocking=False):

@@ -106,7 +106,8 @@ class SQLiteEngine(Engine):
         if not documents:
             self.settings(collection)
             return
-        self._change(collection, lambda connection, table: _upsert(connection, table, documents))
+        single = len(documents) == 1
+        self._change(collection, lambda connection, table: _upsert(connection, table, documents), single=single)
 
     def modify(self, collection: CollectionName, ids: Sequence[DocId], change: Change) -> None:
         self._require_file(collection)
@@ -133,7 +134,8 @@ class SQLiteEngine(Engine):
         if not ids:
             self.settings(collection)
             return 0
-        return self._change(collection, lambda connection, table: _delete(connection, table, ids))
+        single = len(ids) == 1
+        return self._change(collection, lambda connection, table: _delete(connection, table, ids), single=single)
 
     def scan(
         self, collection: CollectionName, *, after: DocId | None = None, prefix: str = "", limit: int
@@ -286,9 +288,14 @@ class SQLiteEngine(Engine):
 
         return self._pool.read(lambda connection: self._on_table(connection, collection, query))
 
-    def _change(self, collection: CollectionName, work: Callable[[sqlite3.Connection, int], T]) -> T:
-        """Run ``work`` on the collection's table in a write transaction. Its first statement fails where it is gone."""
+    def _change(
+        self, collection: CollectionName, work: Callable[[sqlite3.Connection, int], T], *, single: bool = False
+    ) -> T:
+        """Run ``work`` on the collection's table in a write transaction. Its first statement, which is the only one
+        where it is ``single``, fails where the table is gone."""
         self._require_file(collection)
+        if single:
+            return self._pool.change(lambda connection: self._on_table(connection, collection, work), single=True)
         return self._change_catalog(lambda connection: self._on_table(connection, collection, work))
 
     def _on_table(
@@ -317,7 +324,8 @@ class SQLiteEngine(Engine):
         return self._pool.change(translated, create=create)
 
     def _require_file(self, collection: CollectionName) -> None:
-        if not self._has_file():
+        if not self._pool.has_file():
+            self._pool.require_open()
             in_default = collection.keyspace == DEFAULT_KEYSPACE
             raise unknown_collection(collection) if in_default else unknown_keyspace(collection.keyspace)
 

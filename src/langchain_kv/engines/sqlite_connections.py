@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import logging
 import math
 import os
 import sqlite3
@@ -15,6 +13,7 @@ from typing import Final, TypeVar
 
 from langchain_kv.engines.file_lock import FileLock
 from langchain_kv.engines.sqlite_file import Synchronous, Translated, connect, create_file, exists, identity, recognise
+from langchain_kv.engines.sqlite_forks import LEFT_OVER, forget, register
 from langchain_kv.errors import EngineError, StoreClosedError, StoreError, UsageError
 from langchain_kv.sharing import keep_for_ever
 from langchain_kv.work_queue import WouldWait
@@ -31,11 +30,6 @@ FORK_WAIT_S: Final = 10.0
 
 LOOK_AGAIN_S: Final = 1.0
 """Seconds after which a waiting call looks again by itself: Ctrl-C may take the place of a wake-up."""
-
-EXIT_WAIT_S: Final = 5.0
-"""Seconds that the interpreter's exit waits for calls in flight to end."""
-
-_logger = logging.getLogger("langchain_kv")
 
 
 class _Threads(threading.local):
@@ -201,7 +195,7 @@ class ConnectionPool:
 
     # -- writing --------------------------------------------------------------------------------------------------
 
-    def change(self, work: Callable[[sqlite3.Connection], T], *, create: bool = False) -> T:
+    def change(self, work: Callable[[sqlite3.Connection], T], *, create: bool = False, single: bool = False) -> T:
         """Run ``work`` in a write transaction, return its answer: all or none of what it does is stored.
 
         Inside a transaction of the same thread it becomes a part of that one, which can be undone by itself.
@@ -209,23 +203,30 @@ class ConnectionPool:
         Args:
             work: gets the connection; what it raises undoes what it did.
             create: make the file if it is missing.
+            single: what it changes, it changes by one statement, which needs no BEGIN and no COMMIT to be all or none.
         """
         threads = self._threads
         if threads.transaction is not None:
             return self._part(threads.transaction, work)
-        self._recognise()
+        if not self._open:
+            self._recognise()
         try:
             self._lock.acquire()
             threads.transaction = connection = self._writing_connection(create)
-            with self._translated:
-                connection.execute("BEGIN IMMEDIATE")
-            result = work(connection)
-            if threads is not self._threads:
-                raise EngineError(f"{self.path}: this process forked inside a transaction, which is its parent's")
-            self._require_transaction(connection)
-            with self._committing:
-                connection.execute("COMMIT")
-            self._end(threads)
+            if single:
+                with self._committing:
+                    result = work(connection)
+            else:
+                with self._translated:
+                    connection.execute("BEGIN IMMEDIATE")
+                result = work(connection)
+                if threads is not self._threads:
+                    raise EngineError(f"{self.path}: this process forked inside a transaction, which is its parent's")
+                self._require_transaction(connection)
+                with self._committing:
+                    connection.execute("COMMIT")
+            threads.transaction = None
+            self._lock.give_back()
             return result
         except BaseException:
             try:
@@ -270,15 +271,18 @@ class ConnectionPool:
             if create and not os.path.lexists(self.path):
                 create_file(self.path)
             self._writer = self._connect()
-        elif identity(self.path) != self._identity:
-            raise self._replaced()
-        elif self._writer.in_transaction:  # what could not be undone when it failed
-            with self._translated:
-                self._writer.execute("ROLLBACK")
+        else:
+            self._require_same_file()
+            if self._writer.in_transaction:  # what could not be undone when it failed
+                with self._translated:
+                    self._writer.execute("ROLLBACK")
         return self._writer
 
-    def _replaced(self) -> EngineError:
-        return EngineError(f"{self.path} was removed or replaced while it was open; close the store and open a new one")
+    def _require_same_file(self) -> None:
+        if identity(self.path) != self._identity:
+            raise EngineError(
+                f"{self.path} was removed or replaced while it was open; close the store and open a new one"
+            )
 
     # -- opening and closing ----------------------------------------------------------------------------------------
 
@@ -291,15 +295,15 @@ class ConnectionPool:
     def _connect(self) -> sqlite3.Connection:
         """Open one more connection; the file lock is held."""
         self.require_open()
-        _register(self)
+        register(self)
         found = identity(self.path)
-        if found in _LEFT_OVER:
+        if found in LEFT_OVER:
             raise EngineError(
                 f"{self.path} was in use at the moment this process was forked, and cannot be used here: start"
                 " processes by 'spawn' or 'forkserver', or fork while no call is in flight"
             )
-        if self._open and found != self._identity:
-            raise self._replaced()
+        if self._open:
+            self._require_same_file()
         connection = connect(self.path, self._synchronous)
         self._identity = found
         self._open.append(connection)
@@ -330,7 +334,7 @@ class ConnectionPool:
             self._lock.close()
         finally:
             self._lock.release()
-        _POOLS.discard(self)
+        forget(self)
 
     def _locked(self, work: Callable[[], T]) -> T:
         """Run ``work`` under the file lock."""
@@ -393,58 +397,6 @@ class ConnectionPool:
         """Start anew. Connections that could not be closed are the parent's: never used here, never closed."""
         if self._open:
             keep_for_ever(self._open)
-            _LEFT_OVER.add(self._identity)
+            LEFT_OVER.add(self._identity)
         self._lock.after_fork_in_child()
         self._start_anew()
-
-
-_LEFT_OVER: set[tuple[int, int] | None] = set()
-"""The files of which this process inherited an open connection."""
-
-
-class _Registry:
-    """Guards the set of pools; held across a fork, so that no pool opens its first connection meanwhile."""
-
-    lock = threading.Lock()
-
-
-_POOLS: set[ConnectionPool] = set()
-"""The pools that may have connections. It keeps them alive: one collected as garbage would close without the lock."""
-
-
-def _register(pool: ConnectionPool) -> None:
-    if pool not in _POOLS:
-        with _Registry.lock:
-            _POOLS.add(pool)
-
-
-def _before_fork() -> None:
-    _Registry.lock.acquire()
-    for pool in list(_POOLS):
-        pool.before_fork()
-
-
-def _after_fork_in_parent() -> None:
-    for pool in list(_POOLS):
-        pool.after_fork_in_parent()
-    _Registry.lock.release()
-
-
-def _after_fork_in_child() -> None:
-    _Registry.lock = threading.Lock()
-    for pool in _POOLS:
-        pool.after_fork_in_child()
-    _POOLS.clear()
-
-
-def _close_at_exit() -> None:
-    for pool in list(_POOLS):
-        try:
-            pool.close(EXIT_WAIT_S)
-        except StoreError as error:
-            _logger.warning("%s was not closed: %s", pool.path, error)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
-atexit.register(_close_at_exit)

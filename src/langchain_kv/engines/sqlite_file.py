@@ -277,12 +277,23 @@ class Translated:
         if isinstance(error, sqlite3.Error):
             translated = _translate(error, self._path)
             if not isinstance(translated, InvalidValueError):
-                translated.applied = False if _is_failed_write(error) else self._applied
+                translated.applied = False if _is_before_commit(error) else self._applied
             raise translated from error
 
 
-def _is_failed_write(error: sqlite3.Error) -> bool:
-    return getattr(error, "sqlite_errorcode", 0) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE)
+def _is_before_commit(error: sqlite3.Error) -> bool:
+    """Return whether it is an error that undid everything: a lock, damage that was met, a write that failed."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    return code == sqlite3.SQLITE_IOERR_WRITE or _kind(error) in _BEFORE_COMMIT
+
+
+_BEFORE_COMMIT: Final = (
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_READONLY,
+)
 
 
 def is_damage(error: sqlite3.Error) -> bool:
