@@ -74,7 +74,6 @@ reliability: $(VENV)/ready-to-test
 
 bench bench-full: $(VENV)/ready-to-bench
 	$(BIN)/python -m benchmarks $(if $(filter bench-full,$@),--full)
-	$(BIN)/python -m benchmarks.server_load
 
 check: $(VENV)/ready-to-test
 	$(BIN)/ruff check .

@@ -16,10 +16,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.services import TOKEN, data_api
+
+__all__ = ["report"]
 
 CONNECTIONS = 16
 PAD = "x" * 300
@@ -132,12 +135,41 @@ async def _load(port: int, pid: int, rounds: int) -> None:
             rates.setdefault(name, []).append(size * await _run(port, requests))
             costs.setdefault(name, []).append((_cpu_s(pid) - before_s) / len(commands))
     for name, found in rates.items():
-        rate = f"{statistics.median(found):10,.0f}/s  ({min(found):,.0f}-{max(found):,.0f})"
-        print(f"  {name:32} {rate}, {statistics.median(costs[name]) * 1e6:,.0f} us of CPU a command")
+        rate = f"{statistics.median(found):,.0f} ({min(found):,.0f}-{max(found):,.0f})"
+        print(f"{name} | {rate} | {statistics.median(costs[name]) * 1e6:,.0f} us |")
+
+
+def report(rounds: int = 5, serve: Sequence[str] = ()) -> str:
+    """Load a server on a file and one in memory; return a table.
+
+    Args:
+        rounds: how often each command's rate is taken; their median is told, the least and the most.
+        serve: more options for ``lckv serve``. Without any the server has a core of its own.
+    """
+    lines = [
+        "### The local server",
+        "",
+        f"{' '.join(serve) or 'One worker'}; {CONNECTIONS} connections from another process.",
+        "",
+        "| on | command, what is counted | a second | processor time of a command |",
+        "|---|---|---|---|",
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        targets = [f"sqlite:{Path(folder) / 'load.db'}", "memory:"]
+        for target in targets[: 1 if "--workers" in serve else 2]:  # workers cannot share a memory
+            with data_api(target, *serve) as (url, pid):
+                cores = sorted(os.sched_getaffinity(0))
+                if len(cores) > 1 and not serve:
+                    os.sched_setaffinity(pid, cores[:1])
+                load = ["--load", url.rpartition(":")[2], "--server", str(pid), "--rounds", str(rounds)]
+                command = [sys.executable, "-m", "benchmarks.server_load", *load]
+                told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+                lines += [f"| {target.partition(':')[0]} | {line}" for line in told.splitlines()]
+    return "\n".join([*lines, ""])
 
 
 def main() -> None:
-    """Run, against a server on a file and one in memory."""
+    """Run."""
     parser = argparse.ArgumentParser(prog="benchmarks.server_load", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
@@ -151,27 +183,7 @@ def main() -> None:
 
         uvloop.run(_load(options.load, options.server, options.rounds))
         return
-    with tempfile.TemporaryDirectory() as folder:
-        shared = "--workers" in options.options  # workers cannot share a memory
-        for target in [f"sqlite:{Path(folder) / 'load.db'}", "memory:"][: 1 if shared else 2]:
-            with data_api(target, *options.options) as (url, pid):
-                print(target.split(":")[0], "one worker" if not options.options else " ".join(options.options))
-                cores = sorted(os.sched_getaffinity(0))
-                if len(cores) > 1 and not options.options:
-                    os.sched_setaffinity(pid, cores[:1])
-                port = url.rpartition(":")[2]
-                command = [
-                    sys.executable,
-                    "-m",
-                    "benchmarks.server_load",
-                    "--load",
-                    port,
-                    "--server",
-                    str(pid),
-                    "--rounds",
-                    str(options.rounds),
-                ]
-                subprocess.run(command, check=True)
+    print(report(options.rounds, options.options))
 
 
 if __name__ == "__main__":
