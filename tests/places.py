@@ -15,6 +15,7 @@ from emptied_collections import EmptiedCollections
 from langchain_kv import AstraDBBaseStore, KVStore
 from langchain_kv.backends.opening import acquire_engine, release_engine
 from langchain_kv.engines.base import CollectionName
+from langchain_kv.engines.documents import documents_of
 from langchain_kv.errors import UnknownKeyspaceError
 from langchain_kv.targets import parse_target
 
@@ -64,7 +65,7 @@ class Place:
 
     def peek(self, collection: str, key: str, keyspace: str = "default_keyspace") -> Any:
         """Return the stored document, or None."""
-        (body,) = self.engine.read(CollectionName(keyspace, collection), [key])
+        (body,) = documents_of(self.engine).read(CollectionName(keyspace, collection), [key])
         return None if body is None else json.loads(body)
 
     def plant(self, collection: str, key: str | bytes, body: str, keyspace: str = "default_keyspace") -> None:

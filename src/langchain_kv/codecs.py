@@ -1,7 +1,7 @@
 """Values and the JSON documents that keep them: pure functions, no input or output.
 
 A value ``v`` under key ``k`` is stored as ``{"_id": k, "value": v}``, bytes as base64 text: what langchain-astradb
-stores.
+stores. Where an engine keeps bytes as they are they take another form (``kept.py``).
 JSON that the Data API refuses inside a document is stored as text, with a marker beside it::
 
     {"_id": k, "value": "<JSON text>", "encoding": "json"}
@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from langchain_kv import limits
 from langchain_kv.errors import InvalidValueError, InvalidValueTypeError
+from langchain_kv.kept import bytes_document, kept_body
 from langchain_kv.keys import shown
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "bytes_to_text",
     "encode_bytes_document",
     "encode_document",
+    "encode_kept_bytes",
     "parse_document",
     "stored_value",
 ]
@@ -48,6 +50,8 @@ _SIZE_MAX = limits.DOCUMENT_MAX_UTF16
 _MARKER = "json"
 _EXTENDED_TYPES = frozenset({"$date", "$uuid", "$objectId", "$binary"})
 _PATH_START = len("value")
+# Whatever the key, of which JSON may make six characters a byte.
+_BYTES_ALWAYS_FIT = (_SIZE_MAX - len('{"_id":"","value":""}') - 6 * limits.KEY_MAX_BYTES) // 4 * 3
 
 
 class Damaged(NamedTuple):
@@ -60,7 +64,8 @@ class Damaged(NamedTuple):
     reason: str
 
 
-Stored = Document | Damaged
+Stored = Document | bytes | Damaged
+"""What is read of a key: bytes are a value that was kept as it is, where a backend keeps bytes."""
 
 
 class UndecodableError(ValueError):
@@ -111,15 +116,22 @@ def encode_bytes_document(key: str, value: Any) -> bytes:
         InvalidValueTypeError: the value is not bytes, bytearray, memoryview or None.
         InvalidValueError: its document would be too large.
     """
-    import msgspec
-    import orjson
-
     if value is None:
-        return b'{"_id":%b,"value":null}' % orjson.dumps(key)
+        return encode_document(key, None)
     if type(value) is not bytes:
         value = _checked_bytes(value, f" for key {shown(key)}")
-    # msgspec writes bytes as base64 text, in a third of the time that the standard library takes.
-    return _checked_size(key, b'{"_id":%b,"value":%b}' % (orjson.dumps(key), msgspec.json.encode(value)))
+    return _checked_size(key, bytes_document(key, value))
+
+
+def encode_kept_bytes(key: str, value: Any) -> bytes:
+    """Return the body that keeps ``value`` where bytes are kept as they are; refuse what is refused elsewhere."""
+    if type(value) is not bytes:
+        if value is None:
+            return encode_bytes_document(key, None)
+        value = memoryview(_checked_bytes(value, f" for key {shown(key)}")).tobytes()
+    if len(value) > _BYTES_ALWAYS_FIT:
+        encode_bytes_document(key, value)
+    return kept_body(value)
 
 
 def bytes_to_text(value: Any) -> str | None:
@@ -340,17 +352,16 @@ def _refuse_type(key: str, value: object) -> NoReturn:
 # -- reading ----------------------------------------------------------------------------------------------------
 
 
-def parse_document(body: bytes) -> Stored:
+def parse_document(body: bytes) -> Document | Damaged:
     """Return the document of a JSON text, or Damaged where it is none.
 
     Integers are exact. What the fast reader refuses and JSON allows (a number beyond a float's range, an escaped lone
     surrogate) is read all the same.
     """
-    import msgspec
-
+    read = _read_json or _reader()
     try:
-        document = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        document = read(body)
+    except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
         try:
             document = json.loads(body, parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
@@ -360,12 +371,26 @@ def parse_document(body: bytes) -> Stored:
     return document
 
 
-def stored_value(document: Document) -> Any:
-    """Return the JSON value that a document keeps; None where it has none.
+_read_json: Callable[[bytes], Any] | None = None
+
+
+def _reader() -> Callable[[bytes], Any]:
+    """Return, and keep, what reads JSON with exact integers."""
+    global _read_json  # noqa: PLW0603 - see _writer
+    import msgspec
+
+    _read_json = msgspec.json.Decoder().decode
+    return _read_json
+
+
+def stored_value(document: Document | bytes) -> Any:
+    """Return the JSON value that a document keeps; None where it has none. Bytes are base64 text.
 
     Raises:
         UndecodableError: it carries a marker that no store of this version writes, or text that does not parse.
     """
+    if isinstance(document, bytes):
+        return bytes_to_text(document)
     value = document.get("value")
     if "encoding" not in document:
         return value

@@ -16,8 +16,8 @@ __all__ = ["INDEXING", "Backend", "Damaged", "Document", "Record", "Stored", "ch
 
 Record = tuple[str, bytes]
 """What is written: a key, and the compact JSON text of its whole document, ``{"_id": key, "value": ...}``, as UTF-8
-bytes.
-The text is made once, by the codec, and travels as it is into a request's body or a file."""
+bytes; or, where the backend keeps bytes, the body that keeps a value of bytes (``kept.py``).
+It is made once, by the codec, and travels as it is into a request's body or a file."""
 
 INDEXING: dict[str, Any] = {"allow": ["_id"]}
 """The indexing that the stores' collections are created with: the one langchain-astradb uses."""
@@ -73,6 +73,9 @@ class Backend(ABC):
 
     keyspace: str
     """The keyspace in use."""
+
+    keeps_bytes: bool = False
+    """Whether records may keep values of bytes as they are, and what is read may be such values."""
 
     # -- the four verbs -------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from langchain_kv.backends.base import INDEXING, Backend, Record, Stored, check_
 from langchain_kv.codecs import parse_document
 from langchain_kv.engines.base import CollectionName, DocId, Engine, Settings
 from langchain_kv.errors import StoreClosedError, UnknownCollectionError, UnknownKeyspaceError
+from langchain_kv.kept import kept_bytes
 
 __all__ = ["EngineBackend"]
 
@@ -61,6 +62,8 @@ class EngineBackend(Backend):
         on_close: Callable[[], None] | None = None,
     ) -> None:
         self.keyspace = collection.keyspace
+        self.keeps_bytes = engine.keeps_bytes
+        self._parse = _parse_body if engine.keeps_bytes else parse_document
         self._collection = collection
         self._opened_engine = engine
         self._create_keyspace = create_keyspace
@@ -78,7 +81,8 @@ class EngineBackend(Backend):
 
     def get_many(self, keys: Sequence[str]) -> list[Stored | None]:
         bodies = self._engine.read(self._collection, keys)
-        return [None if body is None else parse_document(body) for body in bodies]
+        parse = self._parse
+        return [None if body is None else parse(body) for body in bodies]
 
     async def aget_many(self, keys: Sequence[str]) -> list[Stored | None]:
         bridge = self._engine.bridge
@@ -94,7 +98,7 @@ class EngineBackend(Backend):
             self._read_page = max(LEAST_READ_PAGE, min(READ_PAGE, fitting))
             # Parsed here and not in the thread, which would hold the interpreter for milliseconds.
             for some in _split(bodies):
-                found += [None if body is None else parse_document(body) for body in some]
+                found += [None if body is None else self._parse(body) for body in some]
                 await asyncio.sleep(0)
         return found
 
@@ -126,12 +130,12 @@ class EngineBackend(Backend):
     def scan_items(self, prefix: str) -> Iterator[list[tuple[str, Stored]]]:
         scan = _Scan(self._collection, prefix, ITEMS_PAGE)
         while scan.going_on:
-            yield scan.items(self._engine)
+            yield scan.items(self._engine, self._parse)
 
     async def ascan_items(self, prefix: str) -> AsyncGenerator[list[tuple[str, Stored]], None]:
         scan = _Scan(self._collection, prefix, ITEMS_PAGE)
         while scan.going_on:
-            yield await self._engine.bridge.read(scan.items, self._engine)
+            yield await self._engine.bridge.read(scan.items, self._engine, self._parse)
 
     # -- life -----------------------------------------------------------------------------------------------------
 
@@ -173,6 +177,14 @@ class EngineBackend(Backend):
         await asyncio.get_running_loop().run_in_executor(None, self.close)
 
 
+def _parse_body(body: bytes) -> Stored:
+    """Return the document of a body, or the value of bytes that it keeps as it is."""
+    if body[:1] == b"{":
+        return parse_document(body)
+    value = kept_bytes(body)
+    return parse_document(body) if value is None else value
+
+
 def _split(bodies: list[bytes | None]) -> Iterator[list[bytes | None]]:
     """Yield the bodies in parts of PARSED_AT_ONCE_BYTES, about."""
     start = size = 0
@@ -204,11 +216,11 @@ class _Scan:
             return cast("list[str]", ids)
         return [doc_id for doc_id in ids if isinstance(doc_id, str)]
 
-    def items(self, engine: Engine) -> list[tuple[str, Stored]]:
+    def items(self, engine: Engine, parse: Callable[[bytes], Stored]) -> list[tuple[str, Stored]]:
         """As ``keys``, with the documents."""
         documents = engine.scan(**self._where)
         self._advance([doc_id for doc_id, _ in documents])
-        return [(doc_id, parse_document(body)) for doc_id, body in documents if isinstance(doc_id, str)]
+        return [(doc_id, parse(body)) for doc_id, body in documents if isinstance(doc_id, str)]
 
     def _advance(self, ids: Sequence[DocId]) -> None:
         if ids and isinstance(ids[-1], bytes):  # no text comes after it

@@ -2,7 +2,8 @@
 
 An engine knows nothing of LangChain and nothing of HTTP. It stores *bodies*: the compact JSON text of a document,
 ``_id``
-included, as UTF-8 bytes, which it hands back as they came, so that no layer parses what it only passes on.
+included, as UTF-8 bytes, which it hands back as they came, so that no layer parses what it only passes on. Where it
+``keeps_bytes``, a body may also be a value of bytes (``kept.py``).
 """
 
 from __future__ import annotations
@@ -58,6 +59,9 @@ class Engine(ABC):
     after ``close``, EngineError where the storage fails. A write that raises has changed nothing, unless the error
     says otherwise (``applied``).
     """
+
+    keeps_bytes: bool = False
+    """Whether stores may keep values of bytes here as they are (``kept.py``), in the place of a document."""
 
     # -- documents ----------------------------------------------------------------------------------------------
 

@@ -49,6 +49,8 @@ class SQLiteEngine(Engine):
         >>> engine.close()
     """
 
+    keeps_bytes = True
+
     def __init__(self, path: str, *, synchronous: Synchronous = "full") -> None:
         path = os.path.realpath(path)
         self._pool = ConnectionPool(path, synchronous)

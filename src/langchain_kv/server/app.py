@@ -16,6 +16,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from langchain_kv.engines.base import Engine
+from langchain_kv.engines.documents import documents_of
 from langchain_kv.errors import ConfigError, DataAPIError
 from langchain_kv.limits import BODY_MAX_BYTES
 from langchain_kv.secret import Secret
@@ -110,7 +111,7 @@ class DataAPI:
     """Everything below /v1, as an ASGI application."""
 
     def __init__(self, engine: Engine, token: str) -> None:
-        self._engine = engine
+        self._engine = documents_of(engine)
         self._token = Secret(token)
 
     def ordinary_command(self, url: bytes, headers: list[tuple[bytes, bytes]]) -> Command | None:

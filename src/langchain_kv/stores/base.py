@@ -12,9 +12,10 @@ from langchain_core.stores import BaseStore
 
 from langchain_kv import codecs
 from langchain_kv.backends.opening import open_backend
-from langchain_kv.errors import DamagedValueError, InvalidKeyError, InvalidValueError, StoreClosedError, UsageError
-from langchain_kv.keys import check_key, check_keys, shown
+from langchain_kv.errors import DamagedValueError, InvalidValueError, StoreClosedError, UsageError
+from langchain_kv.keys import shown
 from langchain_kv.secret import hidden
+from langchain_kv.stores.arguments import checked_keys, checked_pairs, checked_prefix
 from langchain_kv.stores.collection import CollectionHandle
 from langchain_kv.stores.setup import Setup, SetupMode
 from langchain_kv.targets import Caller, Settings, resolve
@@ -110,14 +111,14 @@ class KVBaseStore(BaseStore[str, V], Generic[V]):
             InvalidKeyError: a key is not a non-empty string of at most 8,000 bytes of UTF-8; nothing was sent.
             DamagedValueError: stored values cannot be read; it names their keys and carries the values of the others.
         """
-        wanted = _checked_keys(keys)
+        wanted = checked_keys(keys)
         self._begin()
         unique = list(dict.fromkeys(wanted))
         return self._decode_all(wanted, unique, self._backend.get_many(unique) if unique else [])
 
     async def amget(self, keys: Sequence[str]) -> list[V | None]:
         """As ``mget``."""
-        wanted = _checked_keys(keys)
+        wanted = checked_keys(keys)
         await self._abegin()
         unique = list(dict.fromkeys(wanted))
         return self._decode_all(wanted, unique, await self._backend.aget_many(unique) if unique else [])
@@ -152,14 +153,14 @@ class KVBaseStore(BaseStore[str, V], Generic[V]):
             InvalidKeyError: see ``mget``.
             PartialWriteError: some keys were removed and some were not.
         """
-        unique = list(dict.fromkeys(_checked_keys(keys)))
+        unique = list(dict.fromkeys(checked_keys(keys)))
         self._begin()
         if unique:
             self._backend.delete_many(unique)
 
     async def amdelete(self, keys: Sequence[str]) -> None:
         """As ``mdelete``."""
-        unique = list(dict.fromkeys(_checked_keys(keys)))
+        unique = list(dict.fromkeys(checked_keys(keys)))
         await self._abegin()
         if unique:
             await self._backend.adelete_many(unique)
@@ -171,13 +172,13 @@ class KVBaseStore(BaseStore[str, V], Generic[V]):
         Keys that others write or remove meanwhile may or may not be seen.
         """
         self._begin()
-        for page in self._backend.scan_keys(_checked_prefix(prefix)):
+        for page in self._backend.scan_keys(checked_prefix(prefix)):
             yield from page
 
     async def ayield_keys(self, *, prefix: str | None = None) -> AsyncIterator[str]:
         """As ``yield_keys``."""
         await self._abegin()
-        async with aclosing(self._backend.ascan_keys(_checked_prefix(prefix))) as pages:
+        async with aclosing(self._backend.ascan_keys(checked_prefix(prefix))) as pages:
             async for page in pages:
                 for key in page:
                     yield key
@@ -193,7 +194,7 @@ class KVBaseStore(BaseStore[str, V], Generic[V]):
         """
         self._begin()
         damaged: dict[str, str] = {}
-        for page in self._backend.scan_items(_checked_prefix(prefix)):
+        for page in self._backend.scan_items(checked_prefix(prefix)):
             for key, stored in page:
                 value = self._decode(key, stored, damaged)
                 if key not in damaged:
@@ -204,7 +205,7 @@ class KVBaseStore(BaseStore[str, V], Generic[V]):
         """As ``yield_items``."""
         await self._abegin()
         damaged: dict[str, str] = {}
-        async with aclosing(self._backend.ascan_items(_checked_prefix(prefix))) as pages:
+        async with aclosing(self._backend.ascan_items(checked_prefix(prefix))) as pages:
             async for page in pages:
                 for key, stored in page:
                     value = self._decode(key, stored, damaged)
@@ -305,7 +306,7 @@ class KVBaseStore(BaseStore[str, V], Generic[V]):
         if isinstance(pairs, Mapping):
             raise UsageError("mset takes (key, value) pairs, got a mapping: pass mapping.items().")
         encode = self._encode
-        return [(key, encode(key, value)) for key, value in _checked_pairs(pairs).items()]
+        return [(key, encode(key, value)) for key, value in checked_pairs(pairs).items()]
 
     def _decode_all(
         self, wanted: list[str], unique: list[str], stored: Sequence[codecs.Stored | None]
@@ -331,32 +332,6 @@ class KVBaseStore(BaseStore[str, V], Generic[V]):
         except codecs.UndecodableError as error:
             damaged[key] = str(error)
             return None
-
-
-def _checked_keys(keys: Iterable[str]) -> list[str]:
-    if isinstance(keys, str | bytes):
-        raise UsageError(f"keys must be a sequence of strings, got one {type(keys).__name__}: pass [key].")
-    return check_keys(keys)
-
-
-def _checked_pairs(pairs: Iterable[Any]) -> dict[str, Any]:
-    """Return the pairs as a dict: of a repeated key the last one wins."""
-    listed = [pair if type(pair) is tuple and len(pair) == 2 else _checked_pair(pair) for pair in pairs]
-    keys = check_keys([pair[0] for pair in listed])
-    return dict(zip(keys, [pair[1] for pair in listed], strict=True))
-
-
-def _checked_pair(pair: Any) -> tuple[Any, Any]:
-    if not isinstance(pair, tuple | list) or len(pair) != 2:
-        size = f" of length {len(pair)}" if hasattr(pair, "__len__") else ""
-        raise UsageError(f"mset takes (key, value) pairs, got a {type(pair).__name__}{size}: pass [(key, value), ...].")
-    return pair[0], pair[1]
-
-
-def _checked_prefix(prefix: str | None) -> str:
-    if prefix is not None and not isinstance(prefix, str):
-        raise InvalidKeyError(f"prefix must be a string or None, got {type(prefix).__name__}.")
-    return check_key(prefix) if prefix else ""
 
 
 def _closed_error() -> StoreClosedError:
@@ -421,7 +396,7 @@ class KVStore(KVBaseStore[Any]):
 
 
 class KVByteStore(KVBaseStore[bytes]):
-    """Keeps bytes by key, as base64 text: at most just under 3,000,000 bytes a value.
+    """Keeps bytes by key, at most just under 3,000,000 a value: as they are in a file, as base64 text elsewhere.
 
     bytearray and memoryview are taken too and come back as bytes. None is stored, and reads as missing. Constructor:
     see KVStore.
@@ -445,6 +420,12 @@ class KVByteStore(KVBaseStore[bytes]):
 
     def _encode(self, key: str, value: bytes) -> bytes:
         # Base64 is JSON text as it is: unless a subclass has a codec of its own, no JSON writer need see it.
-        if type(self).encode_value is KVByteStore.encode_value:
-            return codecs.encode_bytes_document(key, value)
-        return super()._encode(key, value)
+        if type(self).encode_value is not KVByteStore.encode_value:
+            return super()._encode(key, value)
+        keep = codecs.encode_kept_bytes if self._backend.keeps_bytes else codecs.encode_bytes_document
+        return keep(key, value)
+
+    def _decode(self, key: str, stored: codecs.Stored | None, damaged: dict[str, str]) -> bytes | None:
+        if type(stored) is bytes and type(self).decode_value is KVByteStore.decode_value:
+            return stored
+        return super()._decode(key, stored, damaged)
