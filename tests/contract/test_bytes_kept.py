@@ -127,9 +127,9 @@ def test_what_is_not_bytes_is_refused_as_elsewhere(sqlite_place: Place, face: An
 @pytest.mark.parametrize(
     "key", ["k", "\u20ac" * 2_666, "\x01" * 8_000, '"' * 8_000], ids=["short", "wide", "escaped", "quoted"]
 )
-def test_the_size_limit_is_the_same_as_elsewhere(sqlite_place: Place, key: str) -> None:
+def test_the_size_limit_is_the_same_as_elsewhere(sqlite_place: Place, http_place: Place, key: str) -> None:
     store = sqlite_place.store(KVByteStore)
-    elsewhere = KVByteStore(store.collection.name, "memory:limits")
+    elsewhere = http_place.store(KVByteStore)
     outcomes = set()
     document = len(encode_bytes_document(key, b"")) - (len(key.encode()) - len(key))
     fitting = (4_000_000 - document) // 4 * 3
@@ -143,7 +143,6 @@ def test_the_size_limit_is_the_same_as_elsewhere(sqlite_place: Place, key: str) 
                 refusals.append(str(error))
         assert refusals[0] == refusals[1]
         outcomes.add(bool(refusals[0]))
-    elsewhere.close()
     assert outcomes == {True, False}
     assert store.mget([key]) == [bytes(fitting)]
 

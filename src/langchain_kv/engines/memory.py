@@ -68,6 +68,8 @@ class MemoryEngine(Engine):
     of the next. A forked child has a copy of its own.
     """
 
+    keeps_bytes = True
+
     def __init__(self) -> None:
         self._keyspaces: dict[str, dict[str, _Collection]] = {DEFAULT_KEYSPACE: {}}
         self._bridge = InlineBridge()

@@ -396,7 +396,7 @@ class KVStore(KVBaseStore[Any]):
 
 
 class KVByteStore(KVBaseStore[bytes]):
-    """Keeps bytes by key, at most just under 3,000,000 a value: as they are in a file, as base64 text elsewhere.
+    """Keeps bytes by key, at most just under 3,000,000 a value: over HTTP and on a cluster as base64 text.
 
     bytearray and memoryview are taken too and come back as bytes. None is stored, and reads as missing. Constructor:
     see KVStore.
