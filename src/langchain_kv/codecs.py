@@ -15,14 +15,23 @@ import base64
 import binascii
 import json
 import math
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Any, NamedTuple, NoReturn
 
 from langchain_kv import limits
 from langchain_kv.errors import InvalidValueError, InvalidValueTypeError
 from langchain_kv.kept import bytes_document, kept_body
 from langchain_kv.keys import shown
+from langchain_kv.plain import (
+    EXTENDED_TYPES,
+    PATH_START,
+    VALUE_MAX_DEPTH,
+    are_plain,
+    is_plain,
+    is_plain_object,
+    utf16_units,
+)
 
 __all__ = [
     "Damaged",
@@ -33,6 +42,7 @@ __all__ = [
     "bytes_to_text",
     "encode_bytes_document",
     "encode_document",
+    "encode_documents",
     "encode_kept_bytes",
     "parse_document",
     "stored_value",
@@ -41,17 +51,12 @@ __all__ = [
 Document = dict[str, Any]
 """A parsed document. Integers are exact whatever their size."""
 
-VALUE_MAX_DEPTH = 200
-"""Levels of nesting that a value may have on any target: what every JSON reader and writer in use can take."""
-
-_DEPTH_MAX = limits.DOCUMENT_MAX_DEPTH - 1
-_PATH_MAX = limits.PATH_MAX_UTF16
 _SIZE_MAX = limits.DOCUMENT_MAX_UTF16
 _MARKER = "json"
-_EXTENDED_TYPES = frozenset({"$date", "$uuid", "$objectId", "$binary"})
-_PATH_START = len("value")
 # Whatever the key, of which JSON may make six characters a byte.
 _BYTES_ALWAYS_FIT = (_SIZE_MAX - len('{"_id":"","value":""}') - 6 * limits.KEY_MAX_BYTES) // 4 * 3
+_RUN = 100
+"""Values that are looked at together: what is done in vain for one that is unusual, is done for so many."""
 
 
 class Damaged(NamedTuple):
@@ -84,28 +89,59 @@ def encode_document(key: str, value: Any) -> bytes:
     """
     write = _write_json or _writer()
     try:
-        text = write(value)
-        is_object = type(value) is dict
-        plain = _is_plain_object(key, value, 0, _PATH_START) if is_object else _is_plain(key, value, 0, _PATH_START)
-    except TypeError:  # an integer beyond 64 bits, a subclass, a lone surrogate, deep nesting, or no JSON at all
+        text = write(value, None, _OPTIONS)
+        plain = is_plain_object(value, 0, PATH_START) if type(value) is dict else is_plain(value, 0, PATH_START)
+    except TypeError:  # an integer beyond 64 bits, a subclass, a lone surrogate, deep nesting, NaN, or no JSON at all
         return _encode_slowly(key, value)
     if not plain:
         return _envelope(key, text.decode())
     # A copy of just its size: what the writer returns has room to grow, and a batch of that makes the heap grow, too.
-    document = b'{"_id":%b,"value":%b}' % (write(key), text)
+    document = b'{"_id":%b,"value":%b}' % (write(key, None, 0), text)
     return document if len(document) <= _SIZE_MAX else _checked_size(key, document)
 
 
-_write_json: Callable[[Any], bytes] | None = None
+def encode_documents(pairs: Mapping[str, Any]) -> list[tuple[str, bytes]]:
+    """Return each key with its document, as ``encode_document`` does; the usual values are looked at together.
+
+    Raises:
+        InvalidValueTypeError: see ``encode_document``; of several values it is the first one's.
+        InvalidValueError: the same.
+    """
+    records: list[tuple[str, bytes]] = []
+    left = iter(pairs.items())
+    while run := list(islice(left, _RUN)):
+        records += _encode_run(run) or [(key, encode_document(key, value)) for key, value in run]
+    return records
 
 
-def _writer() -> Callable[[Any], bytes]:
-    """Return, and keep, what writes compact JSON and raises TypeError for most of what is none."""
-    global _write_json  # noqa: PLW0603 - an import statement in each call would take a tenth of its time
+def _encode_run(run: list[tuple[str, Any]]) -> list[tuple[str, bytes]] | None:
+    """Return the documents of values that the Data API surely takes as they are; None: look at each one."""
+    if len(run) == 1:
+        return None
+    write = _write_json or _writer()
+    options = _OPTIONS
+    try:
+        records = [
+            (key, b'{"_id":%b,"value":%b}' % (write(key, None, 0), write(value, None, options))) for key, value in run
+        ]
+    except TypeError:
+        return None
+    # After the writing, which goes only so deep: a value that holds itself has no end.
+    is_usual = are_plain([value for _, value in run]) and max([len(text) for _, text in records]) <= _SIZE_MAX
+    return records if is_usual else None
+
+
+_write_json: Callable[[Any, None, int], bytes] | None = None
+_OPTIONS = 0
+
+
+def _writer() -> Callable[[Any, None, int], bytes]:
+    """Return, and keep, what writes compact JSON and with _OPTIONS raises TypeError for most of what is none."""
+    global _write_json, _OPTIONS  # noqa: PLW0603 - an import statement in each call would take a tenth of its time
     import orjson
 
-    options = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_SUBCLASS
-    _write_json = partial(orjson.dumps, option=options)
+    _OPTIONS = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_SUBCLASS
+    _write_json = orjson.dumps
     return _write_json
 
 
@@ -153,74 +189,8 @@ def _checked_bytes(value: Any, where: str) -> bytes | bytearray | memoryview:
     return value
 
 
-def _is_plain(key: str, value: Any, depth: int, path: int) -> bool:
-    """Tell whether the Data API takes ``value`` as it is.
-
-    Raises TypeError for what orjson writes and JSON does not have (UUID, Enum), so that the slow path looks at it.
-
-    Args:
-        key: named in errors.
-        value: already written by orjson, so nesting and integers are bounded.
-        depth: levels of nesting around the value, the document's own not counted.
-        path: UTF-16 units of the path of names that leads to the value.
-    """
-    kind = type(value)
-    if kind is str or value is None or kind is bool or kind is int:
-        return True
-    if kind is float:
-        if not math.isfinite(value):
-            _refuse_number(key, value)
-        return True
-    if depth >= VALUE_MAX_DEPTH:
-        raise TypeError("too deep")
-    if kind is dict:
-        return _is_plain_object(key, value, depth, path)
-    if kind is list or kind is tuple:
-        plain = depth < _DEPTH_MAX
-        if value and type(value[0]) is float and _is_finite_numbers(value):
-            return plain
-        for item in value:
-            if not _is_plain(key, item, depth + 1, path):
-                plain = False
-        return plain
-    raise TypeError(kind)
-
-
-def _is_plain_object(key: str, value: dict[str, Any], depth: int, path: int) -> bool:
-    plain = depth < _DEPTH_MAX
-    if len(value) == 1 and not _EXTENDED_TYPES.isdisjoint(value):
-        (item,) = value.values()
-        return plain and type(item) in (str, int)
-    always_fit = (_PATH_MAX - path - 1) // 2  # characters of a name, whichever they are
-    for name, item in value.items():
-        if not name or name[0] == "$":
-            plain = False
-        kind = type(item)
-        if (kind is str or kind is int) and len(name) <= always_fit:
-            continue
-        below = path + 1 + _utf16_units(name)
-        if below > _PATH_MAX:
-            plain = False
-        if kind is dict and depth + 1 < VALUE_MAX_DEPTH:
-            is_plain_below = _is_plain_object(key, item, depth + 1, below)
-        else:
-            is_plain_below = _is_plain(key, item, depth + 1, below)
-        plain = plain and is_plain_below
-    return plain
-
-
-def _is_finite_numbers(values: list[Any] | tuple[Any, ...]) -> bool:
-    """Tell fast that a list holds finite numbers only, as an embedding does; False means "look closer"."""
-    try:
-        total = sum(values)
-    except (TypeError, OverflowError):
-        return False
-    # bool counts as a number here, and is JSON; a NaN or an infinity among the numbers makes the sum one.
-    return isinstance(total, float) and total - total == 0
-
-
 def _encode_slowly(key: str, value: Any) -> bytes:
-    value, plain = _JSONCopy(key).of(value, 0, _PATH_START)
+    value, plain = _JSONCopy(key).of(value, 0, PATH_START)
     if not plain:
         # ASCII escapes keep a lone surrogate, which no UTF-8 text can hold.
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
@@ -277,7 +247,7 @@ class _JSONCopy:
         plain = depth < limits.DOCUMENT_MAX_DEPTH - 1
         if len(value) == 1:
             ((name, item),) = value.items()
-            if name in _EXTENDED_TYPES and isinstance(item, str | int) and not isinstance(item, bool):
+            if name in EXTENDED_TYPES and isinstance(item, str | int) and not isinstance(item, bool):
                 copied, item_plain = self.of(item, depth + 1, path)
                 return {str.__str__(name): copied}, plain and item_plain
         result: dict[str, Any] = {}
@@ -289,7 +259,7 @@ class _JSONCopy:
                     " JSON's names are strings, convert it with str()."
                 )
             text = str.__str__(name)
-            below = path + 1 + _utf16_units(text)
+            below = path + 1 + utf16_units(text)
             copied, item_plain = self.of(item, depth + 1, below)
             result[text] = copied
             good_name = bool(text) and text[0] != "$" and _is_utf8(text) and below <= limits.PATH_MAX_UTF16
@@ -314,17 +284,13 @@ def _envelope(key: str, text: str) -> bytes:
 def _checked_size(key: str, document: bytes) -> bytes:
     # UTF-16 never takes more units than UTF-8 takes bytes, so only documents that are long in bytes are counted.
     if len(document) > _SIZE_MAX:
-        units = _utf16_units(document.decode())
+        units = utf16_units(document.decode())
         if units > _SIZE_MAX:
             raise InvalidValueError(
                 f"The value of key {shown(key)} makes a document of {units:,} characters (UTF-16 units), the limit is"
                 f" {limits.DOCUMENT_MAX_UTF16:,}: split the value over several keys, or compress it."
             )
     return document
-
-
-def _utf16_units(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def _is_utf8(text: str) -> bool:

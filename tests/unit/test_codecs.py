@@ -8,6 +8,7 @@ import decimal
 import enum
 import json
 import math
+import re
 import uuid
 from typing import Any
 
@@ -102,6 +103,44 @@ def test_what_the_data_api_refuses_is_stored_as_marked_text(value: Any) -> None:
     assert document["encoding"] == "json"
     assert json.loads(document["value"]) == value
     assert round_trip(value) == value
+
+
+unusual_values = st.sampled_from(
+    [
+        {"$date": 1},
+        {"$set": 1},
+        {"": [1.5]},
+        {"x" * 994: 1},
+        {"x" * 497: {"y" * 497: 1.5}},
+        [{"a": math.nan}],
+        [1.5, math.inf],
+        {"a": uuid.UUID(int=1)},
+        {1: 2},
+        {"a": {1, 2}},
+        10**100,
+        [[[[[[[[[[[[[[[1]]]]]]]]]]]]]]],
+        [[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]],
+        [[[[[[[[[[[[[[{"a": 1.5}]]]]]]]]]]]]]],
+        [[[[[[[[[[[[[[{"a": {}}]]]]]]]]]]]]]],
+    ]
+)
+
+
+@given(st.dictionaries(st.sampled_from("abcd"), json_values | unusual_values))
+def test_values_are_encoded_together_as_each_is_alone(pairs: dict[str, Any]) -> None:
+    try:
+        alone = [(key, codecs.encode_document(key, value)) for key, value in pairs.items()]
+    except InvalidValueError as error:
+        with pytest.raises(type(error), match=re.escape(str(error))):
+            codecs.encode_documents(pairs)
+    else:
+        assert codecs.encode_documents(pairs) == alone
+
+
+def test_a_large_document_among_others_is_refused_by_its_key() -> None:
+    pairs = {"a": 1, "b": "x" * limits.DOCUMENT_MAX_UTF16, "c": 2}
+    with pytest.raises(InvalidValueError, match="'b'"):
+        codecs.encode_documents(pairs)
 
 
 def nested(levels: int, *, objects: bool = False) -> Any:

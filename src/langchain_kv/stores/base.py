@@ -305,8 +305,11 @@ class KVBaseStore(BaseStore[str, V], Generic[V]):
     def _encode_all(self, pairs: Iterable[tuple[str, V]]) -> list[Record]:
         if isinstance(pairs, Mapping):
             raise UsageError("mset takes (key, value) pairs, got a mapping: pass mapping.items().")
+        return self._encode_pairs(checked_pairs(pairs))
+
+    def _encode_pairs(self, pairs: Mapping[str, V]) -> list[Record]:
         encode = self._encode
-        return [(key, encode(key, value)) for key, value in checked_pairs(pairs).items()]
+        return [(key, encode(key, value)) for key, value in pairs.items()]
 
     def _decode_all(
         self, wanted: list[str], unique: list[str], stored: Sequence[codecs.Stored | None]
@@ -393,6 +396,12 @@ class KVStore(KVBaseStore[Any]):
         if type(self).encode_value is KVStore.encode_value:
             return codecs.encode_document(key, value)
         return super()._encode(key, value)
+
+    def _encode_pairs(self, pairs: Mapping[str, Any]) -> list[Record]:
+        kind = type(self)
+        if kind.encode_value is KVStore.encode_value and kind._encode is KVStore._encode:
+            return codecs.encode_documents(pairs)
+        return super()._encode_pairs(pairs)
 
 
 class KVByteStore(KVBaseStore[bytes]):

@@ -139,15 +139,14 @@ def delete_collection(name: str) -> Command:
 
 def split_by_size(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
     """Yield runs of records that fit in one insertMany: by number and by bytes; one alone always fits."""
-    start, size = 0, 0
-    for position, (_, document) in enumerate(records):
-        full = position - start == limits.INSERT_MANY_MAX or size + len(document) > limits.REQUEST_BODY_TARGET_BYTES
-        if full and position > start:
-            yield records[start:position]
-            start, size = position, 0
-        size += len(document) + 1
-    if start < len(records):
-        yield records[start:]
+    start = 0
+    while start < len(records):
+        run = list(records[start : start + limits.INSERT_MANY_MAX])
+        size = sum([len(document) for _, document in run]) + len(run) - 1
+        while size > limits.REQUEST_BODY_TARGET_BYTES and len(run) > 1:
+            size -= len(run.pop()[1]) + 1
+        yield run
+        start += len(run)
 
 
 # -- answers ----------------------------------------------------------------------------------------------------
@@ -188,9 +187,10 @@ def read_inserted(status: int, body: bytes, what: str, keys: Sequence[str]) -> I
     errors = [_error_of(entry, status, what) for entry in _errors(reply, what)]
     if "status" not in reply and errors and not all(error.document_ids for error in errors):
         raise errors[0]
-    inserted = {
-        key for key in _part(reply, "status", what, default={}).get("insertedIds") or () if isinstance(key, str)
-    }
+    ids = _part(reply, "status", what, default={}).get("insertedIds") or ()
+    if ids == keys and not errors:
+        return Inserted([], [], {})
+    inserted = {key for key in ids if isinstance(key, str)}
     left = dict.fromkeys(key for key in keys if key not in inserted)
     existing: list[str] = []
     again: list[str] = []
