@@ -15,7 +15,7 @@ import base64
 import binascii
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple, NoReturn
 
@@ -46,6 +46,7 @@ __all__ = [
     "encode_kept_bytes",
     "parse_document",
     "stored_value",
+    "usual_values",
 ]
 
 Document = dict[str, Any]
@@ -371,6 +372,19 @@ def stored_value(document: Document | bytes) -> Any:
     if isinstance(parsed, Damaged):
         raise UndecodableError(parsed.reason)
     return parsed[0]
+
+
+def usual_values(documents: Sequence[Stored | None]) -> list[Any] | None:
+    """Return the value of each document, None where there is none; None where one is to be looked at by itself."""
+    values: list[Any] = []
+    for document in documents:
+        if document is None:
+            values.append(None)
+        elif type(document) is dict and "encoding" not in document:
+            values.append(document.get("value"))
+        else:
+            return None
+    return values
 
 
 def _parse_text(text: str) -> tuple[Any] | Damaged:

@@ -397,6 +397,14 @@ class KVStore(KVBaseStore[Any]):
             return codecs.encode_document(key, value)
         return super()._encode(key, value)
 
+    def _decode_all(self, wanted: list[str], unique: list[str], stored: Sequence[codecs.Stored | None]) -> list[Any]:
+        kind = type(self)
+        if kind.decode_value is KVStore.decode_value and kind._decode is KVStore._decode and len(unique) == len(wanted):
+            values = codecs.usual_values(stored)
+            if values is not None:
+                return values
+        return super()._decode_all(wanted, unique, stored)
+
     def _encode_pairs(self, pairs: Mapping[str, Any]) -> list[Record]:
         kind = type(self)
         if kind.encode_value is KVStore.encode_value and kind._encode is KVStore._encode:
