@@ -231,7 +231,8 @@ def test_a_batch_after_one_that_existed_tries_some_keys_first(server: Misbehavin
     assert server.names == ["findOneAndReplace"] * 200
     server.requests.clear()
     do("put_many", _records(300, prefix="new"))
-    assert server.names == ["findOneAndReplace"] * 96 + ["insertMany"] * 3
+    assert server.names.count("insertMany") == 3
+    assert server.names.count("findOneAndReplace") <= 64  # what was under way when a few of them had told
 
 
 def test_a_large_batch_goes_back_to_inserting_where_existing_keys_end(server: Misbehaving, do: Colour) -> None:

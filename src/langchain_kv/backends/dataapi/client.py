@@ -13,10 +13,12 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from time import time
 from typing import Any, Final, NamedTuple
 
 import aiohttp
+from multidict import CIMultiDict
 from yarl import URL
 
 from langchain_kv import loop_thread
@@ -34,7 +36,7 @@ from langchain_kv.errors import (
 )
 from langchain_kv.sharing import keep_for_ever
 
-__all__ = ["Pool", "Reply"]
+__all__ = ["Pool", "Reply", "prepared"]
 
 KEEP_ALIVE_S: Final = 60.0
 """Seconds that an idle connection is kept; one that the server closed earlier is noticed, and the request sent anew."""
@@ -81,14 +83,13 @@ class _Connector(aiohttp.TCPConnector):
         # are closed by _close_orphans. It would also take a forked child's inherited ones away from the parent.
         pass
 
-    async def connect(self, *args: Any, **kwargs: Any) -> Any:
-        connection = await super().connect(*args, **kwargs)
-        _attempt.get().is_connected = True
-        return connection
-
     async def _create_connection(self, *args: Any, **kwargs: Any) -> Any:
-        _attempt.get().is_first_on_connection = True
-        return await super()._create_connection(*args, **kwargs)
+        attempt = _attempt.get()
+        attempt.is_first_on_connection = True
+        attempt.is_connected = False
+        connection = await super()._create_connection(*args, **kwargs)
+        attempt.is_connected = True
+        return connection
 
 
 _attempt: ContextVar[Attempt] = ContextVar("_attempt")
@@ -148,7 +149,7 @@ class Pool:
         Args:
             url: where to.
             body: JSON.
-            headers: all but the length.
+            headers: all but the length, as ``prepared`` made them.
             attempt: says how long everything may take, from the connection to the last byte of the answer; learns
                 how far it came.
 
@@ -165,7 +166,8 @@ class Pool:
             async with asyncio.timeout(timeout_s):
                 session = await self._session()
                 data = body if len(body) < _LARGE_BODY_BYTES else _LargeBody(body)
-                limits = aiohttp.ClientTimeout(total=None, sock_connect=min(CONNECT_TIMEOUT_S, timeout_s / 2))
+                limits = _limits(min(CONNECT_TIMEOUT_S, timeout_s / 2))
+                attempt.is_connected = True  # by one that was kept, unless the connector has to make one
                 async with session.post(
                     url, data=data, headers=headers, allow_redirects=False, timeout=limits
                 ) as response:
@@ -269,6 +271,16 @@ class Pool:
             entries = [self._sessions.pop(loop) for loop in dead]
         for entry in entries:
             _close_orphans(entry)
+
+
+def prepared(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """Return headers in the form that the HTTP library would make of them with each request."""
+    return CIMultiDict(headers)
+
+
+@lru_cache(maxsize=4)
+def _limits(connect_s: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, sock_connect=connect_s)
 
 
 async def _aclose(entry: _Session) -> None:

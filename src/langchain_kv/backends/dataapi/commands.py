@@ -184,34 +184,30 @@ def read_replaced(status: int, body: bytes, what: str) -> bool:
 def read_inserted(status: int, body: bytes, what: str, keys: Sequence[str]) -> Inserted:
     """Read the answer to an insertMany of ``keys``; an error that is not of single documents is raised."""
     reply = _read(status, body, what, partial=True)
-    errors = [_error_of(entry, status, what) for entry in _errors(reply, what)]
-    if "status" not in reply and errors and not all(error.document_ids for error in errors):
-        raise errors[0]
+    entries = _errors(reply, what)
+    if "status" not in reply and entries and not all(_ids(entry) for entry in entries):
+        raise _error_of(entries[0], status, what)
     ids = _part(reply, "status", what, default={}).get("insertedIds") or ()
-    if ids == keys and not errors:
+    if ids == keys and not entries:
         return Inserted([], [], {})
     inserted = {key for key in ids if isinstance(key, str)}
     left = dict.fromkeys(key for key in keys if key not in inserted)
     existing: list[str] = []
     again: list[str] = []
     failed: dict[str, StoreError] = {}
-    for error in errors:
-        for key in error.document_ids:
-            if not isinstance(key, str) or key not in left:
-                continue
-            del left[key]
-            if error.code == "DOCUMENT_ALREADY_EXISTS":
-                existing.append(key)
-            elif error.retryable:
-                again.append(key)
-            else:
-                failed[key] = error
-    unnamed = next((error for error in errors if not error.document_ids), None)
-    for key in left:  # neither inserted nor named
-        if unnamed is None:
-            again.append(key)
+    for entry in entries:
+        named = [key for key in _ids(entry) if isinstance(key, str) and left.pop(key, "") is None]
+        if entry.get("errorCode") == "DOCUMENT_ALREADY_EXISTS":
+            existing += named
+        elif (error := _error_of(entry, status, what)).retryable:
+            again += named
         else:
-            failed[key] = unnamed
+            failed.update(dict.fromkeys(named, error))
+    unnamed = next((entry for entry in entries if not _ids(entry)), None)
+    if unnamed is None:  # and neither inserted nor named
+        again += left
+    elif left:
+        failed.update(dict.fromkeys(left, _error_of(unnamed, status, what)))
     return Inserted(existing, again, failed)
 
 
@@ -257,6 +253,11 @@ def _errors(reply: Document, what: str) -> list[dict[str, Any]]:
     if not isinstance(errors, list) or not all(isinstance(entry, dict) for entry in errors):
         raise _no_envelope(200, what)
     return errors
+
+
+def _ids(entry: Mapping[str, Any]) -> list[Any]:
+    ids = entry.get("documentIds")
+    return ids if isinstance(ids, list) else []
 
 
 def _part(reply: Document, name: str, what: str, default: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -335,7 +336,6 @@ _TITLE = re.compile(rb"<(title|h1)[^>]*>([^<]{1,400})<", re.IGNORECASE)
 
 
 def _error_of(entry: Mapping[str, Any], status: int, what: str) -> DataAPIError:
-    ids = entry.get("documentIds")
     code = str(entry.get("errorCode") or "UNKNOWN_ERROR")
     scope = str(entry.get("scope") or "")
     title = " ".join(str(entry.get("title") or "").split())[:200]
@@ -352,7 +352,7 @@ def _error_of(entry: Mapping[str, Any], status: int, what: str) -> DataAPIError:
         family=str(entry.get("family") or "REQUEST"),
         scope=scope,
         http_status=status,
-        document_ids=tuple(ids) if isinstance(ids, list) else (),
+        document_ids=tuple(_ids(entry)),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from time import monotonic
 from typing import Any, Final, TypeVar
@@ -95,6 +95,7 @@ class Call:
         "_wake_end",
         "_wake_timeout_s",
         "_writes",
+        "headers",
         "outcome",
         "refusal",
         "token",
@@ -119,6 +120,7 @@ class Call:
         self._announced: set[str] = set()
         self._deadline = monotonic() + deadline_s
         self.token = _ask(source)
+        self.headers: Mapping[str, str] | None = None  # made for the token, once
         self.refusal: AuthError | None = None
         self.outcome: Any = None  # what became of each key of a batch of writes
 
@@ -135,6 +137,7 @@ class Call:
         if not refused or not callable(self._source):
             return False
         self.token = _ask(self._source)
+        self.headers = None
         return True
 
     def restart(self) -> None:
@@ -152,13 +155,14 @@ class Call:
             flow: gives the turns to send, and learns how the service keeps up.
             timeout_s: seconds for one try, in place of the usual; the deadline is at least as far away.
         """
-        past = _Past(self._writes)
-        least = past.started + (timeout_s or 0.0)
+        started = monotonic()
+        past: _Past | None = None
+        least = started + (timeout_s or 0.0)
         usual_s = self._timeout_s if timeout_s is None else timeout_s
         while True:
             entered = await self._turn(flow, least)
             if entered is None:
-                raise _never_sent(self._deadline_s) if past.error is None else past.told()
+                raise _never_sent(self._deadline_s) if past is None else past.told()
             one = Attempt(min(usual_s, max(0.0, self._end(least) - monotonic())))
             kept_up: bool | None = None
             try:
@@ -168,6 +172,7 @@ class Call:
                 return result
             except StoreError as caught:
                 # A try that the deadline cut short says less than the one before it.
+                past = past or _Past(self._writes, started)
                 was_cut = one.timeout_s < usual_s and isinstance(caught, ConnectError | RequestTimeoutError)
                 kept_up = False if is_overload(caught) and not was_cut else None
                 error = past.add(caught, one, was_cut=was_cut)
@@ -230,14 +235,13 @@ class _Past:
     """The tries of one request that failed.
 
     Attributes:
-        started: when the first began.
         error: what is to be raised if no other try follows.
     """
 
-    def __init__(self, writes: bool) -> None:
-        self.started = monotonic()
+    def __init__(self, writes: bool, started: float) -> None:
         self.error: StoreError | None = None
         self._writes = writes
+        self._started = started
         self._tries = 0
         self._unforeseen = 0
         self._is_uncertain = False
@@ -268,7 +272,7 @@ class _Past:
         """Return the error with the tries, and the wait the service asked for, in its message."""
         error = self.error
         assert error is not None  # noqa: S101 - there was a try
-        more = f" ({self._tries} tries in {monotonic() - self.started:.1f} s)" if self._tries > 1 else ""
+        more = f" ({self._tries} tries in {monotonic() - self._started:.1f} s)" if self._tries > 1 else ""
         if asked_s and error.retryable:
             more += f" The service asks to wait {asked_s:.0f} s, longer than the deadline leaves: repeat the call then."
         if more:

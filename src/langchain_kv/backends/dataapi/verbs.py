@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -13,20 +13,17 @@ from yarl import URL
 from langchain_kv import limits
 from langchain_kv.backends.base import Record, Stored
 from langchain_kv.backends.dataapi import commands
-from langchain_kv.backends.dataapi.client import Pool
+from langchain_kv.backends.dataapi.client import Pool, prepared
 from langchain_kv.backends.dataapi.commands import Command
+from langchain_kv.backends.dataapi.outcome import Outcome
 from langchain_kv.backends.dataapi.retry import Attempt, Call
 from langchain_kv.errors import (
     AuthError,
     BadReplyError,
     CollectionConflictError,
     DataAPIError,
-    PartialWriteError,
-    StoreClosedError,
     StoreError,
-    TransportError,
 )
-from langchain_kv.keys import shown
 
 __all__ = ["Verbs"]
 
@@ -41,8 +38,8 @@ DELETE_WIDTH: Final = 50
 MOSTLY: Final = 0.75
 """From this share of existing keys on, upserts alone are faster than inserts and then upserts (measured: over 0.5)."""
 
-PROBES: Final = 2 * UPSERT_WIDTH
-"""Upserts that tell whether the others of a batch should be upserts, too."""
+PROBES: Final = 16
+"""Answers to upserts from which on they tell whether the others of a batch should be upserts, too."""
 
 ADMIN_TIMEOUT_S: Final = 120.0
 """Seconds for creating or dropping a collection: on Apache Cassandra creation takes 10 s and more (measured)."""
@@ -78,7 +75,7 @@ class Verbs:
             state: str | None = None
             while True:
                 page = await self._send(call, commands.find_keys(chunk, state), commands.read_page)
-                found.update((key, document) for key, document in page.items if isinstance(key, str))
+                found.update([item for item in page.items if isinstance(item[0], str)])
                 state = _next_state(page, state)
                 if state is None:
                     return
@@ -134,8 +131,7 @@ class Verbs:
 
     async def put(self, call: Call, records: Sequence[Record]) -> None:
         """Store every record."""
-        outcome = _Outcome.of(call, [key for key, _ in records])
-        left = outcome.begin()
+        outcome, left = Outcome.of(call, [key for key, _ in records])
         if left is not None:
             records = [record for record in records if record[0] in left]
         if len(records) <= limits.FEW_KEYS:
@@ -146,23 +142,38 @@ class Verbs:
                 self._existing_share = existing / len(records)
         outcome.settle("stored")
 
-    async def _put_many(self, call: Call, records: Sequence[Record], outcome: _Outcome) -> int:
+    async def _put_many(self, call: Call, records: Sequence[Record], outcome: Outcome) -> int:
         """Store the records by whichever way is the faster one; return how many keys existed.
 
         An insert in vain costs a hundredth of the requests that must follow; upserting what is new costs a hundred
         times as many as inserting it. So inserts need no trial, and upserts have one.
         """
-        existing = 0
-        if self._existing_share > MOSTLY:
-            first, records = records[:PROBES], records[PROBES:]
-            existing = await self._upsert(call, first, outcome)
-            if existing > MOSTLY * len(first):
-                return existing + await self._upsert(call, records, outcome)
-        return existing + await self._insert(call, list(commands.split_by_size(records)), outcome)
+        if self._existing_share <= MOSTLY:
+            return await self._insert(call, records, outcome)
+        tried = existing = 0
+        is_left_to_inserts = False
 
-    async def _insert(self, call: Call, chunks: list[Sequence[Record]], outcome: _Outcome) -> int:
+        async def store(position: int) -> None:
+            nonlocal tried, existing, is_left_to_inserts
+            if is_left_to_inserts:
+                return
+            if tried >= PROBES and existing <= MOSTLY * tried:
+                is_left_to_inserts = True  # at once, beside the upserts that are under way
+                found = await self._insert(call, records[position:], outcome)
+                existing += found
+                return
+            existed = await self._replace(call, records[position], outcome)
+            if existed is not None:
+                tried += 1
+                existing += existed
+
+        await _each(store, range(len(records)), UPSERT_WIDTH)
+        return existing
+
+    async def _insert(self, call: Call, records: Sequence[Record], outcome: Outcome) -> int:
         """Insert, and replace at once what was there already; return how many that were."""
         tried = existing = 0
+        chunks = list(commands.split_by_size(records))
         width = -(-UPSERT_WIDTH // max(1, min(INSERT_WIDTH, len(chunks))))
 
         async def insert(chunk: Sequence[Record]) -> None:
@@ -196,28 +207,31 @@ class Verbs:
         await _each(insert, chunks, INSERT_WIDTH)
         return existing
 
-    async def _upsert(self, call: Call, records: Sequence[Record], outcome: _Outcome, width: int = UPSERT_WIDTH) -> int:
+    async def _upsert(self, call: Call, records: Sequence[Record], outcome: Outcome, width: int = UPSERT_WIDTH) -> int:
         """Store each record on its own; return how many keys existed."""
         existing = 0
 
         async def upsert(record: Record) -> None:
             nonlocal existing
-            if outcome.is_stopped([record[0]]):
-                return
-            try:
-                existed = await self._send(call, commands.upsert(record), commands.read_replaced)
-            except StoreError as error:
-                outcome.fail([record[0]], error)
-            else:
-                existing += existed  # not in one statement with the await, which would count from before it
+            if await self._replace(call, record, outcome):
+                existing += 1  # not in one statement with the await, which would count from before it
 
         await _each(upsert, records, width)
         return existing
 
+    async def _replace(self, call: Call, record: Record, outcome: Outcome) -> bool | None:
+        """Store one record; return whether its key existed, None where it was not stored."""
+        if outcome.is_stopped([record[0]]):
+            return None
+        try:
+            return await self._send(call, commands.upsert(record), commands.read_replaced)
+        except StoreError as error:
+            outcome.fail([record[0]], error)
+            return None
+
     async def delete(self, call: Call, keys: Sequence[str]) -> None:
         """Delete the keys' documents."""
-        outcome = _Outcome.of(call, keys)
-        left = outcome.begin()
+        outcome, left = Outcome.of(call, keys)
         if left is not None:
             keys = [key for key in keys if key in left]
 
@@ -301,87 +315,9 @@ class Verbs:
         return await call.persist(attempt, pool.flow(), timeout_s=timeout_s)
 
     def _request_headers(self, call: Call) -> Mapping[str, str]:
-        return self._headers if call.token is None else {**self._headers, "Token": call.token}
-
-
-class _Outcome:
-    """What became of each key of a batch of writes.
-
-    Attributes:
-        stop: an error that concerns the whole operation: what was not sent yet is not to be sent.
-    """
-
-    def __init__(self, keys: Sequence[str]) -> None:
-        self.stop: StoreError | None = None
-        self._keys = keys
-        self._errors: dict[str, StoreError] = {}
-        self._unsent: set[str] = set()
-        self._doubtful: set[str] = set()
-
-    @classmethod
-    def of(cls, call: Call, keys: Sequence[str]) -> _Outcome:
-        """Return the outcome of a call, which goes on where the call is run again with another token."""
-        if call.outcome is None:
-            call.outcome = cls(keys)
-        outcome: _Outcome = call.outcome
-        return outcome
-
-    def begin(self) -> Collection[str] | None:
-        """Return the keys that are left to do in a second run, those that failed; None: all of them."""
-        if not self._errors:
-            return None
-        left = self._errors
-        self.doubt(key for key in left if not self._is_unwritten(key))
-        self.stop, self._errors, self._unsent = None, {}, set()
-        return left
-
-    def doubt(self, keys: Iterable[str]) -> None:
-        """Note that a request may have written the keys, whatever the answer to the next one says."""
-        self._doubtful.update(keys)
-
-    def fail(self, keys: Iterable[str], error: StoreError) -> None:
-        """Note that the keys were not, or may not have been, written."""
-        self._errors.update(dict.fromkeys(keys, error))
-        concerns_all = isinstance(error, TransportError | StoreClosedError | AuthError) or (
-            isinstance(error, DataAPIError) and error.scope == "SCHEMA"
-        )
-        if concerns_all and self.stop is None:
-            self.stop = error
-
-    def is_stopped(self, keys: Sequence[str]) -> bool:
-        """Tell whether nothing more is to be sent, and if so note the keys as unwritten."""
-        if self.stop is None:
-            return False
-        self._errors.update(dict.fromkeys(keys, self.stop))
-        self._unsent.update(keys)
-        return True
-
-    def _is_unwritten(self, key: str) -> bool:
-        return (key in self._unsent or self._errors[key].applied is False) and key not in self._doubtful
-
-    def settle(self, done: str) -> None:
-        """Raise the error that the whole batch failed for, or one that names each key's; every request has ended."""
-        if not self._errors:
-            return
-        unwritten: list[str] = []
-        unknown: list[str] = []
-        for key in self._errors:
-            (unwritten if self._is_unwritten(key) else unknown).append(key)
-        reasons = {(type(error), getattr(error, "code", "")) for error in self._errors.values()}
-        first = next(iter(self._errors.values()))
-        if len(self._errors) == len(self._keys) and len(reasons) == 1 and not (unwritten and unknown):
-            first.applied = None if unknown else False
-            raise first
-        names = ", ".join(shown(key) for key in list(self._errors)[:3])
-        raise PartialWriteError(
-            f"{len(self._keys) - len(self._errors)} of {len(self._keys)} keys were {done}; the others"
-            f" ({names}{', ...' if len(self._errors) > 3 else ''}) failed, the first with: {first} See .written,"
-            " .unwritten, .unknown and .errors; repeating the call is safe.",
-            written=tuple(key for key in self._keys if key not in self._errors),
-            unwritten=tuple(unwritten),
-            unknown=tuple(unknown),
-            errors=self._errors,
-        )
+        if call.headers is None:
+            call.headers = prepared(self._headers if call.token is None else {**self._headers, "Token": call.token})
+        return call.headers
 
 
 async def _each(job: Callable[[T], Awaitable[None]], items: Sequence[T], width: int) -> None:

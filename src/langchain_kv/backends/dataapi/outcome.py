@@ -1,0 +1,90 @@
+"""What became of each key of a batch of writes, and which error says so."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+
+from langchain_kv.backends.dataapi.retry import Call
+from langchain_kv.errors import AuthError, DataAPIError, PartialWriteError, StoreClosedError, StoreError, TransportError
+from langchain_kv.keys import shown
+
+__all__ = ["Outcome"]
+
+
+class Outcome:
+    """What became of each key of a batch of writes.
+
+    Attributes:
+        stop: an error that concerns the whole operation: what was not sent yet is not to be sent.
+    """
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self.stop: StoreError | None = None
+        self._keys = keys
+        self._errors: dict[str, StoreError] = {}
+        self._unsent: set[str] = set()
+        self._doubtful: set[str] = set()
+
+    @classmethod
+    def of(cls, call: Call, keys: Sequence[str]) -> tuple[Outcome, Collection[str] | None]:
+        """Return the outcome of a call, and which keys are to be done; None: all of them.
+
+        Where the call is run again with another token, the outcome goes on, and those are the keys that failed.
+        """
+        if call.outcome is None:
+            call.outcome = cls(keys)
+        outcome: Outcome = call.outcome
+        left = outcome._errors
+        if not left:
+            return outcome, None
+        outcome.doubt(key for key in left if not outcome._is_unwritten(key))
+        outcome.stop, outcome._errors, outcome._unsent = None, {}, set()
+        return outcome, left
+
+    def doubt(self, keys: Iterable[str]) -> None:
+        """Note that a request may have written the keys, whatever the answer to the next one says."""
+        self._doubtful.update(keys)
+
+    def fail(self, keys: Iterable[str], error: StoreError) -> None:
+        """Note that the keys were not, or may not have been, written."""
+        self._errors.update(dict.fromkeys(keys, error))
+        concerns_all = isinstance(error, TransportError | StoreClosedError | AuthError) or (
+            isinstance(error, DataAPIError) and error.scope == "SCHEMA"
+        )
+        if concerns_all and self.stop is None:
+            self.stop = error
+
+    def is_stopped(self, keys: Sequence[str]) -> bool:
+        """Tell whether nothing more is to be sent, and if so note the keys as unwritten."""
+        if self.stop is None:
+            return False
+        self._errors.update(dict.fromkeys(keys, self.stop))
+        self._unsent.update(keys)
+        return True
+
+    def _is_unwritten(self, key: str) -> bool:
+        return (key in self._unsent or self._errors[key].applied is False) and key not in self._doubtful
+
+    def settle(self, done: str) -> None:
+        """Raise the error that the whole batch failed for, or one that names each key's; every request has ended."""
+        if not self._errors:
+            return
+        unwritten: list[str] = []
+        unknown: list[str] = []
+        for key in self._errors:
+            (unwritten if self._is_unwritten(key) else unknown).append(key)
+        reasons = {(type(error), getattr(error, "code", "")) for error in self._errors.values()}
+        first = next(iter(self._errors.values()))
+        if len(self._errors) == len(self._keys) and len(reasons) == 1 and not (unwritten and unknown):
+            first.applied = None if unknown else False
+            raise first
+        names = ", ".join(shown(key) for key in list(self._errors)[:3])
+        raise PartialWriteError(
+            f"{len(self._keys) - len(self._errors)} of {len(self._keys)} keys were {done}; the others"
+            f" ({names}{', ...' if len(self._errors) > 3 else ''}) failed, the first with: {first} See .written,"
+            " .unwritten, .unknown and .errors; repeating the call is safe.",
+            written=tuple(key for key in self._keys if key not in self._errors),
+            unwritten=tuple(unwritten),
+            unknown=tuple(unknown),
+            errors=self._errors,
+        )
