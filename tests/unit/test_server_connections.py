@@ -14,7 +14,7 @@ import pytest
 
 from langchain_kv.engines.base import CollectionName, DocId
 from langchain_kv.engines.memory import MemoryEngine
-from langchain_kv.server.connections import Outbox
+from langchain_kv.server.connections import LARGE_ANSWER_BYTES, Outbox
 from langchain_kv.server.running import run_in_thread
 
 TOKEN = "a token of the tests"
@@ -198,12 +198,24 @@ def test_an_answer_that_cannot_be_sent_does_not_hold_up_the_others(caplog: pytes
     def fail() -> None:
         raise ValueError("a bad connection")
 
-    outbox.add(loop, fail)  # type: ignore[arg-type]
-    outbox.add(loop, lambda: sent.append(1))  # type: ignore[arg-type]
+    outbox.add(loop, fail, 1)  # type: ignore[arg-type]
+    outbox.add(loop, lambda: sent.append(1), 1)  # type: ignore[arg-type]
     (send,) = loop.soon
     send()
     assert sent == [1]
     assert "could not be sent" in caplog.text
-    outbox.add(loop, lambda: sent.append(2))  # type: ignore[arg-type]
+    outbox.add(loop, lambda: sent.append(2), 1)  # type: ignore[arg-type]
     loop.soon[1]()
     assert sent == [1, 2]
+
+
+def test_a_large_answer_goes_at_once_and_takes_those_before_it_along() -> None:
+    outbox, loop, sent = Outbox(), Loop(), []
+    outbox.add(loop, lambda: sent.append("small"), LARGE_ANSWER_BYTES - 1)  # type: ignore[arg-type]
+    assert sent == []
+    outbox.add(loop, lambda: sent.append("large"), LARGE_ANSWER_BYTES)  # type: ignore[arg-type]
+    assert sent == ["small", "large"]
+    outbox.add(loop, lambda: sent.append("next"), 1)  # type: ignore[arg-type]
+    for send in loop.soon:
+        send()
+    assert sent == ["small", "large", "next"]

