@@ -90,7 +90,7 @@ def compare(
     runner: asyncio.Runner | None = None,
     limit_s: float = 60.0,
     least: int = 15,
-    peers_least: int = 3,
+    peers_least: int = 4,
 ) -> list[Figures]:
     """Time the subjects in turn.
 

@@ -82,14 +82,15 @@ def _cell(row: Result, name: str) -> str:
     return f"{wall}, **{middle:.2f}** ({low:.2f}-{high:.2f}), CPU {cpu:.2f}{memory}{fewer}"
 
 
-def worst(results: Sequence[Result], count: int = 10) -> list[str]:
-    """Name the rows in which ours is furthest above the floor, worst first."""
+def worst(results: Sequence[Result], count: int = 10) -> str:
+    """List the rows in which ours is furthest above the floor, worst first."""
     ratios = []
     for row in results:
         ours, floor = row.of(OURS), row.figures[0]
         if ours is not None and floor.samples:
             ratios.append((ours.ratio(floor)[0], f"{row.group}: {row.name}, {row.size}, {row.colour}"))
-    return [f"{ratio:.2f} {what}" for ratio, what in sorted(ratios, reverse=True)[:count]]
+    rows = [f"- {ratio:.2f} x: {what}" for ratio, what in sorted(ratios, reverse=True)[:count]]
+    return "\n".join(["### Furthest above the floor", "", *rows, ""])
 
 
 def chart(results: Sequence[Result], path: Path) -> None:

@@ -252,7 +252,7 @@ WORKLOADS: dict[str, Workload] = {
     "mdelete": Workload("mdelete", lambda value, n, number: (_names(n),), before=_put_anew, after=_are_gone),
     "keys": Workload("keys", lambda value, n, number: (), _fill, lambda value, n, _: set(_names(n))),
     "keys by prefix": Workload(
-        "keys", lambda value, n, number: ("k00000",), _fill, lambda value, n, _: set(_names(min(n, 100)))
+        "keys", lambda value, n, number: ("k00000",), _fill, lambda value, n, _: set(_names(100))
     ),
     "cached embeddings, cold": _embeddings(_forget),
     "cached embeddings, warm": _embeddings(_embed_once),

@@ -18,36 +18,48 @@ class Target(NamedTuple):
         what: in words.
         most: the bound.
         of: tells which rows it is for.
-        figure: what is bounded, of our figures and the floor's, and by how many calls to divide.
+        figure: what is bounded, of the row, our figures and the floor's.
         unit: of the figure.
     """
 
     what: str
     most: float
     of: Callable[[Result], bool]
-    figure: Callable[[Figures, Figures, int], float]
+    figure: Callable[[Result, Figures, Figures], float]
     unit: str = " x"
 
 
-def _wall(ours: Figures, floor: Figures, _: int) -> float:
+def _wall(_: Result, ours: Figures, floor: Figures) -> float:
     return ours.ratio(floor)[0]
 
 
-def _cpu(ours: Figures, floor: Figures, _: int) -> float:
+def _cpu(_: Result, ours: Figures, floor: Figures) -> float:
     return ours.ratio(floor, "cpu_s")[0]
 
 
-def _above_us(ours: Figures, floor: Figures, calls: int) -> float:
-    return ours.above(floor) / calls * 1e6
+def _above_us(row: Result, ours: Figures, floor: Figures) -> float:
+    return ours.above(floor) / (row.calls or 1) * 1e6
+
+
+def _share_of_lead(row: Result, ours: Figures, floor: Figures) -> float:
+    """Return how much of the time that the floor is ahead of the peer ours takes: 0 is the floor, 1 the peer."""
+    peer = row.of(ASTRADB)
+    assert peer is not None
+    return (ours.wall_s - floor.wall_s) / max(peer.wall_s - floor.wall_s, 1e-9)
 
 
 def _is_http(row: Result, *delays_ms: int) -> bool:
     return row.group.startswith("Over HTTP") and any(f" {delay_ms} ms" in row.group for delay_ms in delays_ms)
 
 
+ASTRADB: Final = "langchain-astradb"
 _OVERWRITES: Final = ("mset existing", "mset half")
 _FIRST: Final = "mset existing, after new ones"
 _JSON_FILE: Final = "On a file, JSON values"
+
+
+def _is_one_key(row: Result) -> bool:
+    return row.group == _JSON_FILE and "one" in row.name and bool(row.calls)
 
 
 def _is_usual(row: Result) -> bool:
@@ -69,48 +81,58 @@ TARGETS: Final = (
     Target("HTTP, no latency: as the second", 1.5, lambda row: _is_http(row, 0) and row.name in _OVERWRITES, _wall),
     Target("HTTP: processor time of the client", 1.6, lambda row: _is_http(row, 0, 5, 40), _cpu),
     Target(
+        f"HTTP: of the floor's lead over {ASTRADB}, what is lost",
+        0.5,
+        lambda row: row.of(ASTRADB) is not None,
+        _share_of_lead,
+        "",
+    ),
+    Target(
         "file: batches of 100 and more",
         1.5,
-        lambda row: row.group == _JSON_FILE and not row.calls and "one" not in row.name,
+        lambda row: row.group == _JSON_FILE and "one" not in row.name,
         _wall,
     ),
     Target(
         "file: one key, sync, above the floor",
         10,
-        lambda row: row.group == _JSON_FILE and bool(row.calls) and row.colour == "sync",
+        lambda row: _is_one_key(row) and row.colour == "sync",
         _above_us,
         " us",
     ),
     Target(
         "file: one key, async, above the floor",
         40,
-        lambda row: row.group == _JSON_FILE and bool(row.calls) and row.colour == "async",
+        lambda row: _is_one_key(row) and row.colour == "async",
         _above_us,
         " us",
     ),
     Target("file: 64 amget at once", 2, lambda row: row.group == _JSON_FILE and "64" in row.name, _wall),
 )
 
-PEERS: Final = ("langchain-astradb", "LocalFileStore", "SQLStore", "diskcache")
+PEERS: Final = (ASTRADB, "LocalFileStore", "SQLStore", "diskcache")
 UNFLUSHED: Final = ("LocalFileStore", "diskcache")
 """Those whose writes a power cut may undo, as it may ours under ``synchronous=normal``."""
 
 
 def table(results: Sequence[Result]) -> str:
-    """Write each target with the rows it is for, how many reach it, and the worst; then who is behind which peer."""
+    """Write each target with the rows it is for, how many reach it, and the worst; the others; who is behind whom."""
     lines = ["### Targets", "", "| target | at most | rows | reached | worst |", "|---|---|---|---|---|"]
+    missed: list[str] = []
     for target in TARGETS:
         found = [
-            (target.figure(ours, row.figures[0], row.calls or 1), row)
+            (target.figure(row, ours, row.figures[0]), f"{row.name}, {row.size}, {row.colour}, {row.group}")
             for row in results
             if target.of(row) and (ours := row.of(OURS)) is not None and row.figures[0].samples
         ]
+        found.sort(reverse=True)
         if found:
-            reached = sum(figure <= target.most for figure, _ in found)
-            figure, row = max(found, key=lambda each: each[0])
-            worst = f"{figure:.2f}{target.unit}: {row.name}, {row.size}, {row.colour}, {row.group}"
+            beyond = [f"{figure:.2f}{target.unit}: {row}" for figure, row in found if figure > target.most]
+            worst = f"{found[0][0]:.2f}{target.unit}: {found[0][1]}"
+            reached = len(found) - len(beyond)
             lines.append(f"| {target.what} | {target.most}{target.unit} | {len(found)} | {reached} | {worst} |")
-    return "\n".join([*lines, "", *_behind(results), ""])
+            missed += [f"- {target.what}, {target.most}{target.unit}: {each}" for each in beyond]
+    return "\n".join([*lines, "", "Not reached:", "", *(missed or ["nothing"]), "", *_behind(results), ""])
 
 
 def _behind(results: Sequence[Result]) -> list[str]:

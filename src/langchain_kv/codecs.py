@@ -108,6 +108,9 @@ def encode_documents(pairs: Mapping[str, Any]) -> list[tuple[str, bytes]]:
         InvalidValueTypeError: see ``encode_document``; of several values it is the first one's.
         InvalidValueError: the same.
     """
+    if len(pairs) == 1:
+        ((key, value),) = pairs.items()
+        return [(key, encode_document(key, value))]
     records: list[tuple[str, bytes]] = []
     left = iter(pairs.items())
     while run := list(islice(left, _RUN)):

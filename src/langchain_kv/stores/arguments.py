@@ -21,6 +21,9 @@ def checked_keys(keys: Iterable[str]) -> list[str]:
 def checked_pairs(pairs: Iterable[Any]) -> dict[str, Any]:
     """Return the pairs as a dict: of a repeated key the last one wins."""
     listed = [pair if type(pair) is tuple and len(pair) == 2 else _checked_pair(pair) for pair in pairs]
+    if len(listed) == 1:
+        ((key, value),) = listed
+        return {check_key(key): value}
     keys = check_keys([pair[0] for pair in listed])
     return dict(zip(keys, [pair[1] for pair in listed], strict=True))
 
