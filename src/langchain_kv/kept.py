@@ -3,29 +3,36 @@
 The body of a row is one of two things, told apart by its first byte:
 
 - the JSON text of a document, which begins with ``{``;
-- a value of bytes. It is itself the body, so that nothing copies it; only a value that is empty, or begins with ``{``
-  or a zero byte, has a zero byte before it.
+- a value of bytes. It is itself the body, so that nothing copies it; only a value that is empty, or begins with ``{``,
+  with a zero byte or with ``ESCAPE``, has ``ESCAPE`` before it.
 
-Whoever looks for documents (``engines/documents.py``) finds what langchain-astradb would have stored.
+So a body that is empty or begins with a zero byte, as a page of zeros would, is damage. Whoever looks for documents
+(``engines/documents.py``) finds what langchain-astradb would have stored.
 """
 
 from __future__ import annotations
 
-__all__ = ["bytes_document", "kept_body", "kept_bytes"]
+from typing import Final
+
+__all__ = ["ESCAPE", "bytes_document", "kept_body", "kept_bytes"]
+
+
+ESCAPE: Final = b"\1"
+_ESCAPED: Final = (b"{", b"\0", ESCAPE, b"")
 
 
 def kept_body(value: bytes) -> bytes:
     """Return the body that keeps a value."""
-    return b"\0" + value if value[:1] in (b"{", b"\0", b"") else value
+    return ESCAPE + value if value[:1] in _ESCAPED else value
 
 
 def kept_bytes(body: bytes) -> bytes | None:
     """Return the value of bytes that a body keeps, None where it keeps none."""
     first = body[:1]
-    if first == b"\0":
-        return body[1:]
+    if first == ESCAPE:
+        return body[1:] if body[1:2] in _ESCAPED else None
     # Text, not bytes, is what a user of the sqlite3 command may have put there: JSON.
-    return None if first in (b"{", b"") or type(body) is not bytes else body
+    return None if first in _ESCAPED or type(body) is not bytes else body
 
 
 def bytes_document(key: str, value: bytes | bytearray | memoryview) -> bytes:

@@ -84,7 +84,7 @@ def test_the_file_holds_the_bytes_themselves(sqlite_place: Place, face: Any) -> 
     store = sqlite_place.store(AstraDBByteStore, api_endpoint=sqlite_place.url)
     face(store).mset([("a", b"as it is"), ("b", b'{"n":1}'), ("c", b""), ("d", b"\0\xff"), ("e", None)])
 
-    expected = {"a": b"as it is", "b": b'\0{"n":1}', "c": b"\0", "d": b"\0\0\xff", "e": b'{"_id":"e","value":null}'}
+    expected = {"a": b"as it is", "b": b'\1{"n":1}', "c": b"\1", "d": b"\1\0\xff", "e": b'{"_id":"e","value":null}'}
     assert bodies(sqlite_place, store.collection.name) == expected
     assert face(store).mget(["a", "b", "c", "d", "e"]) == [b"as it is", b'{"n":1}', b"", b"\0\xff", None]
 
@@ -101,6 +101,19 @@ def test_a_body_of_bytes_is_told_from_a_document(value: bytes) -> None:
     assert body[:1] not in (b"", b"{")
     assert kept_bytes(body) == value
     assert kept_bytes(encode_bytes_document("k", value)) is None
+
+
+@pytest.mark.parametrize("body", [b"", bytes(24), b"\0{}", b"\1x", b'{"_id":'])
+@pytest.mark.parametrize("kind", [KVByteStore, KVStore])
+def test_a_body_that_no_store_writes_is_damage(sqlite_place: Place, face: Any, kind: Any, body: bytes) -> None:
+    store = sqlite_place.store(kind)
+    collection = CollectionName("default_keyspace", store.collection.name)
+    sqlite_place.engine.write(collection, [("bad", body), ("good", encode_bytes_document("good", b"x"))])
+
+    with pytest.raises(DamagedValueError) as caught:
+        face(store).mget(["good", "bad"])
+    assert list(caught.value.errors) == ["bad"]
+    assert list(caught.value.values) == ["good"]
 
 
 def test_a_value_is_what_it_was_when_it_was_given(sqlite_place: Place, face: Any) -> None:

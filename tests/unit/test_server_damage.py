@@ -16,6 +16,7 @@ from places import TOKEN, Place
 DAMAGE = {
     "no JSON": '{"_id":"bad","value":{{{',
     "cut": '{"_id":"bad","value":"abc',
+    "zeros": "\0" * 100,
     "empty": "",
     "joins what stands beside it": '{"_id":"bad"},{"_id":"intruder"}',
 }

@@ -15,12 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from langchain_kv.engines.base import CollectionName
+from langchain_kv.engines.base import KEEP, CollectionName, Keep
+from langchain_kv.engines.file_lock import FileLock
 from langchain_kv.engines.sqlite import SQLiteEngine
 from langchain_kv.engines.sqlite_file import APPLICATION_ID, SCHEMA_VERSION, has_wal_reset_bug
 from langchain_kv.errors import (
     EngineError,
     EngineFileError,
+    InvalidKeyError,
     StoreClosedError,
     UnknownCollectionError,
     UnknownKeyspaceError,
@@ -300,6 +302,49 @@ def test_a_full_disk_changes_nothing_and_passes(path: str) -> None:
     limited(engine, 1_000_000)
     engine.write(KV, [(f"new{number}", b"y" * 5_000) for number in range(100)])
     assert engine.count(KV) == 599
+    engine.close()
+
+
+def test_a_part_of_a_change_fails_by_the_same_errors(path: str) -> None:
+    filled(path)
+    engine = SQLiteEngine(path)
+    outcomes = engine.group([lambda: engine.write(KV, [("\ud800", b"{}")]), lambda: engine.write(KV, [("b", b"{}")])])
+    assert isinstance(outcomes[0].error, InvalidKeyError)
+    assert outcomes[1].error is None
+    limited(engine, 1)
+
+    def change(_: object, __: object) -> Keep:
+        engine.write(KV, [("one", b"y" * 100_000)])
+        return KEEP
+
+    with pytest.raises(EngineError, match="full"):
+        engine.modify(KV, ["0001"], change)
+    engine.close()
+
+
+def test_nothing_to_do_waits_for_nobody(path: str) -> None:
+    filled(path)
+    engine = SQLiteEngine(path)
+    engine.read(KV, ["0001"])
+    with FileLock(f"{path}.lock"):
+        assert engine.group([]) == []
+    engine.close()
+
+
+def test_a_missing_table_is_said(path: str) -> None:
+    filled(path)
+    engine = SQLiteEngine(path)
+    engine.read(KV, ["0001"])
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("DROP TABLE docs_1")
+    for call in (
+        lambda: engine.read(KV, ["0001"]),
+        lambda: engine.write(KV, [("a", b"1")]),
+        lambda: engine.write(KV, [("a", b"1"), ("b", b"1")]),
+        lambda: engine.scan_ids(KV, limit=1),
+    ):
+        with pytest.raises(EngineError, match="'kv', whose table is missing"):
+            call()
     engine.close()
 
 

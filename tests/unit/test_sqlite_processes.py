@@ -357,6 +357,57 @@ def test_forks_while_threads_and_coroutines_are_at_work(path: str) -> None:
     check_file(path)
 
 
+@needs_fork
+def test_a_file_that_is_replaced_beside_a_fork_is_noticed(path: str, tmp_path: Path) -> None:
+    other = CollectionName("default_keyspace", "other")
+    for name, collections in (("kv.db", (KV, other)), ("restored.db", (other, KV))):
+        with closing(SQLiteEngine(str(tmp_path / name))) as engine:
+            for collection in collections:
+                engine.create_collection(collection, {})
+    code = """
+        engine = SQLiteEngine(path)
+        engine.write(KV, [("a", b"1")])
+        if os.fork() == 0:  # which closes the parent's connections
+            os._exit(0)
+        os.wait()
+        os.replace(sys.argv[2], path)
+        try:
+            engine.write(KV, [("b", b"2")])
+        except EngineError as error:
+            assert "replaced" in str(error), error
+        else:
+            os._exit(2)
+    """
+    end(start(code, path, str(tmp_path / "restored.db")))
+    with closing(SQLiteEngine(path)) as engine:
+        assert engine.scan_ids(KV, limit=9) == engine.scan_ids(other, limit=9) == []
+
+
+@needs_fork
+def test_a_fork_inside_a_single_statement_leaves_the_child_an_error(path: str) -> None:
+    code = """
+        engine = SQLiteEngine(path)
+        engine.create_collection(KV, {})
+        pids = []
+        def statement(connection):
+            pids.append(os.fork())
+            if pids[0]:  # the parent goes on when the child has ended
+                assert os.waitpid(pids[0], 0)[1] == 0
+                connection.execute("INSERT INTO docs_1 VALUES('a', x'31')")
+        try:
+            engine._pool.change(statement, single=True)
+        except EngineError as error:
+            assert pids == [0] and "forked" in str(error), error
+            sys.exit(0)
+        if pids == [0]:
+            os._exit(3)
+        assert engine.read(KV, ["a"]) == [b"1"]
+        engine.close()
+    """
+    end(start(code, path))
+    check_file(path)
+
+
 @pytest.mark.slow
 @needs_fork
 def test_a_fork_inside_a_transaction_leaves_the_child_an_error_and_the_parent_whole(path: str) -> None:

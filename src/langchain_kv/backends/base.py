@@ -81,7 +81,7 @@ class Backend(ABC):
 
     @abstractmethod
     def get_many(self, keys: Sequence[str]) -> list[Stored | None]:
-        """Return the document of each key, in the order of ``keys``, None where there is none."""
+        """Return what is stored of each key, in the order of ``keys``, None where there is nothing."""
 
     @abstractmethod
     async def aget_many(self, keys: Sequence[str]) -> list[Stored | None]:
@@ -114,7 +114,7 @@ class Backend(ABC):
 
     @abstractmethod
     def scan_items(self, prefix: str) -> Iterator[list[tuple[str, Stored]]]:
-        """As ``scan_keys``, with the documents."""
+        """As ``scan_keys``, with what is stored."""
 
     @abstractmethod
     def ascan_items(self, prefix: str) -> AsyncGenerator[list[tuple[str, Stored]], None]:

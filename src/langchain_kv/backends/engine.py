@@ -23,13 +23,13 @@ LEAST_READ_PAGE: Final = 50
 """Fewest keys of one; there are as many as make READ_PAGE_BYTES, going by what was read last."""
 
 READ_PAGE_BYTES: Final = 512 * 1024
-"""Bodies that are kept before they are parsed: they stay in the processor's cache."""
+"""Bodies that are read before they are parsed: they stay in the processor's cache."""
 
 SHORT_READ: Final = 4
 """Keys that a coroutine reads at once, on its own loop: the way through a thread takes longer than reading them."""
 
 PARSED_AT_ONCE_BYTES: Final = 128 * 1024
-"""JSON that a coroutine parses before it lets others run: two tenths of a millisecond."""
+"""Bodies that a coroutine parses before it lets others run: JSON of this size takes two tenths of a millisecond."""
 
 KEYS_PAGE: Final = 1_000
 """Keys of one page of a scan."""

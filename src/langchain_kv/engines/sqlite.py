@@ -16,7 +16,7 @@ from langchain_kv.engines.catalog import unknown_collection, unknown_keyspace
 from langchain_kv.engines.ids import prefix_end
 from langchain_kv.engines.sqlite_backup import back_up
 from langchain_kv.engines.sqlite_connections import ConnectionPool
-from langchain_kv.engines.sqlite_file import Synchronous, Translated, is_damage
+from langchain_kv.engines.sqlite_file import Synchronous, Translated, is_damage, missing_table
 from langchain_kv.errors import EngineBusyError, EngineError, StoreClosedError, StoreError, UsageError
 from langchain_kv.limits import DEFAULT_KEYSPACE, SQLITE_IN_MAX
 from langchain_kv.work_queue import Bridge, Outcome, QueueBridge, run_each
@@ -266,7 +266,7 @@ class SQLiteEngine(Engine):
         Returns:
             The outcome of each call, in order.
         """
-        if len(calls) == 1 or not self._pool.has_file():
+        if len(calls) <= 1 or not self._pool.has_file():
             return run_each(calls)
         try:
             return self._pool.change(lambda connection: run_each(calls))
@@ -303,6 +303,7 @@ class SQLiteEngine(Engine):
     def _on_table(
         self, connection: sqlite3.Connection, collection: CollectionName, work: Callable[[sqlite3.Connection, int], T]
     ) -> T:
+        missing: int | None = None
         while True:
             table = self._tables.get(collection)
             if table is None:
@@ -315,6 +316,9 @@ class SQLiteEngine(Engine):
             except sqlite3.OperationalError as error:
                 if not str(error).startswith(_NO_TABLE):
                     raise
+                if table == missing:
+                    raise missing_table(self._pool.path, collection.name) from error
+                missing = table
                 self._tables.pop(collection, None)  # dropped; numbers never come back: look again
                 self._settings.pop(table, None)
 

@@ -207,6 +207,9 @@ class ConnectionPool:
         """
         threads = self._threads
         if threads.transaction is not None:
+            if single:
+                with self._translated:
+                    return self._part(threads.transaction, work)
             return self._part(threads.transaction, work)
         if not self._open:
             self._recognise()
@@ -216,12 +219,12 @@ class ConnectionPool:
             if single:
                 with self._committing:
                     result = work(connection)
+                self._require_this_process(threads)
             else:
                 with self._translated:
                     connection.execute("BEGIN IMMEDIATE")
                 result = work(connection)
-                if threads is not self._threads:
-                    raise EngineError(f"{self.path}: this process forked inside a transaction, which is its parent's")
+                self._require_this_process(threads)
                 self._require_transaction(connection)
                 with self._committing:
                     connection.execute("COMMIT")
@@ -260,6 +263,10 @@ class ConnectionPool:
         with self._translated:
             connection.execute("RELEASE part")
         return result
+
+    def _require_this_process(self, threads: _Threads) -> None:
+        if threads is not self._threads:
+            raise EngineError(f"{self.path}: this process forked inside a transaction, which is its parent's")
 
     def _require_transaction(self, connection: sqlite3.Connection) -> None:
         if not connection.in_transaction:  # after some errors, a full disk among them, SQLite undoes all of it
@@ -302,7 +309,7 @@ class ConnectionPool:
                 f"{self.path} was in use at the moment this process was forked, and cannot be used here: start"
                 " processes by 'spawn' or 'forkserver', or fork while no call is in flight"
             )
-        if self._open:
+        if self._identity is not None:  # also where a fork had all connections closed
             self._require_same_file()
         connection = connect(self.path, self._synchronous)
         self._identity = found

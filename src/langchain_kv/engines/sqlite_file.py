@@ -33,6 +33,7 @@ __all__ = [
     "has_wal_reset_bug",
     "identity",
     "is_damage",
+    "missing_table",
     "new_file",
     "recognise",
 ]
@@ -258,8 +259,8 @@ class Translated:
 
     Args:
         path: the database file.
-        applied: what the errors say about the write, where SQLite leaves that open. A write to the disk that fails
-            does not: the record of the commit is the last to be written.
+        applied: what the errors say about the write, where SQLite leaves that open. Most do not: the record of the
+            commit is the last to be written.
     """
 
     def __init__(self, path: str, *, applied: bool | None = False) -> None:
@@ -282,9 +283,12 @@ class Translated:
 
 
 def _is_before_commit(error: sqlite3.Error) -> bool:
-    """Return whether it is an error that undid everything: a lock, damage that was met, a write that failed."""
-    code = getattr(error, "sqlite_errorcode", 0)
-    return code == sqlite3.SQLITE_IOERR_WRITE or _kind(error) in _BEFORE_COMMIT
+    """Return whether nothing was stored: it met a lock, or damage, or failed to read, or to write what goes before the
+    record of the commit."""
+    return getattr(error, "sqlite_errorcode", 0) in _FAILED_BEFORE or _kind(error) in _BEFORE_COMMIT
+
+
+_FAILED_BEFORE: Final = (sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ)
 
 
 _BEFORE_COMMIT: Final = (
@@ -293,12 +297,21 @@ _BEFORE_COMMIT: Final = (
     sqlite3.SQLITE_LOCKED,
     sqlite3.SQLITE_CORRUPT,
     sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_NOTADB,
 )
 
 
 def is_damage(error: sqlite3.Error) -> bool:
     """Return whether SQLite met a page that is not as it wrote it."""
     return _kind(error) == sqlite3.SQLITE_CORRUPT
+
+
+def missing_table(path: str, collection: str) -> EngineError:
+    """Make the error of a collection that is listed and has no table."""
+    return EngineError(
+        f"{path} names {collection!r}, whose table is missing; the file is damaged: restore it from a backup"
+    )
 
 
 def _kind(error: sqlite3.Error) -> int:

@@ -436,7 +436,7 @@ class KVByteStore(KVBaseStore[bytes]):
         return codecs.bytes_from_text(value)
 
     def _encode(self, key: str, value: bytes) -> bytes:
-        # Base64 is JSON text as it is: unless a subclass has a codec of its own, no JSON writer need see it.
+        # Neither bytes nor base64 need a JSON writer, unless a subclass has a codec of its own.
         if type(self).encode_value is not KVByteStore.encode_value:
             return super()._encode(key, value)
         keep = codecs.encode_kept_bytes if self._backend.keeps_bytes else codecs.encode_bytes_document

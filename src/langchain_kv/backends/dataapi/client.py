@@ -167,7 +167,9 @@ class Pool:
                 session = await self._session()
                 data = body if len(body) < _LARGE_BODY_BYTES else _LargeBody(body)
                 limits = _limits(min(CONNECT_TIMEOUT_S, timeout_s / 2))
-                attempt.is_connected = True  # by one that was kept, unless the connector has to make one
+                # By a connection that was kept, unless the connector has to make one: as the flow sends no more than
+                # the connector has places for, there is no waiting for one.
+                attempt.is_connected = True
                 async with session.post(
                     url, data=data, headers=headers, allow_redirects=False, timeout=limits
                 ) as response:
