@@ -120,8 +120,6 @@ def encode_documents(pairs: Mapping[str, Any]) -> list[tuple[str, bytes]]:
 
 def _encode_run(run: list[tuple[str, Any]]) -> list[tuple[str, bytes]] | None:
     """Return the documents of values that the Data API surely takes as they are; None: look at each one."""
-    if len(run) == 1:
-        return None
     write = _write_json or _writer()
     options = _OPTIONS
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
@@ -31,14 +32,20 @@ def cluster(cassandra_node: Node) -> ClusterSettings:
     return read_cluster_url(cassandra_node.url().removeprefix("cassandra:"))[0]
 
 
+@contextmanager
+def ready(engine: Engine) -> Iterator[Engine]:
+    """Give the engine the keyspace that the tests use; close it at the end."""
+    with closing(engine):
+        engine.create_keyspace("default_keyspace")
+        yield engine
+
+
 @pytest.fixture(scope="session")
 def shared_engine(cluster: ClusterSettings) -> Iterator[Engine]:
     from langchain_kv.engines.cassandra import CassandraEngine
 
-    engine = CassandraEngine(cluster)
-    engine.create_keyspace("default_keyspace")
-    yield engine
-    engine.close()
+    with ready(CassandraEngine(cluster)) as engine:
+        yield engine
 
 
 @pytest.fixture

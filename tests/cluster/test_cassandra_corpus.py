@@ -22,6 +22,8 @@ from langchain_kv.engines.base import CollectionName, Engine, Settings
 from langchain_kv.engines.cassandra import CassandraEngine
 from langchain_kv.server.running import run_in_thread
 
+from .conftest import ready
+
 pytestmark = pytest.mark.slow
 
 ANY = CollectionName("default_keyspace", "corpus_any")
@@ -99,10 +101,8 @@ class _TellsThatAnyIsIndexed(CassandraEngine):
 
 @pytest.fixture(scope="module")
 def engine(cluster: ClusterSettings) -> Iterator[Engine]:
-    engine = _TellsThatAnyIsIndexed(cluster)
-    engine.create_keyspace("default_keyspace")
-    yield engine
-    engine.close()
+    with ready(_TellsThatAnyIsIndexed(cluster)) as engine:
+        yield engine
 
 
 @pytest.fixture(scope="module")

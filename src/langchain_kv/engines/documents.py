@@ -21,10 +21,9 @@ def documents_of(engine: Engine) -> Engine:
 
 def _text(doc_id: DocId, body: bytes) -> bytes:
     """Return the document of a body; one that keeps neither a document nor bytes is damage, for its reader to find."""
-    if body[:1] == b"{" or not isinstance(doc_id, str):  # no store writes bytes under an id that is no text
-        return body
     value = kept_bytes(body)
-    return body if value is None else bytes_document(doc_id, value)
+    # No store writes bytes under an id that is no text.
+    return body if value is None or not isinstance(doc_id, str) else bytes_document(doc_id, value)
 
 
 def _texts(ids: Sequence[DocId], bodies: Sequence[bytes | None]) -> list[bytes | None]:
