@@ -101,10 +101,45 @@ def own_nodes(home: Path, count: int = 1, *, more: str = "") -> Iterator[list[Ow
         for node in nodes:
             node.start()
             node.wait()
+        if count > 1:
+            _wait_for_each_other(nodes)
         yield nodes
     finally:
         for node in nodes:
             node.kill()
+
+
+def _wait_for_each_other(nodes: Sequence[OwnNode]) -> None:
+    """Return when each node knows of all others, and all of the same tables.
+
+    A node listens before it has heard of those that came after it: a table that is made through it then is not waited
+    for on them, and the first statement that reaches one fails with INCOMPATIBLE_SCHEMA (seen).
+    """
+    from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile
+    from cassandra.policies import WhiteListRoundRobinPolicy
+
+    deadline = time.monotonic() + READY_WITHIN_S
+    for node in nodes:
+        alone = ExecutionProfile(load_balancing_policy=WhiteListRoundRobinPolicy([node.host]))
+        cluster = Cluster(
+            [node.host], port=node.port, execution_profiles={EXEC_PROFILE_DEFAULT: alone}, protocol_version=5
+        )
+        try:
+            session = cluster.connect()
+            while True:
+                known = [
+                    row.schema_version
+                    for table in ("local", "peers")
+                    for row in session.execute(f"SELECT tokens, schema_version FROM system.{table}")
+                    if row.tokens
+                ]
+                if len(known) == len(nodes) and len(set(known)) == 1:
+                    break
+                if time.monotonic() > deadline:
+                    raise RuntimeError(f"The node on {node.host} knows of {len(known)} nodes, not of {len(nodes)}")
+                time.sleep(0.1)
+        finally:
+            cluster.shutdown()
 
 
 def _ports(hosts: Sequence[str]) -> tuple[int, int]:
