@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 VERSION = "5.0.6"
 POM = Path(__file__).parent / "cluster" / "pom.xml"
@@ -261,20 +261,21 @@ def start_process(
     return subprocess.Popen(command, cwd=home, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
 
+def driver_of(host: str, port: int, **options: Any) -> Any:
+    """Return the driver's Cluster that asks this one node only."""
+    from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile
+    from cassandra.policies import WhiteListRoundRobinPolicy
+
+    profile = ExecutionProfile(load_balancing_policy=WhiteListRoundRobinPolicy([host]))
+    return Cluster([host], port=port, execution_profiles={EXEC_PROFILE_DEFAULT: profile}, protocol_version=5, **options)
+
+
 def _can_log_in(node: Node) -> bool:
     """Whether the superuser is there, which the node makes only after it has begun to listen."""
     from cassandra.auth import PlainTextAuthProvider
-    from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable
-    from cassandra.policies import WhiteListRoundRobinPolicy
+    from cassandra.cluster import NoHostAvailable
 
-    profile = ExecutionProfile(load_balancing_policy=WhiteListRoundRobinPolicy([node.host]))
-    cluster = Cluster(
-        [node.host],
-        port=node.port,
-        auth_provider=PlainTextAuthProvider(USER, PASSWORD),
-        execution_profiles={EXEC_PROFILE_DEFAULT: profile},
-        protocol_version=5,
-    )
+    cluster = driver_of(node.host, node.port, auth_provider=PlainTextAuthProvider(USER, PASSWORD))
     try:
         cluster.connect().execute("SELECT release_version FROM system.local")
     except NoHostAvailable:

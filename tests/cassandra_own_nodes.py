@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from cassandra_node import FLAGS, READY_WITHIN_S, SETTINGS, fetch, free_ports, java_version, start_process
+from cassandra_node import FLAGS, READY_WITHIN_S, SETTINGS, driver_of, fetch, free_ports, java_version, start_process
 
 SEVERAL_MAX_TRIES = 20
 
@@ -115,15 +115,9 @@ def _wait_for_each_other(nodes: Sequence[OwnNode]) -> None:
     A node listens before it has heard of those that came after it: a table that is made through it then is not waited
     for on them, and the first statement that reaches one fails with INCOMPATIBLE_SCHEMA (seen).
     """
-    from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile
-    from cassandra.policies import WhiteListRoundRobinPolicy
-
     deadline = time.monotonic() + READY_WITHIN_S
     for node in nodes:
-        alone = ExecutionProfile(load_balancing_policy=WhiteListRoundRobinPolicy([node.host]))
-        cluster = Cluster(
-            [node.host], port=node.port, execution_profiles={EXEC_PROFILE_DEFAULT: alone}, protocol_version=5
-        )
+        cluster = driver_of(node.host, node.port)
         try:
             session = cluster.connect()
             while True:
