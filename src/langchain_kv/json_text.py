@@ -25,6 +25,7 @@ _BOM: Final = b"\xef\xbb\xbf"
 _WHITESPACE: Final = re.compile(r"[ \t\n\r]*")
 _NOT_STRUCTURE: Final = bytes(set(range(256)) - set(b'"[]{}'))
 _LEVELS: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+_CHUNK: Final = 64 * 1024
 _EXPONENT_MAX: Final = 2**31 - 1  # a Java int: the scale of a BigDecimal
 _EXACT: Final = Context(prec=NUMBER_MAX_DIGITS + 1, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[InvalidOperation])
 _ZERO: Final = Decimal(0)
@@ -146,8 +147,11 @@ def _check_nesting(text: bytes) -> None:
         return
     unescaped = text.replace(b"\\\\", b"").replace(b'\\"', b"")
     brackets = re.sub(rb'"[^"]*"', b"", unescaped.translate(None, _NOT_STRUCTURE)).replace(b'"', b"")
-    if max(accumulate(map(_LEVELS.__getitem__, brackets)), default=0) > NESTING_MAX:
-        raise _too_deep()
+    level = 0
+    for start in range(0, len(brackets), _CHUNK):  # in parts, between which other threads have their turn
+        *levels, level = accumulate(map(_LEVELS.__getitem__, brackets[start : start + _CHUNK]), initial=level)
+        if max(*levels, level) > NESTING_MAX:
+            raise _too_deep()
 
 
 def _too_deep() -> DataAPIError:

@@ -74,6 +74,15 @@ COUNT_MAX: Final = 1_000
 FILTER_MAX_EXPRESSIONS: Final = 64
 """Comparisons in one filter (source: OperationsConfig)."""
 
+SORT_MAX_FIELDS: Final = 64
+"""Paths in one sort: as many as comparisons in a filter (our own: the local server keeps a key a path and document)."""
+
+PATH_MAX_NAMES: Final = 100
+"""Names of one path with dots (our own: a document nests far less, and what is read of a path takes room for each)."""
+
+INDEXING_MAX_UTF16: Final = 100_000
+"""Characters of all paths of a collection's option ``indexing`` (our own: it is read with every command)."""
+
 SORT_MAX_ROWS: Final = 10_000
 """Documents that an in-memory sort takes before it is refused (source: OperationsConfig)."""
 

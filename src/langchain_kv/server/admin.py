@@ -6,9 +6,8 @@ from typing import Any
 
 from langchain_kv.engines.base import CollectionName
 from langchain_kv.errors import DataAPIError
-from langchain_kv.json_text import write
 from langchain_kv.server.reply import Reply
-from langchain_kv.server.requests import Request, flag, invalid
+from langchain_kv.server.requests import Request, flag, name_to_drop
 from langchain_kv.server.settings import check_name, explained, is_same, read_options
 
 __all__ = [
@@ -38,7 +37,7 @@ async def find_keyspaces(request: Request) -> Reply:
 
 async def drop_keyspace(request: Request) -> Reply:
     """Drop a keyspace and all in it, or find that there is none."""
-    name = _name_to_drop(request)
+    name = name_to_drop(request)
     await request.engine.bridge.write(request.engine.drop_keyspace, name)
     return _OK
 
@@ -70,14 +69,6 @@ async def find_collections(request: Request) -> Reply:
 
 async def delete_collection(request: Request) -> Reply:
     """Delete a collection and its documents, or find that there is none."""
-    collection = CollectionName(request.keyspace, _name_to_drop(request))
+    collection = CollectionName(request.keyspace, name_to_drop(request))
     await request.engine.bridge.write(request.engine.drop_collection, collection)
     return _OK
-
-
-def _name_to_drop(request: Request) -> str:
-    name = request.fields.get("name")
-    if not isinstance(name, str) or not name:
-        raise invalid(f"{request.command} needs the field 'name', a text that is not empty.")
-    write(name)  # refuses half of a surrogate pair, which not every engine can look for
-    return name

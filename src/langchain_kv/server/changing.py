@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from langchain_kv.engines.base import KEEP, DocId, Keep
 from langchain_kv.errors import DataAPIError
+from langchain_kv.server.pacing import Turns
 from langchain_kv.server.reply import document_data
 from langchain_kv.server.searching import Document, Search, first_document, open_search
 
@@ -96,7 +97,7 @@ async def _change_or_insert(search: Search, target: DocId, act: Act, make: Make 
         return act(body) if search.condition.matches(body) else None
 
     seen = search.found[0][1] if search.found else None
-    prepared = decide(seen)
+    prepared = await Turns().do(len(seen or b""), decide, seen)
     outcomes = [prepared]
 
     def change(_: DocId, body: bytes | None) -> bytes | Keep | None:
@@ -138,7 +139,8 @@ async def change_all(search: Search, found: Sequence[Document], act: Act) -> dic
     Returns:
         What was done, by id, in the order of ``found``; None for a document that no longer matches.
     """
-    prepared = {document_id: act(body) for document_id, body in found}
+    turns = Turns()
+    prepared = {document_id: await turns.do(len(body), act, body) for document_id, body in found}
     outcomes: dict[DocId, Outcome | None] = {}
 
     def change(document_id: DocId, body: bytes | None) -> bytes | Keep | None:
@@ -173,7 +175,7 @@ def change_status(outcomes: Iterable[Outcome | None]) -> dict[str, Any]:
     return status
 
 
-def changed_document(search: Search, outcome: Outcome | None, *, after: bool) -> bytes:
+async def changed_document(search: Search, outcome: Outcome | None, *, after: bool) -> bytes:
     """Return the ``data`` of a document that was changed: as it is now, or as it was."""
     body = None if outcome is None else outcome.after if after else outcome.before
-    return document_data(None if body is None else search.projection.apply(body))
+    return document_data(None if body is None else await Turns().do(len(body), search.projection.apply, body))

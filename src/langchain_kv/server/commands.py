@@ -6,6 +6,7 @@ structure, the command's name, its fields.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, NamedTuple
@@ -14,10 +15,11 @@ from langchain_kv.engines.base import Engine
 from langchain_kv.errors import DataAPIError, EngineBusyError, StoreError
 from langchain_kv.json_text import read
 from langchain_kv.server import absent, admin, inserts, reads, updates, writes
+from langchain_kv.server.pacing import LARGE_BYTES, apart
 from langchain_kv.server.reply import Reply, error_entry, failed
 from langchain_kv.server.requests import Request, invalid, mismatch
 
-__all__ = ["COMMANDS", "TABLE_COMMANDS", "Command", "answer"]
+__all__ = ["COMMANDS", "Command", "answer"]
 
 logger = logging.getLogger("langchain_kv")
 
@@ -62,7 +64,16 @@ KEYSPACE: Final = {
     ),
     "findCollections": Command(admin.find_collections, ("options",), ("explain",)),
     "deleteCollection": Command(admin.delete_collection, ("name",)),
+    "listTables": Command(absent.list_tables, ("options",), ("explain",)),
+    "listTypes": Command(absent.list_types, ("options",), ("explain",)),
+    "dropTable": Command(absent.drop_table, ("name", "options"), ("ifExists",)),
+    "dropIndex": Command(absent.drop_index, ("name", "options"), ("ifExists",)),
+    "dropType": Command(absent.drop_type, ("name", "options"), ("ifExists",)),
+    "createTable": Command(absent.refuse_table, ("name", "definition", "options"), ("ifNotExists",)),
+    "createType": Command(absent.refuse_table, ("name", "definition", "options"), ("ifNotExists",)),
+    "alterType": Command(absent.refuse_table, ("name", "rename", "add")),
 }
+_INDEX: Final = Command(absent.refuse_on_collection, ("name", "definition", "indexType", "options"), ("ifNotExists",))
 COLLECTION: Final = {
     "insertOne": Command(inserts.insert_one, ("document", "options")),
     "insertMany": Command(inserts.insert_many, ("documents", "options"), ("ordered", "returnDocumentResponses")),
@@ -90,12 +101,14 @@ COLLECTION: Final = {
         ("filter", "projection", "sort", "options"),
         ("limit", "hybridLimits", "rerankOn", "rerankQuery", "rerank", "includeScores", "includeSortVector"),
     ),
+    "alterTable": Command(absent.refuse_on_collection, ("operation", "options")),
+    "createIndex": _INDEX,
+    "createTextIndex": _INDEX,
+    "createVectorIndex": _INDEX,
+    "listIndexes": Command(absent.refuse_on_collection, ("options",), ("explain",)),
 }
 COMMANDS: Final = (GENERAL, KEYSPACE, COLLECTION)
 """The commands by how many names the URL has: none (the database), a keyspace, a keyspace and a collection."""
-
-TABLE_COMMANDS: Final = ("alterTable", "createIndex", "createTextIndex", "createVectorIndex", "listIndexes")
-"""Commands that the Data API has for tables, at the URL of a collection."""
 
 _ARGUMENT_DEPTH_MAX: Final = 100
 _DOCUMENTS: Final = ("document", "documents", "replacement")
@@ -112,6 +125,12 @@ async def answer(engine: Engine, path: tuple[str, ...], body: bytes) -> tuple[in
     Returns:
         The HTTP status and the body of the answer. Nothing is raised: what goes wrong is in the answer.
     """
+    if len(body) > LARGE_BYTES:  # which takes long to read alone
+        return await apart(lambda: asyncio.run(_answer(engine, path, body)))
+    return await _answer(engine, path, body)
+
+
+async def _answer(engine: Engine, path: tuple[str, ...], body: bytes) -> tuple[int, bytes]:
     warnings: list[dict[str, Any]] = []
     try:
         reply = await _carry_out(engine, path, body, warnings)
@@ -127,25 +146,12 @@ def _encoded(reply: Reply, warnings: list[dict[str, Any]]) -> tuple[int, bytes]:
 
 
 async def _carry_out(engine: Engine, path: tuple[str, ...], body: bytes, warnings: list[dict[str, Any]]) -> Reply:
-    name, fields = _split(read(body) if body.strip() else None)
-    known = COMMANDS[len(path)]
-    command = known.get(name)
-    if command is None:
-        if len(path) == 2 and name in TABLE_COMMANDS:
-            raise DataAPIError.of("UNSUPPORTED_COLLECTION_COMMAND", f"{name} is for tables, and this is a collection.")
-        raise DataAPIError.of(
-            "COMMAND_UNKNOWN", f"There is no command {name[:100]!r} at this URL; there are {', '.join(known)}."
-        )
+    name, command, fields = _split(read(body) if body.strip() else None, COMMANDS[len(path)])
     if command.instead:
         message = f"{name} is deprecated: use {command.instead}."
         warnings.append(error_entry(DataAPIError.of("DEPRECATED_COMMAND", message)))
     may_be_deep = body.count(b"{") + body.count(b"[") > _ARGUMENT_DEPTH_MAX
     for field, value in fields.items():
-        if field not in command.fields:
-            expected = ", ".join(command.fields) or "none"
-            raise DataAPIError.of(
-                "COMMAND_FIELD_UNKNOWN", f"{name} has no field {field[:100]!r}; there are: {expected}."
-            )
         if may_be_deep and field not in _DOCUMENTS and _is_deeper(value, _ARGUMENT_DEPTH_MAX):
             raise mismatch(f"The field '{field}' nests over {_ARGUMENT_DEPTH_MAX} levels: simplify it.")
     return await command.handler(Request(engine, name, path, fields, _options(name, command, fields)))
@@ -171,18 +177,29 @@ def _options(name: str, command: Command, fields: dict[str, Any]) -> dict[str, A
     return options
 
 
-def _split(request: Any) -> tuple[str, dict[str, Any]]:
-    """Return the name and the fields of the one command in a parsed body."""
+def _split(request: Any, known: dict[str, Command]) -> tuple[str, Command, dict[str, Any]]:
+    """Return the name, the command and the fields of the one command in a parsed body."""
     if request is None:
         raise invalid('The request has no command: send an object with one, such as {"find": {}}.')
-    if not isinstance(request, dict) or len(request) != 1:
+    if not isinstance(request, dict) or not request:
         raise mismatch('A request is an object with exactly one command, such as {"find": {}}.')
-    ((name, fields),) = request.items()
-    if fields is None:
-        raise invalid(f"The command {name[:100]!r} needs an object: send {{}} where there is nothing to say.")
+    name, fields = next(iter(request.items()))
+    command = known.get(name)
+    if command is None:
+        raise DataAPIError.of(
+            "COMMAND_UNKNOWN", f"There is no command {name[:100]!r} at this URL; there are {', '.join(known)}."
+        )
     if not isinstance(fields, dict):
-        raise mismatch(f"The command {name[:100]!r} needs an object with its fields.")
-    return name, fields
+        raise mismatch(f"The command {name} needs an object with its fields: send {{}} where there is nothing to say.")
+    for field in fields:
+        if field not in command.fields:
+            expected = ", ".join(command.fields) or "none"
+            raise DataAPIError.of(
+                "COMMAND_FIELD_UNKNOWN", f"{name} has no field {field[:100]!r}; there are: {expected}."
+            )
+    if len(request) > 1:
+        raise mismatch("A request has exactly one command: send each in a request of its own.")
+    return name, command, fields
 
 
 def _is_deeper(value: Any, levels: int) -> bool:

@@ -13,7 +13,7 @@ from langchain_kv.json_text import utf16_length, write
 from langchain_kv.server.ids import is_extended, is_object_id, is_uuid, new_id, read_id
 from langchain_kv.server.settings import Indexing
 
-__all__ = ["Shredded", "check_special_fields", "shred"]
+__all__ = ["Shredded", "check_special_fields", "new_id_of", "shred"]
 
 _SIMPLE_NAME_MAX: Final = limits.PATH_MAX_UTF16 // 2
 _VECTORS: Final = ("$vector", "$vectorize", "$hybrid")
@@ -55,6 +55,11 @@ def check_special_fields(document: Any) -> None:
         )
 
 
+def new_id_of(settings: Settings) -> Any:
+    """Return a new ``_id``, of the type that a collection was created with."""
+    return new_id((settings.get("defaultId") or {}).get("type"))
+
+
 def shred(document: Any, settings: Settings, indexing: Indexing) -> Shredded:
     """Check a parsed document and make the text that is stored, with an ``_id`` if it has none.
 
@@ -63,8 +68,7 @@ def shred(document: Any, settings: Settings, indexing: Indexing) -> Shredded:
     """
     if not isinstance(document, dict):
         raise DataAPIError.of("SHRED_BAD_DOCUMENT_TYPE", "A document is a JSON object: send one, with fields.")
-    default_id = settings.get("defaultId") or {}
-    id_json = document["_id"] if "_id" in document else new_id(default_id.get("type"))
+    id_json = document["_id"] if "_id" in document else new_id_of(settings)
     document_id = read_id(id_json)
     ordered = {"_id": id_json, **document}
     try:

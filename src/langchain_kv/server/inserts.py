@@ -9,7 +9,7 @@ from typing import Any
 from langchain_kv.engines.base import KEEP, DocId, Keep
 from langchain_kv.errors import DataAPIError
 from langchain_kv.limits import INSERT_MANY_MAX
-from langchain_kv.server.documents import Shredded, check_special_fields, shred
+from langchain_kv.server.documents import Shredded, check_special_fields, new_id_of, shred
 from langchain_kv.server.ids import read_id
 from langchain_kv.server.reply import Reply
 from langchain_kv.server.requests import Collection, Request, flag, invalid, mismatch
@@ -42,7 +42,7 @@ async def insert_many(request: Request) -> Reply:
     is_ordered, has_responses = flag(request.options, "ordered"), flag(request.options, "returnDocumentResponses")
     collection = await request.collection()
     outcomes = await _insert(request, collection, documents, is_ordered=is_ordered)
-    return _reply_with_responses(documents, outcomes) if has_responses else _reply(outcomes)
+    return _reply_with_responses(documents, outcomes, collection) if has_responses else _reply(outcomes)
 
 
 async def _insert(
@@ -121,7 +121,7 @@ def _errors(outcomes: Sequence[Outcome]) -> list[DataAPIError]:
     return [outcome for outcome in outcomes if isinstance(outcome, DataAPIError)]
 
 
-def _reply_with_responses(documents: Sequence[Any], outcomes: Sequence[Outcome]) -> Reply:
+def _reply_with_responses(documents: Sequence[Any], outcomes: Sequence[Outcome], collection: Collection) -> Reply:
     responses: list[dict[str, Any]] = []
     errors = _errors(outcomes)
     failures = 0
@@ -129,20 +129,25 @@ def _reply_with_responses(documents: Sequence[Any], outcomes: Sequence[Outcome])
         if isinstance(outcome, Shredded):
             responses.append({"_id": outcome.id_json, "status": "OK"})
         elif outcome is None:
-            responses.append({"_id": _id_as_sent(document), "status": "SKIPPED"})
+            responses.append({**_id_of_skipped(document, collection), "status": "SKIPPED"})
         else:
-            id_json = outcome.document_ids[0] if outcome.document_ids else None
-            responses.append({"_id": id_json, "status": "ERROR", "errorsIdx": failures})
+            named = {"_id": outcome.document_ids[0]} if outcome.document_ids else {}
+            responses.append({**named, "status": "ERROR", "errorsIdx": failures})
             failures += 1
     return Reply(status={"documentResponses": responses}, errors=errors)
 
 
-def _id_as_sent(document: Any) -> Any:
-    """Return the ``_id`` of a document that was not tried, or None where it has no usable one."""
-    if not isinstance(document, dict) or "_id" not in document:
-        return None
+def _id_of_skipped(document: Any, collection: Collection) -> dict[str, Any]:
+    """Return the ``_id`` of a document that was not tried, or nothing where it cannot be one.
+
+    Where it has none, a new one is sent: the Data API makes the ids of all documents before it tries the first.
+    """
+    if not isinstance(document, dict):
+        return {}
+    if "_id" not in document:
+        return {"_id": new_id_of(collection.settings)}
     try:
         read_id(document["_id"])
     except DataAPIError:
-        return None
-    return document["_id"]
+        return {}
+    return {"_id": document["_id"]}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from langchain_kv.server.ids import is_extended
 from langchain_kv.server.paths import position
 
-__all__ = ["MISSING", "Test", "compare", "equal", "find"]
+__all__ = ["MISSING", "Test", "compare", "equal", "find", "identity"]
 
 Test = Callable[[dict[str, Any]], bool]
 """Whether a parsed document meets a condition."""
@@ -31,8 +31,8 @@ def compare(names: list[str], operator: str, operand: Any, *, is_negated: bool =
     if is_negated and operator in _OPPOSITES:
         return compare(names, _OPPOSITES[operator], operand)
     holds = _OPERATORS[operator]
-    if operator == "$all":
-        operand = _identities(operand)
+    if operator in _LISTS:  # what is compared with each document is made ready once
+        operand = _LISTS[operator](operand)
     if is_negated:
         return lambda document: not holds(find(document, names), operand)
     return lambda document: holds(find(document, names), operand)
@@ -56,7 +56,7 @@ def equal(one: Any, other: Any) -> bool:
         return one is other
     if isinstance(one, dict) and isinstance(other, dict):
         if is_extended(one) and is_extended(other):
-            return bool(_identity(one) == _identity(other))
+            return identity(one) == identity(other)
         return list(one) == list(other) and all(map(equal, one.values(), other.values()))
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(equal, one, other))
@@ -80,32 +80,83 @@ def _is_one(field: Any, operand: Any) -> bool:
     """Whether the field equals the operand, or is an array that holds it; objects and arrays are not looked for."""
     if equal(field, operand):
         return True
-    is_whole = isinstance(operand, list) or (isinstance(operand, dict) and not is_extended(operand))
-    return isinstance(field, list) and not is_whole and any(equal(element, operand) for element in field)
+    return isinstance(field, list) and not _is_whole(operand) and any(equal(element, operand) for element in field)
 
 
-def _is_in(field: Any, operand: list[Any]) -> bool:
-    return any(_is_one(field, one) for one in operand)
+class _AnyOf(NamedTuple):
+    """The values of an ``$in``, by identity: all of them, and those that are looked for in arrays, too."""
+
+    all: frozenset[str]
+    in_arrays: frozenset[str]
+
+    @classmethod
+    def of(cls, values: list[Any]) -> _AnyOf:
+        return cls(_identities(values), _identities(value for value in values if not _is_whole(value)))
 
 
-def _has_all(field: Any, operand: frozenset[Any]) -> bool:
-    """Whether each operand is in the array; a field that is no array counts as an array of itself."""
-    return operand <= _identities(field if isinstance(field, list) else [field])
+def _is_in(field: Any, operand: _AnyOf) -> bool:
+    if identity(field) in operand.all:
+        return True
+    return isinstance(field, list) and any(identity(element) in operand.in_arrays for element in field)
 
 
-def _identities(values: Iterable[Any]) -> frozenset[Any]:
-    """Return what ``equal`` compares of each value, in a form that can be looked up: both lists may be long."""
-    return frozenset(map(_identity, values))
+def _has_all(field: Any, operand: frozenset[str]) -> bool:
+    """Whether each operand is in the array; a field of one value counts as an array of it, an object does not."""
+    if isinstance(field, list):
+        return operand <= _identities(field)
+    return not _is_whole(field) and operand == {identity(field)}
 
 
-def _identity(value: Any) -> Any:
-    if isinstance(value, dict):
-        if is_extended(value):
-            return "extended", _plain(value)[0], _identity(_plain(value)[1])
-        return "object", tuple((name, _identity(field)) for name, field in value.items())
+def _is_whole(value: Any) -> bool:
+    """Whether a value is an array or an object of fields: these are compared as a whole."""
+    return isinstance(value, list) or (isinstance(value, dict) and not is_extended(value))
+
+
+def _identities(values: Iterable[Any]) -> frozenset[str]:
+    return frozenset(map(identity, values))
+
+
+def identity(value: Any, *, as_sent: bool = False) -> str:
+    """Return a text that two JSON values share if, and only if, they are equal: both lists of a comparison may be long.
+
+    It is a text because nobody can choose texts whose hashes collide, as one can choose numbers.
+
+    Args:
+        value: the value, or MISSING, which equals no value.
+        as_sent: whether ``1.0`` and ``1`` are kept apart, and extended values whose letters differ in case.
+    """
+    if isinstance(value, str):
+        return '"' + value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | Decimal):
+        return (type(value).__name__ if as_sent else "number") + _number_text(value)
     if isinstance(value, list):
-        return "array", tuple(map(_identity, value))
-    return ("boolean", value) if isinstance(value, bool) else value
+        return "[" + _joined(identity(element, as_sent=as_sent) for element in value)
+    if isinstance(value, dict):
+        if is_extended(value) and not as_sent:
+            kind, inner = _plain(value)
+            return kind + identity(inner)
+        parts = ((name, identity(field, as_sent=as_sent)) for name, field in value.items())
+        return "{" + _joined(part for pair in parts for part in pair)
+    return "null" if value is None else "missing"
+
+
+def _joined(parts: Iterable[str]) -> str:
+    """Join texts such that others, joined, are another text."""
+    return "".join(f"{len(part)}:{part}" for part in parts)
+
+
+def _number_text(value: int | Decimal) -> str:
+    """Return the digits and the exponent of a number: the same for ``100`` and ``1E+2``."""
+    exponent: Any = 0
+    if isinstance(value, int):
+        text = str(value)
+    else:
+        sign, digits, exponent = value.as_tuple()
+        text = "-" * sign + "".join(map(str, digits))
+    significant = text.rstrip("0")
+    return f"{significant}E{exponent + len(text) - len(significant)}" if significant.strip("-") else "0"
 
 
 def _ordered(holds: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
@@ -142,4 +193,5 @@ _OPERATORS: Final[dict[str, Callable[[Any, Any], bool]]] = {
     "$all": _has_all,
     "$size": lambda field, operand: isinstance(field, list) and len(field) == operand,
 }
+_LISTS: Final[dict[str, Callable[[list[Any]], Any]]] = {"$in": _AnyOf.of, "$nin": _AnyOf.of, "$all": _identities}
 _OPPOSITES: Final = {"$gt": "$lte", "$gte": "$lt", "$lt": "$gte", "$lte": "$gt"}

@@ -6,7 +6,21 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-__all__ = ["LEAF", "PathError", "Tree", "add", "covers", "excluded", "included", "indexing_tree", "position", "split"]
+from langchain_kv.limits import PATH_MAX_NAMES
+
+__all__ = [
+    "LEAF",
+    "PathError",
+    "Tree",
+    "add",
+    "branch",
+    "covers",
+    "excluded",
+    "included",
+    "indexing_tree",
+    "position",
+    "split",
+]
 
 Leaf = Callable[[Any], Any]
 """What to do with the value at the end of a path."""
@@ -32,8 +46,10 @@ def split(path: str) -> list[str]:
     """Return the field names of a dotted path; ``&.`` stands for a dot in a name, ``&&`` for an ampersand.
 
     Raises:
-        PathError: a name is empty, or an ampersand stands alone.
+        PathError: a name is empty, an ampersand stands alone, or there are over 100 names.
     """
+    if path.count(".") >= PATH_MAX_NAMES:
+        raise PathError(f"has over {PATH_MAX_NAMES} names, and no document nests as deep: use a shorter path")
     names = path.split(".") if "&" not in path else _split_escaped(path)
     if not all(names):
         raise PathError("has an empty field name: leave out the dot at its start, at its end, or doubled")
@@ -60,17 +76,26 @@ def _split_escaped(path: str) -> list[str]:
     return ["".join(name) for name in names]
 
 
+def branch(tree: Tree, names: list[str]) -> Tree:
+    """Return the tree below a path, made where there is none.
+
+    Raises:
+        PathError: a path ends on the way.
+    """
+    for name in names:
+        tree = tree.setdefault(name, {})
+        if not isinstance(tree, dict):
+            raise PathError("continues another path of the same definition: keep one of the two")
+    return tree
+
+
 def add(tree: Tree, names: list[str], leaf: Leaf) -> None:
     """Put a path into the tree.
 
     Raises:
         PathError: the path is already there, or one of the two continues the other.
     """
-    node = tree
-    for name in names[:-1]:
-        node = node.setdefault(name, {})
-        if not isinstance(node, dict):
-            raise PathError("continues another path of the same definition: keep one of the two")
+    node = branch(tree, names[:-1])
     if names[-1] in node:
         raise PathError("is also the start of another path of the same definition: keep one of the two")
     node[names[-1]] = leaf

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
@@ -10,7 +10,7 @@ import msgspec
 
 from langchain_kv.errors import DataAPIError
 from langchain_kv.json_text import read, write
-from langchain_kv.server.paths import LEAF, PathError, Tree, add, excluded, included, split
+from langchain_kv.server.paths import LEAF, PathError, Tree, add, branch, excluded, included, split
 from langchain_kv.server.stored import checked, field_texts
 
 __all__ = ["EVERYTHING", "Projection", "read_projection"]
@@ -74,25 +74,15 @@ def read_projection(definition: Any) -> Projection:
         )
     if "*" in definition:
         return _read_star(definition)
-    keeps: dict[str, bool] = {}
-    slices: dict[str, Callable[[Any], Any]] = {}
-    for path, wanted in _entries(definition, ""):
-        if isinstance(wanted, bool):
-            keeps[path] = wanted
-        else:
-            slices[path] = wanted
-    keeps_id = keeps.pop("_id", None)
-    if len(set(keeps.values())) > 1:
-        raise _unsupported("it says of some paths what to keep and of others what to drop: do one or the other")
-    is_keeping = True in keeps.values()
-    tree: Tree = {}
-    for path in keeps:
-        _add(tree, path, LEAF)
-    for path, cut in slices.items():
-        _add(tree, path, cut)
-    if (keeps_id is not False) is is_keeping:
-        _add(tree, "_id", LEAF)
-    return Projection(is_keeping, tree) if tree or is_keeping else EVERYTHING
+    paths = _Paths()
+    try:
+        paths.read(definition)
+        is_keeping = paths.is_keeping is True
+        if (paths.keeps_id is not False) is is_keeping:
+            add(paths.tree, ["_id"], LEAF)
+    except PathError as error:
+        raise _unsupported(f"one of its paths {error}") from None
+    return Projection(is_keeping, paths.tree) if paths.tree or is_keeping else EVERYTHING
 
 
 def _read_star(definition: dict[str, Any]) -> Projection:
@@ -101,24 +91,75 @@ def _read_star(definition: dict[str, Any]) -> Projection:
     return EVERYTHING if _is_wanted("*", definition["*"]) else Projection(True, {})
 
 
-def _entries(definition: dict[str, Any], above: str) -> Iterator[tuple[str, Any]]:
-    """Yield each path with whether it is wanted, or with what cuts its array."""
-    for name, value in definition.items():
-        if not name:
-            raise _unsupported("it has an empty path")
-        if name in _SPECIAL and not above:
-            _is_wanted(name, value)  # documents here have no such field; it does not count as kept or dropped
-            continue
-        if name.startswith("$"):
-            if name != "$slice" or not above:
-                raise _unsupported(f"it has no operator {name[:100]!r}: there is $slice, below a path")
-            yield above, _read_slice(value)
-            continue
-        path = f"{above}.{name}" if above else name
-        if isinstance(value, dict):
-            yield from _entries(value, path)
-        else:
-            yield path, _is_wanted(path, value)
+class _Branch:
+    """Where a definition inside of a definition lies; its tree is made with the first path that ends in it.
+
+    No path is written out: below a long name there may be many.
+    """
+
+    def __init__(self, above: _Branch | None = None, name: str = "") -> None:
+        self._above, self._name = above, name
+        self._tree: Tree | None = None
+
+    def tree(self) -> Tree:
+        """Return the tree of the paths below."""
+        if self._tree is None:
+            self._tree = {} if self._above is None else branch(self._above.tree(), split(self._name))
+        return self._tree
+
+    def end(self, leaf: Callable[[Any], Any]) -> None:
+        """Let a path end here."""
+        if self._above is not None:
+            add(self._above.tree(), split(self._name), leaf)
+
+
+class _Paths:
+    """What a definition says, gathered.
+
+    Attributes:
+        tree: the paths it names, but for ``_id``.
+        is_keeping: whether these are kept, or dropped; None where there are only slices.
+        keeps_id: what it says of ``_id``.
+    """
+
+    def __init__(self) -> None:
+        self._root = _Branch()
+        self.tree = self._root.tree()
+        self.is_keeping: bool | None = None
+        self.keeps_id: bool | None = None
+
+    def read(self, definition: dict[str, Any], here: _Branch | None = None) -> None:
+        """Read a definition, or one inside of it.
+
+        Raises:
+            PathError: a path is not well formed, or lies over another one.
+        """
+        for name, value in definition.items():
+            if not name:
+                raise _unsupported("it has an empty path")
+            if name in _SPECIAL and here is None:
+                _is_wanted(name, value)  # documents here have no such field; it does not count as kept or dropped
+            elif name.startswith("$"):
+                if name != "$slice" or here is None:
+                    raise _unsupported(f"it has no operator {name[:100]!r}: there is $slice, below a path")
+                here.end(_read_slice(value))
+            elif name == "*":
+                raise _unsupported("'*' has to be its only entry")
+            elif isinstance(value, dict):
+                self.read(value, _Branch(here or self._root, name))
+            elif name == "_id" and here is None:
+                self.keeps_id = _is_wanted(name, value)
+            else:
+                self._note(name, _is_wanted(name, value))
+                _Branch(here or self._root, name).end(LEAF)
+
+    def _note(self, name: str, is_wanted: bool) -> None:
+        if self.is_keeping is not None and self.is_keeping is not is_wanted:
+            raise _unsupported(
+                f"it says of some paths what to keep and of others what to drop, such as {name[:100]!r}: do one or the"
+                " other"
+            )
+        self.is_keeping = is_wanted
 
 
 def _is_wanted(path: str, value: Any) -> bool:
@@ -146,13 +187,6 @@ def _read_slice(value: Any) -> Callable[[Any], Any]:
         return field[start : start + count]
 
     return cut
-
-
-def _add(tree: Tree, path: str, leaf: Callable[[Any], Any]) -> None:
-    try:
-        add(tree, split(path), leaf)
-    except PathError as error:
-        raise _unsupported(f"the path {path[:100]!r} {error}") from None
 
 
 def _unsupported(reason: str) -> DataAPIError:

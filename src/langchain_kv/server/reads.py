@@ -9,6 +9,7 @@ from typing import Any
 from langchain_kv.engines.base import CollectionName, DocId
 from langchain_kv.errors import DataAPIError
 from langchain_kv.limits import COUNT_MAX, PAGE_SIZE
+from langchain_kv.server.pacing import Turns
 from langchain_kv.server.paging import Position, read_position
 from langchain_kv.server.reply import Reply, document_data, documents_data
 from langchain_kv.server.requests import Request, flag, invalid, mismatch
@@ -59,7 +60,8 @@ async def find(request: Request) -> Reply:
     # A full page means "may be more": a result of exactly one page is followed by an empty one, as on the Data API.
     if search.condition.ids is None and len(found) == size != left:
         state = Position(start.sent + size, found[-1][0]).as_page_state()
-    bodies = [_projected(search, document, damaged) for document in found]
+    turns = Turns()
+    bodies = [await turns.do(len(document[1]), _projected, search, document, damaged) for document in found]
     return Reply(documents_data(filter(None, bodies), state), errors=list(damaged.values()))
 
 
@@ -77,7 +79,9 @@ def _projected(search: Search, document: Document, damaged: dict[DocId, DataAPIE
 async def _sorted(search: Search, sort: Sort, skip: int, size: int) -> Reply:
     """Send the one page that a sorted result has: its documents are read again, once it is known which they are."""
     ids = (await picked_ids(search, sort, skip + size))[skip:]
-    return Reply(documents_data(map(search.projection.apply, await read_again(search, ids)), None))
+    turns = Turns()
+    found = [await turns.do(len(body), search.projection.apply, body) for body in await read_again(search, ids)]
+    return Reply(documents_data(found, None))
 
 
 async def find_one(request: Request) -> Reply:
@@ -88,7 +92,7 @@ async def find_one(request: Request) -> Reply:
     if found is None:
         return Reply(document_data(None))
     damaged: dict[DocId, DataAPIError] = {}
-    body = _projected(search, found, damaged)
+    body = await Turns().do(len(found[1]), _projected, search, found, damaged)
     return Reply(None if damaged else document_data(body), errors=list(damaged.values()))
 
 

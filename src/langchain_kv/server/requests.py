@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 from langchain_kv.engines.base import CollectionName, Engine, Settings
 from langchain_kv.errors import DataAPIError
+from langchain_kv.json_text import write
 from langchain_kv.server.settings import Indexing
 
-__all__ = ["Collection", "Request", "flag", "invalid", "mismatch", "wants_after"]
+__all__ = ["Collection", "Request", "flag", "invalid", "mismatch", "name_to_drop", "wants_after"]
 
 
 class Collection(NamedTuple):
@@ -55,6 +56,14 @@ class Request(NamedTuple):
         """As ``read_collection``, for coroutines."""
         return await self.engine.bridge.read_short(self.read_collection)
 
+    async def check_keyspace(self) -> None:
+        """Look the keyspace up.
+
+        Raises:
+            UnknownKeyspaceError: there is none.
+        """
+        await self.engine.bridge.read(self.engine.collections, self.keyspace)
+
 
 def flag(given: dict[str, Any], name: str) -> bool:
     """Return a true-or-false option; absent or null is false."""
@@ -62,6 +71,15 @@ def flag(given: dict[str, Any], name: str) -> bool:
     if value is None or isinstance(value, bool):
         return bool(value)
     raise mismatch(f"The option '{name}' is either true or false.")
+
+
+def name_to_drop(request: Request) -> str:
+    """Return the field ``name`` of a command that drops something: any text that is not empty."""
+    name = request.fields.get("name")
+    if not isinstance(name, str) or not name:
+        raise invalid(f"{request.command} needs the field 'name', a text that is not empty.")
+    write(name)  # refuses half of a surrogate pair, which not every engine can look for
+    return name
 
 
 def wants_after(request: Request) -> bool:

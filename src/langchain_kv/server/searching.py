@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple, TypeGuard
 from langchain_kv.engines.base import CollectionName, DocId
 from langchain_kv.errors import DataAPIError
 from langchain_kv.server.filters import Filter, read_filter
+from langchain_kv.server.pacing import Turns
 from langchain_kv.server.projection import Projection, read_projection
 from langchain_kv.server.requests import Collection, Request
 from langchain_kv.server.settings import Indexing
@@ -118,9 +119,11 @@ async def documents(search: Search, damaged: dict[DocId, DataAPIError] | None = 
         damaged: takes the errors of those of which nobody can tell, because they are no JSON; None raises the first.
     """
     page, size = search.found, search.page_size
+    turns = Turns()
+    is_for_all = search.condition.test is None
     while True:
         for document in page:
-            if _is_match(search, document, damaged):
+            if is_for_all or await turns.do(len(document[1]), _is_match, search, document, damaged):
                 yield document
         if search.condition.ids is not None or not page or len(page) < size:
             return
@@ -156,9 +159,10 @@ async def picked_ids(search: Search, sort: Sort, count: int) -> list[DocId]:
         DataAPIError: OVERLOADED_SORT_ROW_LIMIT.
     """
     picker = Picker(sort, count)
+    turns = Turns()
     async for document_id, body in documents(search):
         try:
-            picker.add(document_id, body)
+            await turns.do(len(body), picker.add, document_id, body)
         except DataAPIError as error:
             raise unparseable(document_id) if is_unparseable(error) else error from None
     return picker.picked()
@@ -166,8 +170,8 @@ async def picked_ids(search: Search, sort: Sort, count: int) -> list[DocId]:
 
 async def first_document(search: Search) -> Document | None:
     """Return the first document that matches, in the order of the sort if there is one."""
-    if search.sort is None and search.condition.ids is not None:
-        return next((document for document in search.found if _is_match(search, document, None)), None)
+    if search.condition.test is None and search.condition.ids is not None and search.sort is None:
+        return search.found[0] if search.found else None
     if search.sort is None:
         async with aclosing(documents(search)) as found:
             return await anext(found, None)
@@ -184,4 +188,5 @@ async def read_again(search: Search, ids: Sequence[DocId]) -> list[bytes]:
     longer match."""
     engine = search.request.engine
     bodies = await engine.bridge.read(engine.read, search.collection.name, ids) if ids else []
-    return [body for body in bodies if body is not None and search.condition.matches(body)]
+    turns = Turns()
+    return [body for body in bodies if body is not None and await turns.do(len(body), search.condition.matches, body)]

@@ -10,7 +10,7 @@ from typing import Any, Final
 from langchain_kv.engines.base import Settings
 from langchain_kv.errors import DataAPIError
 from langchain_kv.json_text import write
-from langchain_kv.limits import NAME_MAX_LENGTH
+from langchain_kv.limits import INDEXING_MAX_UTF16, NAME_MAX_LENGTH
 from langchain_kv.server.paths import PathError, Tree, covers, excluded, included, indexing_tree, split
 
 __all__ = ["ID_TYPES", "Indexing", "check_name", "explained", "is_same", "read_options"]
@@ -139,6 +139,8 @@ def _read_indexing(option: Any) -> dict[str, list[str]]:
     ((name, paths),) = option.items()
     if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
         raise _bad_indexing(f"'{name}' needs a list of paths")
+    if sum(map(len, paths)) > INDEXING_MAX_UTF16:
+        raise _bad_indexing(f"its paths have over {INDEXING_MAX_UTF16:,} characters together, which are too many here")
     write(paths)  # refuses half of a surrogate pair, which could be kept but never sent again
     if len(set(paths)) != len(paths):
         raise _bad_indexing(f"'{name}' names a path twice")

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from langchain_kv.engines.base import DocId
 from langchain_kv.errors import DataAPIError
-from langchain_kv.limits import SORT_MAX_ROWS
+from langchain_kv.limits import SORT_MAX_FIELDS, SORT_MAX_ROWS
 from langchain_kv.server.matching import find
 from langchain_kv.server.ordering import Key, id_key, sort_key
 from langchain_kv.server.paths import PathError, split
@@ -44,6 +44,8 @@ def read_sort(sort: Any, indexing: Indexing) -> Sort | None:
     if not isinstance(sort, dict):
         raise _invalid('it is an object of paths, such as {"_id": 1}')
     _refuse_searches(sort)
+    if len(sort) > SORT_MAX_FIELDS:
+        raise _invalid(f"it has {len(sort)} paths, and at most {SORT_MAX_FIELDS} are allowed here")
     fields = [(_read_path(path), path) for path in sort]
     for path, direction in sort.items():
         if type(direction) is not int or direction not in (1, -1):

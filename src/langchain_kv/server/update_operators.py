@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from copy import deepcopy
 from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow, Underflow
 from functools import partial
 from typing import Any, Final, NamedTuple
 
 from langchain_kv.errors import DataAPIError
 from langchain_kv.limits import NUMBER_MAX_DIGITS
-from langchain_kv.server.locating import Place, find_or_make_place, find_place
-from langchain_kv.server.matching import MISSING
+from langchain_kv.server.locating import Draft, Place, copied
+from langchain_kv.server.matching import MISSING, identity
 from langchain_kv.server.ordering import value_key
 from langchain_kv.server.paths import PathError, split
 
 __all__ = ["OPERATORS", "Action", "identical", "update_error"]
 
-Change = Callable[[dict[str, Any]], bool]
-"""Changes a parsed document in place; answers whether the Data API would call it modified."""
+Change = Callable[[Draft], bool]
+"""Changes a document; answers whether the Data API would call it modified."""
 
 
 class Action(NamedTuple):
@@ -62,7 +61,8 @@ _SPECIAL: Final = {"$vector": "VECTOR", "$vectorize": "VECTORIZE", "$lexical": "
 _FOR_SPECIAL: Final = ("$set", "$setOnInsert", "$unset")
 
 
-def _read_path(operator: str, path: str) -> list[str]:
+def _check_path(operator: str, path: str) -> None:
+    """Refuse an operator for a field that it cannot change; whether the path is well formed is looked at last."""
     if path in _SPECIAL and operator not in _FOR_SPECIAL:
         raise DataAPIError.of(
             f"UNSUPPORTED_UPDATE_OPERATOR_FOR_{_SPECIAL[path]}", f"{operator} cannot change the field '{path}'."
@@ -72,6 +72,9 @@ def _read_path(operator: str, path: str) -> list[str]:
             "UNSUPPORTED_UPDATE_OPERATOR_FOR_DOC_ID",
             f"{operator} cannot change the '_id' of a document: insert a new document, and delete this one.",
         )
+
+
+def _names(path: str) -> list[str]:
     try:
         return split(path)
     except PathError as error:
@@ -87,7 +90,8 @@ def _plain(operator: str, path: str, kind: str = "MODIFIER") -> None:
 
 
 def _set(operator: str, path: str, value: Any) -> Action:
-    names = _read_path(operator, path)
+    _check_path(operator, path)
+    names = _names(path)
     if path == "$vectorize":
         raise DataAPIError.of(
             "EMBEDDING_SERVICE_NOT_CONFIGURED",
@@ -96,8 +100,8 @@ def _set(operator: str, path: str, value: Any) -> Action:
     if path == "$vector":
         raise DataAPIError.of("VECTOR_SEARCH_NOT_SUPPORTED", "The collection keeps no vectors: leave out '$vector'.")
 
-    def change(document: dict[str, Any]) -> bool:
-        return _put(find_or_make_place(document, names), value)
+    def change(draft: Draft) -> bool:
+        return _put(draft.find_or_make(names), value)
 
     return Action(operator, path, names, change)
 
@@ -105,15 +109,16 @@ def _set(operator: str, path: str, value: Any) -> Action:
 def _put(place: Place, value: Any) -> bool:
     if identical(place.value, value):
         return False
-    place.put(deepcopy(value))  # several documents may get it, and later actions may reach into it
+    place.put(copied(value))  # several documents may get it, and later actions may reach into it
     return True
 
 
 def _unset(operator: str, path: str, _: Any) -> Action:
-    names = _read_path(operator, path)
+    _check_path(operator, path)
+    names = _names(path)
 
-    def change(document: dict[str, Any]) -> bool:
-        place = find_place(document, names)
+    def change(draft: Draft) -> bool:
+        place = draft.find(names)
         if place is not None:
             place.remove()
         return place is not None
@@ -122,27 +127,29 @@ def _unset(operator: str, path: str, _: Any) -> Action:
 
 
 def _current_date(operator: str, path: str, argument: Any) -> Action:
-    names = _read_path(operator, path)
+    _check_path(operator, path)
     if argument is not True and argument != {"$type": "date"}:
         raise update_error("PARAM", f'{operator} needs true or {{"$type": "date"}}')
+    names = _names(path)
 
-    def change(document: dict[str, Any]) -> bool:
-        return _put(find_or_make_place(document, names), {"$date": time.time_ns() // 1_000_000})
+    def change(draft: Draft) -> bool:
+        return _put(draft.find_or_make(names), {"$date": time.time_ns() // 1_000_000})
 
     return Action(operator, path, names, change)
 
 
 def _extreme(operator: str, path: str, value: Any, *, is_max: bool) -> Action:
-    names = _read_path(operator, path)
+    _check_path(operator, path)
+    names = _names(path)
     key = value_key(value)
 
-    def change(document: dict[str, Any]) -> bool:
-        place = find_or_make_place(document, names)
+    def change(draft: Draft) -> bool:
+        place = draft.find_or_make(names)
         if place.value is not MISSING:
             old = value_key(place.value)
             if not (old < key if is_max else old > key):
                 return False
-        place.put(deepcopy(value))
+        place.put(copied(value))
         return True
 
     return Action(operator, path, names, change)
@@ -163,12 +170,13 @@ def _arithmetic(operator: str, path: str, number: Any, *, calculate: Callable[[A
     """Read $inc or $mul; ``calculate`` sees the old number (or MISSING) and answers the new one, and whether the
     document counts as modified."""
     _plain(operator, path)
-    names = _read_path(operator, path)
+    _check_path(operator, path)
     if not _is_number(number):
         raise update_error("PARAM", f"{operator} needs a number for {path[:100]!r}")
+    names = _names(path)
 
-    def change(document: dict[str, Any]) -> bool:
-        place = find_or_make_place(document, names)
+    def change(draft: Draft) -> bool:
+        place = draft.find_or_make(names)
         old = place.value
         if old is not MISSING and not _is_number(old):
             raise update_error("TARGET", f"{operator} changes numbers, and {path[:100]!r} holds something else")
@@ -237,22 +245,23 @@ def _too_long() -> DataAPIError:
 
 
 def _rename(operator: str, path: str, target: Any) -> Action:
-    names = _read_path(operator, path)
+    _check_path(operator, path)
     if not isinstance(target, str):
         raise update_error("PARAM", f"{operator} needs the new path of {path[:100]!r} as a text")
-    target_names = _read_path(operator, target)
+    _check_path(operator, target)
     if path == target:
         raise update_error("PATH", f"{operator} of {path[:100]!r} needs another path than that")
+    names, target_names = _names(path), _names(target)
 
-    def change(document: dict[str, Any]) -> bool:
-        place = find_place(document, names)
+    def change(draft: Draft) -> bool:
+        place = draft.find(names)
         if place is None:
             return False
         if place.is_in_array:
             raise update_error("PATH", f"{operator} cannot move {path[:100]!r}, which is an element of an array")
         value = place.value
         place.remove()
-        new_place = find_or_make_place(document, target_names)
+        new_place = draft.find_or_make(target_names)
         if new_place.is_in_array:
             raise update_error("PATH", f"{operator} cannot move to {target[:100]!r}, which is an element of an array")
         new_place.put(value)
@@ -262,13 +271,14 @@ def _rename(operator: str, path: str, target: Any) -> Action:
 
 
 def _pop(operator: str, path: str, end: Any) -> Action:
-    names = _read_path(operator, path)
+    _check_path(operator, path)
     if not _is_number(end) or not (1 <= end < 2 or -2 < end <= -1):  # the Data API cuts it to an integer
         raise update_error("PARAM", f"{operator} needs 1 (the last element) or -1 (the first)")
+    names = _names(path)
     at = -1 if end > 0 else 0
 
-    def change(document: dict[str, Any]) -> bool:
-        place = find_place(document, names)
+    def change(draft: Draft) -> bool:
+        place = draft.find(names)
         if place is None:
             return False
         array = _as_array(operator, path, place.value)
@@ -281,47 +291,55 @@ def _pop(operator: str, path: str, end: Any) -> Action:
 
 
 def _push(operator: str, path: str, argument: Any) -> Action:
-    names = _read_path(operator, path)
     values, at = _read_elements(operator, path, argument, ("$each", "$position"))
+    names = _names(path)
 
-    def change(document: dict[str, Any]) -> bool:
-        array = _array_at(operator, path, find_or_make_place(document, names))
+    def change(draft: Draft) -> bool:
+        array = _array_at(operator, path, draft.find_or_make(names))
         start = len(array) if at is None else at
-        array[start:start] = deepcopy(values)
+        array[start:start] = copied(values)
         return True
 
     return Action(operator, path, names, change)
 
 
 def _add_to_set(operator: str, path: str, argument: Any) -> Action:
-    names = _read_path(operator, path)
     values, _ = _read_elements(operator, path, argument, ("$each",))
+    names = _names(path)
+    identities = [identity(value, as_sent=True) for value in values]
 
-    def change(document: dict[str, Any]) -> bool:
-        array = _array_at(operator, path, find_or_make_place(document, names))
+    def change(draft: Draft) -> bool:
+        array = _array_at(operator, path, draft.find_or_make(names))
+        known = {identity(element, as_sent=True) for element in array}
         before = len(array)
-        for value in values:
-            if not any(identical(value, element) for element in array):
-                array.append(deepcopy(value))
+        for value, own in zip(values, identities, strict=True):
+            if own not in known:
+                known.add(own)
+                array.append(copied(value))
         return len(array) > before
 
     return Action(operator, path, names, change)
 
 
 def _read_elements(operator: str, path: str, argument: Any, known: Iterable[str]) -> tuple[list[Any], int | None]:
-    """Return the elements to add and, if given, where; an argument with modifiers has nothing else."""
+    """Return the elements to add and, if given, where; an argument with modifiers has nothing else.
+
+    Of several that are wrong the first is told, as by the Data API.
+    """
+    _check_path(operator, path)
     _plain(operator, path, "PARAM")
     if not isinstance(argument, dict) or not any(name.startswith("$") for name in argument):
         return [argument], None
-    for name in argument:
+    for name, value in argument.items():
         if name not in known:
             raise update_error("MODIFIER", f"{operator} has no modifier {name[:100]!r}; there are {', '.join(known)}")
-    values, position = argument.get("$each", MISSING), argument.get("$position", 0)
-    if not isinstance(values, list):
+        if name == "$each" and not isinstance(value, list):
+            raise update_error("PARAM", f"{operator} needs a list in the modifier $each")
+        if name == "$position" and type(value) is not int:
+            raise update_error("PARAM", f"{operator} needs an integer in the modifier $position")
+    if "$each" not in argument:
         raise update_error("PARAM", f"{operator} needs a list in the modifier $each")
-    if type(position) is not int:
-        raise update_error("PARAM", f"{operator} needs an integer in the modifier $position")
-    return values, position if "$position" in argument else None
+    return argument["$each"], argument.get("$position")
 
 
 def _array_at(operator: str, path: str, place: Place) -> list[Any]:

@@ -26,7 +26,7 @@ async def find_one_and_update(request: Request) -> Reply:
     """As updateOne, and send what the document was, or is."""
     after = wants_after(request)
     search, outcome = await _update_one(request)
-    return Reply(changed_document(search, outcome, after=after), change_status([outcome]))
+    return Reply(await changed_document(search, outcome, after=after), change_status([outcome]))
 
 
 async def update_many(request: Request) -> Reply:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from copy import deepcopy
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from langchain_kv.errors import DataAPIError
 from langchain_kv.json_text import read
 from langchain_kv.server.changing import Outcome
 from langchain_kv.server.documents import shred
 from langchain_kv.server.filters import Filter
-from langchain_kv.server.locating import find_or_make_place
+from langchain_kv.server.locating import Draft, copied
 from langchain_kv.server.requests import Collection, Request, invalid
 from langchain_kv.server.update_operators import OPERATORS, Action, update_error
 
 __all__ = ["Update", "check_update", "read_update"]
+
+_NOT_BUILT: Final = "$pullAll"
+"""The Data API knows this operator, refuses it, and does so after what is wrong with the others."""
 
 
 def check_update(request: Request) -> dict[str, dict[str, Any]]:
@@ -31,7 +33,7 @@ def check_update(request: Request) -> dict[str, dict[str, Any]]:
     if not isinstance(definition, dict):
         raise _bad_type("an update is an object of operators, such as $set")
     for operator, arguments in definition.items():
-        if operator not in OPERATORS:
+        if operator not in OPERATORS and operator != _NOT_BUILT:
             raise update_error("", f"there is no operator {operator[:100]!r}; there are {', '.join(OPERATORS)}")
         if not isinstance(arguments, dict):
             raise _bad_type(f"{operator} needs an object of paths")
@@ -48,11 +50,13 @@ def read_update(definition: dict[str, dict[str, Any]]) -> Update:
     Raises:
         DataAPIError: one of the UPDATE codes.
     """
-    actions = [
-        operator(name, path, argument)
-        for name, operator in OPERATORS.items()
-        for path, argument in sorted(definition.get(name, {}).items(), key=lambda item: item[0])
-    ]
+    actions: list[Action] = []
+    for name, operator in OPERATORS.items():
+        # They are read in the order of the request, which decides what error is told, and carried out in that of paths.
+        read_actions = [operator(name, path, argument) for path, argument in definition.get(name, {}).items()]
+        actions += sorted(read_actions, key=lambda action: action.path)
+    if _NOT_BUILT in definition:
+        raise update_error("", f"there is no operator {_NOT_BUILT!r}; there are {', '.join(OPERATORS)}")
     _check_conflicts(actions)
     return Update(actions)
 
@@ -83,10 +87,10 @@ class Update(NamedTuple):
         Raises:
             DataAPIError: one of the UPDATE codes, or of the codes of a bad document.
         """
-        document = read(body)
-        if not self._carry_out(document, is_new=False):
+        draft = Draft(read(body))
+        if not self._carry_out(draft, is_new=False):
             return Outcome(body, body)
-        shredded = shred(document, collection.settings, collection.indexing)
+        shredded = shred(draft.document, collection.settings, collection.indexing)
         return Outcome(body, shredded.body, is_modified=True, new_id=shredded.id)
 
     def of_nothing(self, condition: Filter, collection: Collection) -> Outcome:
@@ -95,16 +99,16 @@ class Update(NamedTuple):
         Raises:
             DataAPIError: as ``of``.
         """
-        document: dict[str, Any] = {}
+        draft = Draft({})
         if len(condition.ids_json) == 1:
-            document["_id"] = condition.ids_json[0]
+            draft.document["_id"] = condition.ids_json[0]
         for names, value in condition.equalities:
-            find_or_make_place(document, names).put(deepcopy(value))  # the filter's own is not the document's to change
-        self._carry_out(document, is_new=True)
-        shredded = shred(document, collection.settings, collection.indexing)
+            draft.find_or_make(names).put(copied(value))  # the filter's own is not the document's to change
+        self._carry_out(draft, is_new=True)
+        shredded = shred(draft.document, collection.settings, collection.indexing)
         return Outcome(None, shredded.body, new_id=shredded.id, upserted=(shredded.id_json,))
 
-    def _carry_out(self, document: dict[str, Any], *, is_new: bool) -> bool:
+    def _carry_out(self, draft: Draft, *, is_new: bool) -> bool:
         """Carry out the actions; return whether the Data API would call the document modified."""
-        modified = [action.change(document) for action in self.actions if is_new or action.operator != "$setOnInsert"]
+        modified = [action.change(draft) for action in self.actions if is_new or action.operator != "$setOnInsert"]
         return any(modified)

@@ -28,7 +28,7 @@ async def find_one_and_replace(request: Request) -> Reply:
     search = await open_search(request, limit=1)
     replacement = _Replacement(request.fields["replacement"], search.collection, search.condition)
     outcome = await change_one(search, replacement.of, replacement.of_nothing if is_upsert else None)
-    return Reply(changed_document(search, outcome, after=after), change_status([outcome]))
+    return Reply(await changed_document(search, outcome, after=after), change_status([outcome]))
 
 
 class _Replacement:
@@ -82,7 +82,7 @@ async def find_one_and_delete(request: Request) -> Reply:
     """Delete one document that matches, and send what it was."""
     search = await open_search(request, limit=1)
     outcome = await change_one(search, _deleted)
-    return Reply(changed_document(search, outcome, after=False), {"deletedCount": int(outcome is not None)})
+    return Reply(await changed_document(search, outcome, after=False), {"deletedCount": int(outcome is not None)})
 
 
 async def delete_one(request: Request) -> Reply:

@@ -1,4 +1,4 @@
-"""The page that says what this server answers of the Data API: ``python -m langchain_kv.server.coverage`` prints it.
+"""The page that says what the local server answers of the Data API: ``make coverage-page`` writes it.
 
 Names come from the registry of commands and the tables of operators; what stands here is the remarks. A name without
 a remark is answered as by the real server.
@@ -10,16 +10,26 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-from langchain_kv.limits import COUNT_MAX, DELETE_MANY_MAX, PAGE_SIZE, SORT_MAX_ROWS, UPDATE_MANY_MAX
+from langchain_kv.limits import (
+    COUNT_MAX,
+    DELETE_MANY_MAX,
+    INDEXING_MAX_UTF16,
+    PAGE_SIZE,
+    PATH_MAX_NAMES,
+    SORT_MAX_FIELDS,
+    SORT_MAX_ROWS,
+    UPDATE_MANY_MAX,
+)
 from langchain_kv.server import filters, update_operators
-from langchain_kv.server.commands import COMMANDS, TABLE_COMMANDS
+from langchain_kv.server.commands import COMMANDS
 
 __all__ = ["ASTRAPY", "ASTRAPY_VERSION", "page"]
 
 Remarks = Mapping[str, tuple[str, str]]
 """Name -> ``yes``, ``differs`` or ``no``, and how or why."""
 
-_FOR_TABLES: Final = ", ".join(f"`{name}`" for name in TABLE_COMMANDS)
+_NO_TABLES: Final = ("no", "UNSUPPORTED_TABLE_COMMAND: there are no tables here")
+_ON_COLLECTION: Final = ("yes", "UNSUPPORTED_COLLECTION_COMMAND on a collection")
 _DEPRECATED: Final = ("yes", "with the warning DEPRECATED_COMMAND")
 _RERANK: Final = ("no", "RERANKING_FEATURE_NOT_ENABLED, the real server's answer where that feature is off")
 
@@ -46,9 +56,17 @@ _COMMANDS: Final[Remarks] = {
         " answered with -1",
     ),
     "findAndRerank": _RERANK,
-    _FOR_TABLES: (
-        "no",
-        "UNSUPPORTED_COLLECTION_COMMAND on a collection, else COMMAND_UNKNOWN: there are no tables here",
+    "listTables": ("yes", "there are none: an empty list, with `explain`, too"),
+    "listTypes": ("yes", "there are none: an empty list, with `explain`, too"),
+    "dropTable": ("differs", "CANNOT_DROP_UNKNOWN_TABLE, or with `ifExists` success; a collection is no table"),
+    "dropIndex": (
+        "differs",
+        "CANNOT_DROP_UNKNOWN_INDEX, or with `ifExists` success; nothing of a collection is dropped",
+    ),
+    "dropType": ("yes", "CANNOT_DROP_UNKNOWN_TYPE, or with `ifExists` success"),
+    **dict.fromkeys(("createTable", "createType", "alterType"), _NO_TABLES),
+    **dict.fromkeys(
+        ("alterTable", "createIndex", "createTextIndex", "createVectorIndex", "listIndexes"), _ON_COLLECTION
     ),
 }
 
@@ -115,6 +133,15 @@ _ON_PURPOSE: Final = (
      "what is stored can be found again"),
     ("not recorded", "field paths, projections, filters and updates of any depth",
      "at most 100 levels, else REQUEST_STRUCTURE_MISMATCH", "the stack is finite"),
+    ("not recorded", "paths with dots of any number of names; a sort of any number of paths",
+     f"at most {PATH_MAX_NAMES} names, else the error of a bad path; at most {SORT_MAX_FIELDS} paths, else"
+     " SORT_CLAUSE_INVALID", "one command's work is bounded"),
+    ("not recorded", "the option `indexing` with paths of any length together",
+     f"at most {INDEXING_MAX_UTF16:,} characters, else INVALID_INDEXING_DEFINITION", "every command reads them"),
+    ("not recorded", "several wrong things in one request: which is told depends on where each stands in its text",
+     "what is no JSON is told first", "the text is read whole, then looked at"),
+    ("not recorded", "dropTable with the name of a collection drops it", "CANNOT_DROP_UNKNOWN_TABLE",
+     "deleteCollection deletes collections"),
     ("not recorded", "a text `_id` that is not indexed: up to 64 KB", "no limit of its own", "there is none to impose"),
     ("not recorded", "numbers are always respelled (`1.0` is kept as `1`)",
      "a document written by a store, not through the server, keeps its spelling",
@@ -176,7 +203,7 @@ _INTRODUCTION: Final = """\
 `lckv serve` and `langchain_kv.server` speak the Data API of version 1.0.51, over HTTP, for *collections*. What they
 answer is held against replies recorded from the real server (`tests/conformance`): **yes** means that every recorded
 step with it is answered alike; **differs** says how; **no** says what is answered instead, and why. This page is
-printed by `python -m langchain_kv.server.coverage`.
+written by `make coverage-page`.
 """
 
 _ABOUT_FILTERS: Final = """\
@@ -216,7 +243,7 @@ def page() -> str:
     names = [name for commands in COMMANDS for name in commands]
     parts = [
         _INTRODUCTION,
-        "## Commands\n\n" + _table("command", (*names, _FOR_TABLES), _COMMANDS),
+        "## Commands\n\n" + _table("command", names, _COMMANDS),
         "## Options\n\n" + _options(),
         "## Filters\n\n" + _table("operator", (*filters.OPERATORS, *_MORE_FILTERS), _FILTERS),
         _ABOUT_FILTERS,

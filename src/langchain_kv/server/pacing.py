@@ -1,0 +1,76 @@
+"""Long work beside the event loop, or in turns on it: health checks, signals and other requests do not wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final, TypeVar
+from weakref import WeakKeyDictionary
+
+__all__ = ["LARGE_BYTES", "Turns", "apart"]
+
+T = TypeVar("T")
+
+LARGE_BYTES: Final = 256 * 1024
+"""JSON text that takes too long to read on the loop: milliseconds, against the tenth of one that a thread costs."""
+
+_TURN_S: Final = 0.005
+_APART_MAX: Final = 4
+"""Calls of one loop that are apart at once: more would not end sooner, and each holds much memory."""
+
+_places: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore]] = WeakKeyDictionary()
+
+
+async def apart(call: Callable[[], T]) -> T:
+    """Run a call on a thread of its own, which keeps no process from ending; return or raise what it does."""
+    loop = asyncio.get_running_loop()
+    async with _places.setdefault(loop, asyncio.Semaphore(_APART_MAX)):
+        future: asyncio.Future[T] = loop.create_future()
+        thread = threading.Thread(
+            target=_work, args=(call, loop, future), name="langchain-kv large command", daemon=True
+        )
+        thread.start()
+        return await future
+
+
+def _work(call: Callable[[], T], loop: asyncio.AbstractEventLoop, future: asyncio.Future[T]) -> None:
+    settle: Callable[[Any], None]
+    try:
+        settle, outcome = future.set_result, call()
+    except BaseException as error:  # it is its caller's
+        settle, outcome = future.set_exception, error  # type: ignore[assignment]
+    with suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
+        loop.call_soon_threadsafe(_settle, future, settle, outcome)
+
+
+def _settle(future: asyncio.Future[Any], settle: Callable[[Any], None], outcome: Any) -> None:
+    if not future.done():  # cancelled
+        settle(outcome)
+
+
+class Turns:
+    """Does one command's work document by document, and lets others have their turn in between."""
+
+    def __init__(self) -> None:
+        self._since = time.perf_counter()
+
+    async def do(self, size_bytes: int, call: Callable[..., T], *args: Any) -> T:
+        """Make a call, apart where it has much to read.
+
+        Args:
+            size_bytes: how much JSON it reads.
+            call: what to do.
+            args: its arguments.
+
+        Returns:
+            What it returned.
+        """
+        if size_bytes > LARGE_BYTES:
+            return await apart(lambda: call(*args))
+        if time.perf_counter() - self._since > _TURN_S:
+            await asyncio.sleep(0)
+            self._since = time.perf_counter()
+        return call(*args)
