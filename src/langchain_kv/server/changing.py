@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from langchain_kv.engines.base import KEEP, DocId, Keep
 from langchain_kv.errors import DataAPIError
-from langchain_kv.server.pacing import Turns
+from langchain_kv.server.pacing import Turns, do
 from langchain_kv.server.reply import document_data
 from langchain_kv.server.searching import Document, Search, first_document, open_search
 
@@ -97,7 +97,7 @@ async def _change_or_insert(search: Search, target: DocId, act: Act, make: Make 
         return act(body) if search.condition.matches(body) else None
 
     seen = search.found[0][1] if search.found else None
-    prepared = await Turns().do(len(seen or b""), decide, seen)
+    prepared = await do(len(seen or b""), decide, seen)
     outcomes = [prepared]
 
     def change(_: DocId, body: bytes | None) -> bytes | Keep | None:
@@ -178,4 +178,4 @@ def change_status(outcomes: Iterable[Outcome | None]) -> dict[str, Any]:
 async def changed_document(search: Search, outcome: Outcome | None, *, after: bool) -> bytes:
     """Return the ``data`` of a document that was changed: as it is now, or as it was."""
     body = None if outcome is None else outcome.after if after else outcome.before
-    return document_data(None if body is None else await Turns().do(len(body), search.projection.apply, body))
+    return document_data(None if body is None else await do(len(body), search.projection.apply, body))

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
-__all__ = ["LARGE_BYTES", "Turns", "apart"]
+__all__ = ["LARGE_BYTES", "Turns", "apart", "do"]
 
 T = TypeVar("T")
 
@@ -51,26 +51,27 @@ def _settle(future: asyncio.Future[Any], settle: Callable[[Any], None], outcome:
         settle(outcome)
 
 
+async def do(size_bytes: int, call: Callable[..., T], *args: Any) -> T:
+    """Make a call, apart where it has much JSON to read; return what it returned."""
+    return call(*args) if size_bytes <= LARGE_BYTES else await apart(lambda: call(*args))
+
+
 class Turns:
-    """Does one command's work document by document, and lets others have their turn in between."""
+    """Does one command's work document by document, and lets others have their turn in between.
+
+    In a loop: ``call(x) if turns.is_mine(size) else await turns.do(size, call, x)``, which costs less than to wait each
+    time.
+    """
 
     def __init__(self) -> None:
         self._since = time.perf_counter()
 
+    def is_mine(self, size_bytes: int) -> bool:
+        """Whether a call may be made at once: it reads little JSON, and others had their turn a moment ago."""
+        return size_bytes <= LARGE_BYTES and time.perf_counter() - self._since <= _TURN_S
+
     async def do(self, size_bytes: int, call: Callable[..., T], *args: Any) -> T:
-        """Make a call, apart where it has much to read.
-
-        Args:
-            size_bytes: how much JSON it reads.
-            call: what to do.
-            args: its arguments.
-
-        Returns:
-            What it returned.
-        """
-        if size_bytes > LARGE_BYTES:
-            return await apart(lambda: call(*args))
-        if time.perf_counter() - self._since > _TURN_S:
-            await asyncio.sleep(0)
-            self._since = time.perf_counter()
-        return call(*args)
+        """Let others have their turn, then make a call, apart where it reads much JSON; return what it returned."""
+        await asyncio.sleep(0)
+        self._since = time.perf_counter()
+        return await do(size_bytes, call, *args)

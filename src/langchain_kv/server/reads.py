@@ -9,7 +9,7 @@ from typing import Any
 from langchain_kv.engines.base import CollectionName, DocId
 from langchain_kv.errors import DataAPIError
 from langchain_kv.limits import COUNT_MAX, PAGE_SIZE
-from langchain_kv.server.pacing import Turns
+from langchain_kv.server.pacing import Turns, do
 from langchain_kv.server.paging import Position, read_position
 from langchain_kv.server.reply import Reply, document_data, documents_data
 from langchain_kv.server.requests import Request, flag, invalid, mismatch
@@ -61,7 +61,12 @@ async def find(request: Request) -> Reply:
     if search.condition.ids is None and len(found) == size != left:
         state = Position(start.sent + size, found[-1][0]).as_page_state()
     turns = Turns()
-    bodies = [await turns.do(len(document[1]), _projected, search, document, damaged) for document in found]
+    bodies = [
+        _projected(search, document, damaged)
+        if turns.is_mine(len(document[1]))
+        else await turns.do(len(document[1]), _projected, search, document, damaged)
+        for document in found
+    ]
     return Reply(documents_data(filter(None, bodies), state), errors=list(damaged.values()))
 
 
@@ -92,7 +97,7 @@ async def find_one(request: Request) -> Reply:
     if found is None:
         return Reply(document_data(None))
     damaged: dict[DocId, DataAPIError] = {}
-    body = await Turns().do(len(found[1]), _projected, search, found, damaged)
+    body = await do(len(found[1]), _projected, search, found, damaged)
     return Reply(None if damaged else document_data(body), errors=list(damaged.values()))
 
 

@@ -123,7 +123,11 @@ async def documents(search: Search, damaged: dict[DocId, DataAPIError] | None = 
     is_for_all = search.condition.test is None
     while True:
         for document in page:
-            if is_for_all or await turns.do(len(document[1]), _is_match, search, document, damaged):
+            if is_for_all or turns.is_mine(len(document[1])):
+                is_match = _is_match(search, document, damaged)
+            else:
+                is_match = await turns.do(len(document[1]), _is_match, search, document, damaged)
+            if is_match:
                 yield document
         if search.condition.ids is not None or not page or len(page) < size:
             return
@@ -162,7 +166,10 @@ async def picked_ids(search: Search, sort: Sort, count: int) -> list[DocId]:
     turns = Turns()
     async for document_id, body in documents(search):
         try:
-            await turns.do(len(body), picker.add, document_id, body)
+            if turns.is_mine(len(body)):
+                picker.add(document_id, body)
+            else:
+                await turns.do(len(body), picker.add, document_id, body)
         except DataAPIError as error:
             raise unparseable(document_id) if is_unparseable(error) else error from None
     return picker.picked()
