@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from langchain_kv.engines.base import CollectionName, Engine
 from langchain_kv.engines.memory import MemoryEngine
 from langchain_kv.engines.sqlite import SQLiteEngine
+from langchain_kv.server import pacing, updating
 from langchain_kv.server.commands import answer
 
 ANY = CollectionName("default_keyspace", "any")
@@ -79,6 +81,57 @@ def test_a_document_that_no_longer_matches_when_it_is_written_is_left_alone(
     interfere(engine, monkeypatch, "modify")
     assert send({name: {"filter": condition, **fields}}) == nothing
     assert engine.read(ANY, ["a"]) == [THEIRS]
+
+
+@pytest.mark.parametrize("condition", [{"_id": "a"}, {"n": {"$gt": 0}}])
+def test_what_becomes_of_a_large_document_is_never_worked_out_while_it_is_written(
+    send: Send, engine: Engine, monkeypatch: pytest.MonkeyPatch, condition: dict[str, Any]
+) -> None:
+    engine.write(ANY, [("a", large(1))])
+    modify, others = engine.modify, iter([large(5), large(7)])
+    is_writing, worked_out = [False], []
+    read = updating.read
+
+    def interfere(*args: Any) -> None:
+        for other in others:
+            engine.write(ANY, [("a", other)])
+            break
+        is_writing[0] = True
+        try:
+            modify(*args)
+        finally:
+            is_writing[0] = False
+
+    def note(body: bytes) -> Any:
+        worked_out.append(is_writing[0])
+        return read(body)
+
+    monkeypatch.setattr(engine, "modify", interfere)
+    monkeypatch.setattr(updating, "read", note)
+    reply = send({"updateOne": {"filter": condition, "update": {"$inc": {"n": 1}}}})
+    assert reply == {"status": {"matchedCount": 1, "modifiedCount": 1}}
+    assert engine.read(ANY, ["a"]) == [large(8)]
+    assert worked_out == [False, False, False]
+
+
+def test_a_large_document_that_others_always_change_is_given_up(
+    send: Send, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.write(ANY, [("a", large(1))])
+    modify, numbers = engine.modify, itertools.count(100)
+
+    def interfere(*args: Any) -> None:
+        engine.write(ANY, [("a", large(next(numbers)))])
+        modify(*args)
+
+    monkeypatch.setattr(engine, "modify", interfere)
+    reply = send({"updateOne": {"filter": {"_id": "a"}, "update": {"$inc": {"n": 1}}}})
+    assert [error["errorCode"] for error in reply["errors"]] == ["FAILED_CONCURRENT_OPERATIONS"]
+
+
+def large(number: int) -> bytes:
+    texts = ["x" * (pacing.LARGE_BYTES // 900)] * 900
+    return json.dumps({"_id": "a", "n": number, "texts": texts}, separators=(",", ":")).encode()
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from langchain_kv.engines.base import KEEP, DocId, Keep
 from langchain_kv.errors import DataAPIError
-from langchain_kv.server.pacing import Turns, do
+from langchain_kv.server.pacing import LARGE_BYTES, Turns, do
 from langchain_kv.server.reply import document_data
 from langchain_kv.server.searching import Document, Search, first_document, open_search
 
@@ -83,9 +83,7 @@ async def change_one(search: Search, act: Act, make: Make | None = None) -> Outc
             "No document matches, and the '_id' of the one to insert is already another's: widen the filter, or leave"
             " the '_id' out.",
         )
-    raise DataAPIError.of(
-        "FAILED_CONCURRENT_OPERATIONS", f"Other writers changed the document {_ATTEMPTS} times in a row: try again."
-    )
+    raise _too_many_writers()
 
 
 async def _change_or_insert(search: Search, target: DocId, act: Act, make: Make | None) -> Outcome | None:
@@ -96,19 +94,16 @@ async def _change_or_insert(search: Search, target: DocId, act: Act, make: Make 
             return make() if make is not None else None
         return act(body) if search.condition.matches(body) else None
 
+    def stored(outcome: Outcome, document_id: DocId) -> bytes | Keep | None:
+        is_elsewhere = outcome.before is None and outcome.new_id != document_id
+        return KEEP if is_elsewhere else _stored(outcome, document_id)
+
     seen = search.found[0][1] if search.found else None
     prepared = await do(len(seen or b""), decide, seen)
-    outcomes = [prepared]
-
-    def change(_: DocId, body: bytes | None) -> bytes | Keep | None:
-        outcome = outcomes[0] = prepared if body == seen else decide(body)
-        is_elsewhere = outcome is not None and outcome.before is None and outcome.new_id != target
-        return KEEP if outcome is None or is_elsewhere else _stored(outcome, target)
-
-    if prepared is not None:
-        engine = search.request.engine
-        await engine.bridge.write(engine.modify, search.collection.name, [target], change)
-    return outcomes[0]
+    if prepared is None:
+        return None
+    plan = {target: _Prepared(seen, prepared)}
+    return (await _carry_out(search, plan, decide, stored))[target]
 
 
 async def _insert(search: Search, outcome: Outcome, only_id: DocId | None) -> bool:
@@ -139,20 +134,68 @@ async def change_all(search: Search, found: Sequence[Document], act: Act) -> dic
     Returns:
         What was done, by id, in the order of ``found``; None for a document that no longer matches.
     """
+
+    def decide(body: bytes | None) -> Outcome | None:
+        return act(body) if body is not None and search.condition.matches(body) else None
+
     turns = Turns()
-    prepared = {document_id: await turns.do(len(body), act, body) for document_id, body in found}
+    plan = {
+        document_id: _Prepared(body, act(body) if turns.is_mine(len(body)) else await turns.do(len(body), act, body))
+        for document_id, body in found
+    }
+    return await _carry_out(search, plan, decide, _stored)
+
+
+class _Prepared(NamedTuple):
+    """A document as it was seen, and what becomes of it."""
+
+    seen: bytes | None
+    outcome: Outcome | None
+
+
+class _OvertakenError(Exception):
+    """Another writer changed a large document, and what becomes of it would take too long in the middle of a write."""
+
+    def __init__(self, document_id: DocId, body: bytes) -> None:
+        super().__init__()
+        self.document_id, self.body = document_id, body
+
+
+async def _carry_out(
+    search: Search,
+    plan: dict[DocId, _Prepared],
+    decide: Callable[[bytes | None], Outcome | None],
+    stored: Callable[[Outcome, DocId], bytes | Keep | None],
+) -> dict[DocId, Outcome | None]:
+    """Change documents as they were prepared, all or none; where another writer came in between, decide anew."""
     outcomes: dict[DocId, Outcome | None] = {}
 
     def change(document_id: DocId, body: bytes | None) -> bytes | Keep | None:
-        outcome: Outcome | None = prepared[document_id]
-        if outcome is not None and body != outcome.before:
-            outcome = act(body) if body is not None and search.condition.matches(body) else None
+        seen, outcome = plan[document_id]
+        if body != seen:
+            # Of several, an engine that is no transaction may have changed others already.
+            if len(plan) == 1 and body is not None and len(body) > LARGE_BYTES:
+                raise _OvertakenError(document_id, body)
+            outcome = decide(body)
         outcomes[document_id] = outcome
-        return KEEP if outcome is None else _stored(outcome, document_id)
+        return KEEP if outcome is None else stored(outcome, document_id)
 
     engine = search.request.engine
-    await engine.bridge.write(engine.modify, search.collection.name, list(prepared), change)
-    return outcomes
+    for _ in range(_ATTEMPTS):
+        try:
+            await engine.bridge.write(engine.modify, search.collection.name, list(plan), change)
+        except _OvertakenError as overtaken:
+            body = overtaken.body
+            plan[overtaken.document_id] = _Prepared(body, await do(len(body), decide, body))
+        else:
+            return outcomes
+    raise _too_many_writers()
+
+
+def _too_many_writers() -> DataAPIError:
+    return DataAPIError.of(
+        "FAILED_CONCURRENT_OPERATIONS", f"Other writers changed the document {_ATTEMPTS} times in a row: try again."
+    )
 
 
 def _stored(outcome: Outcome, document_id: DocId) -> bytes | Keep | None:
