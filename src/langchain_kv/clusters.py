@@ -19,6 +19,10 @@ BUNDLE_FORM: Final = "cassandra+bundle:PATH"
 CONSISTENCIES: Final = ("local_quorum", "quorum", "all")
 """Levels at which a read sees every acknowledged write; the first is what the Data API uses."""
 
+PATIENCE_S: Final = 2.0
+"""Seconds that an operation goes on without any success where no store says how long: a server's clients are patient
+themselves, and are better told soon (the real Data API tells after 2 s, measured)."""
+
 T = TypeVar("T")
 
 
@@ -36,6 +40,8 @@ class ClusterSettings:
             as the Data API does: two serial levels on one row would not see each other.
         connect_timeout_s: seconds for connecting to one node.
         request_timeout_s: seconds for one statement.
+        deadline_s: seconds that an operation goes on trying without any success: a store's own argument, no parameter
+            of the URL.
         in_chunk: keys of one reading statement; 1 reads each key by a statement of its own.
         replication: replicas of keyspaces that are created; None stands for 3, or as many as there are nodes.
         ssl: whether connections are encrypted.
@@ -54,6 +60,7 @@ class ClusterSettings:
     consistency: str = "local_quorum"
     connect_timeout_s: float = 10.0
     request_timeout_s: float = 10.0
+    deadline_s: float = PATIENCE_S
     in_chunk: int = 50
     replication: int | None = None
     ssl: bool = False

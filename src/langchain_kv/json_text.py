@@ -68,10 +68,12 @@ def write(value: Any) -> bytes:
     try:
         text: bytes = _encoder().encode(value)
     except UnicodeEncodeError:
-        raise DataAPIError.of(
+        error = DataAPIError.of(
             "UNEXPECTED_DRIVER_ERROR",
             "A text holds half of a surrogate pair (such as \\ud800), which UTF-8 cannot store: remove or replace it.",
-        ) from None
+        )
+        error.retryable = False
+        raise error from None
     return text
 
 

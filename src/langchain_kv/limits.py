@@ -101,6 +101,11 @@ FIRST_CONTACT_S: Final = 5.0
 """Seconds that an endpoint may refuse connections where nothing ever answered: a local server starts within them, and a
 wrong address is told soon."""
 
+NEW_COLLECTION_S: Final = 30.0
+"""Seconds after a set-up in which a collection that does not exist is waited for: while several processes make it, it
+is listed before it can be used, and the Data API drops it again where two creations meet (source:
+CreateCollectionOperation; one takes 10 s and more, measured)."""
+
 FEW_KEYS: Final = 4
 """A batch of at most this many keys is upserted key by key: one round trip whether they exist or not (measured)."""
 

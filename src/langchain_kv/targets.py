@@ -272,7 +272,8 @@ def resolve(
     if target.cluster is not None and target.cluster.bundle is not None:
         source = _token_source(token)
         target = target.with_token(source() if callable(source) else source)
-    settings = Settings(target, collection, target.keyspace or _keyspace(namespace, keyspace))
+    patience_s = _seconds("deadline_s", deadline_s, given.deadline_s, limits.DEADLINE_S)
+    settings = Settings(target, collection, target.keyspace or _keyspace(namespace, keyspace), deadline_s=patience_s)
     if target.kind != "dataapi":
         return settings
     environment = _environment(target, environment or given.environment)
@@ -290,7 +291,6 @@ def resolve(
         request_timeout_s=_seconds(
             "request_timeout_s", request_timeout_s, given.request_timeout_s, limits.REQUEST_TIMEOUT_S
         ),
-        deadline_s=_seconds("deadline_s", deadline_s, given.deadline_s, limits.DEADLINE_S),
         wake_timeout_s=_seconds("wake_timeout_s", wake_timeout_s, None, limits.WAKE_TIMEOUT_S),
     )
 

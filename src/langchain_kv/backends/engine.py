@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 from langchain_kv.backends.base import INDEXING, Backend, Record, Stored, check_settings
 from langchain_kv.codecs import parse_document
 from langchain_kv.engines.base import CollectionName, DocId, Engine, Settings
-from langchain_kv.errors import StoreClosedError, UnknownCollectionError, UnknownKeyspaceError
+from langchain_kv.errors import StoreClosedError, StoreError, UnknownCollectionError, UnknownKeyspaceError
 from langchain_kv.kept import kept_bytes
 
 __all__ = ["EngineBackend"]
@@ -154,7 +154,12 @@ class EngineBackend(Backend):
             engine.create_keyspace(self.keyspace)
         if pre_delete:
             engine.drop_collection(self._collection)
-        return engine.create_collection(self._collection, {"indexing": INDEXING})
+        try:
+            return engine.create_collection(self._collection, {"indexing": INDEXING})
+        except StoreError as error:
+            if pre_delete:
+                error.applied = None  # the old one is gone, and the new one is not there
+            raise
 
     def _check(self, in_force: Settings) -> None:
         if in_force != {"indexing": INDEXING}:

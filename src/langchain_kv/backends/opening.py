@@ -3,6 +3,7 @@ last."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from langchain_kv.backends.base import Backend
@@ -41,6 +42,8 @@ def open_backend(settings: Settings) -> Backend:
     from langchain_kv.backends.engine import EngineBackend
     from langchain_kv.engines.base import CollectionName
 
+    if target.cluster is not None:
+        target = replace(target, cluster=replace(target.cluster, deadline_s=settings.deadline_s))
     engine = acquire_engine(target)
     if target.kind == "cassandra":
         from langchain_kv.backends.cluster import ClusterBackend

@@ -70,7 +70,7 @@ def opened(target: Target) -> Iterator[Engine]:
     """Open what is served; a file that cannot be opened is an error here, not of the first request."""
     engine = acquire_engine(target)
     try:
-        engine.create_keyspace(DEFAULT_KEYSPACE)
+        engine.create_keyspace(target.keyspace or DEFAULT_KEYSPACE)
         yield engine
     finally:
         release_engine(target, engine)

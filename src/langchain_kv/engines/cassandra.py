@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -17,11 +18,12 @@ from langchain_kv.clusters import ClusterSettings
 from langchain_kv.engines import cassandra_tables as tables
 from langchain_kv.engines import cassandra_work as work
 from langchain_kv.engines.base import Change, CollectionName, DocId, Engine, Settings
-from langchain_kv.engines.cassandra_cluster import Blocking, Session, Work
+from langchain_kv.engines.cassandra_cluster import Blocking, Session, Work, patiently
 from langchain_kv.engines.cassandra_rows import BadRow
 from langchain_kv.engines.cassandra_scan import Found, Scan, page
 from langchain_kv.engines.cassandra_tables import Table
-from langchain_kv.errors import StoreClosedError, UnknownCollectionError, UnknownKeyspaceError
+from langchain_kv.errors import ConnectError, StoreClosedError, UnknownCollectionError, UnknownKeyspaceError
+from langchain_kv.limits import FIRST_CONTACT_S
 from langchain_kv.sharing import keep_for_ever
 from langchain_kv.work_queue import Bridge
 
@@ -35,6 +37,9 @@ _OPERATIONS: Final = frozenset(
     ("read", "read_rows", "write", "modify", "delete", "scan", "scan_ids", "next_page", "count", "clear")
 )
 """The methods that are operations: what coroutines call of them needs no thread."""
+
+_CONNECT_DELAY_S: Final = 0.25
+"""Seconds between two attempts to connect where nothing listens."""
 
 BLOCKING_CALLS_MAX: Final = 16
 """Calls of coroutines that are no single operation of the engine (a server's, a set-up) and run at once."""
@@ -164,37 +169,30 @@ class CassandraEngine(Engine):
     # -- collections and keyspaces ------------------------------------------------------------------------------
 
     def create_collection(self, collection: CollectionName, settings: Settings) -> Settings:
-        with self._using() as session:
-            self._tables.pop(collection, None)
-            return tables.create(session, collection, settings)
+        self._tables.pop(collection, None)
+        return self._run_blocking(lambda session: tables.create(session, collection, settings))
 
     def drop_collection(self, collection: CollectionName) -> None:
-        with self._using() as session:
-            self._tables.pop(collection, None)
-            tables.drop(session, collection)
+        self._tables.pop(collection, None)
+        self._run_blocking(lambda session: tables.drop(session, collection))
 
     def settings(self, collection: CollectionName) -> Settings:
-        with self._using() as session:
-            return tables.find_settings(session, collection)
+        return self._run_blocking(lambda session: tables.find_settings(session, collection))
 
     def collections(self, keyspace: str) -> dict[str, Settings]:
-        with self._using() as session:
-            return tables.list_settings(session, keyspace)
+        return self._run_blocking(lambda session: tables.list_settings(session, keyspace))
 
     def create_keyspace(self, keyspace: str) -> None:
-        with self._using() as session:
-            tables.create_keyspace(session, keyspace)
+        self._run_blocking(lambda session: tables.create_keyspace(session, keyspace))
 
     def drop_keyspace(self, keyspace: str) -> None:
-        with self._using() as session:
-            for collection in [known for known in self._tables if known.keyspace == keyspace]:
-                self._tables.pop(collection, None)
-            tables.drop_keyspace(session, keyspace)
+        for collection in [known for known in self._tables if known.keyspace == keyspace]:
+            self._tables.pop(collection, None)
+        self._run_blocking(lambda session: tables.drop_keyspace(session, keyspace))
 
     def keyspaces(self) -> list[str]:
         """Return the keyspaces in the order of their names, without the cluster's own."""
-        with self._using() as session:
-            return tables.list_keyspaces(session)
+        return self._run_blocking(tables.list_keyspaces)
 
     # -- life -----------------------------------------------------------------------------------------------------
 
@@ -207,6 +205,8 @@ class CassandraEngine(Engine):
         own = asyncio._get_running_loop()
         with self._changed:
             self._closed = True
+            if self._session is not None:
+                self._session.is_ending = True
             # Bounded, for operations of a loop that will never run again.
             self._changed.wait_for(lambda: not self._busy.keys() - ({own} if own else ()), self._patience_s)
             session, self._session = self._session, None
@@ -236,15 +236,29 @@ class CassandraEngine(Engine):
                 changed.notify_all()
 
     def _connected(self) -> Session:
-        with self._connecting:
-            if self._session is None:
-                self._session = Session(self._settings)
-            return self._session
+        """Return the session; the first call connects, and waits a little for nodes that do not listen yet."""
+        end = time.monotonic() + min(FIRST_CONTACT_S, self._settings.deadline_s)
+        while True:
+            with self._connecting:
+                if self._session is None and self._closed:
+                    raise StoreClosedError("the engine was closed; open a new one")
+                try:
+                    self._session = self._session or Session(self._settings)
+                    return self._session
+                except ConnectError as error:
+                    if not error.retryable or time.monotonic() + _CONNECT_DELAY_S >= end:
+                        raise
+            time.sleep(_CONNECT_DELAY_S)
 
     @contextmanager
     def _using(self) -> Iterator[Session]:
         with self._noted(None):
             yield self._session or self._connected()
+
+    def _run_blocking(self, call: Callable[[Session], T]) -> T:
+        """Call what blocks and may be repeated, until the deadline where it fails in passing."""
+        with self._using() as session:
+            return session.run(patiently(lambda: call(session)), None)
 
     def _run(self, collection: CollectionName, operate: Callable[..., Work[T]], *args: Any, **kwargs: Any) -> T:
         with self._using() as session:
@@ -281,12 +295,14 @@ class CassandraEngine(Engine):
         if known is not None and known.is_fresh:
             return known
         try:
-            settings = yield Blocking(lambda: tables.find_settings(session, collection))
-        except BaseException:
+            settings = yield from patiently(lambda: tables.find_settings(session, collection))
+        except (UnknownCollectionError, UnknownKeyspaceError):
             self._tables.pop(collection, None)
             raise
         if known is None or not known.confirm(settings):
-            known = self._tables[collection] = Table(session, collection, settings)
+            known = Table(session, collection, settings)
+            yield from patiently(known.prepare)
+            self._tables[collection] = known
         return known
 
     def _after_fork_in_child(self) -> None:

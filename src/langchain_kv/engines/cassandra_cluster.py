@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import random
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -18,7 +20,19 @@ from langchain_kv.engines.cassandra_connect import connect
 from langchain_kv.engines.cassandra_failures import translated
 from langchain_kv.errors import ConfigError, StoreError
 
-__all__ = ["Batch", "Blocking", "Outcome", "Pause", "Row", "Session", "Statement", "Work", "token_of"]
+__all__ = [
+    "Batch",
+    "Blocking",
+    "Outcome",
+    "Pause",
+    "Retry",
+    "Row",
+    "Session",
+    "Statement",
+    "Work",
+    "patiently",
+    "token_of",
+]
 
 T = TypeVar("T")
 
@@ -35,6 +49,11 @@ DDL_TIMEOUT_S: Final = 120.0
 ERRORS_MAX: Final = 16
 """Failed statements of one batch after which no further ones are sent: the cluster has gone, and each would wait."""
 
+FIRST_DELAY_S: Final = 0.1
+"""Half the longest wait before the first retry; it doubles with each try. The wait is random below it (full jitter)."""
+
+DELAY_MAX_S: Final = 1.0
+"""The longest wait between two tries: a statement for nodes that are known to be down costs nobody anything."""
 
 BYTES_ON_WAY: Final = 8 * 1024 * 1024
 """Bytes of documents that are written at once: a node refuses or stalls above a part of its heap."""
@@ -69,8 +88,35 @@ class Pause(NamedTuple):
     seconds: float
 
 
-Work = Generator[Batch | Blocking | Pause, Any, T]
+class Retry(NamedTuple):
+    """A request of a Work: wait before another try; answered by whether there is to be one, or the deadline ends first.
+
+    Attributes:
+        tries: how many there were before the last one; the wait grows with them.
+    """
+
+    tries: int
+
+
+Work = Generator[Batch | Blocking | Pause | Retry, Any, T]
 """An operation written once for both colours: it yields what it needs done, is sent the answer, returns a result."""
+
+
+def patiently(call: Callable[[], T]) -> Work[T]:
+    """Call what blocks and may be repeated, again where it fails in passing, until the deadline."""
+    is_uncertain = False
+    for tries in itertools.count():
+        try:
+            result: T = yield Blocking(call)
+            return result
+        except StoreError as error:
+            is_uncertain = is_uncertain or error.applied is None
+            if is_uncertain:
+                error.applied = None  # an earlier try may have changed something, whatever the last one says
+            if not error.retryable or not (yield Retry(tries)):
+                raise
+    raise AssertionError("it tries for ever")
+
 
 token_of: Callable[[bytes], int] = Murmur3Token.hash_fn
 """Return the token of a serialized key."""
@@ -87,6 +133,8 @@ class Session:
 
     def __init__(self, settings: ClusterSettings) -> None:
         self.settings = settings
+        self.is_ending = False
+        """Whether it is about to be closed: no operation is to wait for another try."""
         self._cluster, self._session = connect(settings)
         partitioner = str(self._cluster.metadata.partitioner)
         if not partitioner.endswith("Murmur3Partitioner"):
@@ -126,6 +174,7 @@ class Session:
 
     def run(self, work: Work[T], collection: CollectionName | None) -> T:
         """Run an operation to its end; blocks."""
+        patience = _Patience(self)
         answer: Any = None
         failure: BaseException | None = None
         while True:
@@ -137,16 +186,19 @@ class Session:
             answer = failure = None
             try:
                 if isinstance(request, Batch):
-                    answer = self._outcomes(request, collection)
+                    answer = patience.noted(self._outcomes(request, collection))
                 elif isinstance(request, Blocking):
-                    answer = request.call()
-                else:
+                    answer = patience.noted(request.call())
+                elif isinstance(request, Pause):
                     time.sleep(request.seconds)
+                elif answer := (delay_s := patience.delay_s(request)) is not None:
+                    time.sleep(delay_s)
             except BaseException as error:  # it is the operation's, which ends by it
                 failure = error
 
     async def arun(self, work: Work[T], collection: CollectionName | None) -> T:
         """As ``run``, without blocking the event loop."""
+        patience = _Patience(self)
         answer: Any = None
         failure: BaseException | None = None
         while True:
@@ -158,11 +210,13 @@ class Session:
             answer = failure = None
             try:
                 if isinstance(request, Batch):
-                    answer = await self._aoutcomes(request, collection)
+                    answer = patience.noted(await self._aoutcomes(request, collection))
                 elif isinstance(request, Blocking):
-                    answer = await asyncio.get_running_loop().run_in_executor(None, request.call)
-                else:
+                    answer = patience.noted(await asyncio.get_running_loop().run_in_executor(None, request.call))
+                elif isinstance(request, Pause):
                     await asyncio.sleep(request.seconds)
+                elif answer := (delay_s := patience.delay_s(request)) is not None:
+                    await asyncio.sleep(delay_s)
             except BaseException as error:
                 failure = error
 
@@ -205,6 +259,29 @@ class Session:
     def forget(self) -> None:
         """Take back what the driver would do with an inherited connection when a forked child ends."""
         driver._discard_cluster_shutdown(self._cluster)
+
+
+class _Patience:
+    """How long one operation goes on without any success: each one begins the deadline anew, as over HTTP."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._restart()
+
+    def _restart(self) -> None:
+        self._end = time.monotonic() + self._session.settings.deadline_s
+
+    def noted(self, answer: T) -> T:
+        """Return what a request was answered, and note whether that was a success."""
+        if not isinstance(answer, list) or not answer or any(not isinstance(one, StoreError) for one in answer):
+            self._restart()
+        return answer
+
+    def delay_s(self, request: Retry) -> float | None:
+        """Return the seconds to wait before another try, None where there is to be none."""
+        most_s = min(DELAY_MAX_S, FIRST_DELAY_S * 2.0 ** min(request.tries + 1, 16))
+        delay_s = random.uniform(0, most_s)  # noqa: S311 - spreads clients, protects nothing
+        return None if self._session.is_ending or time.monotonic() + delay_s >= self._end else delay_s
 
 
 class _Window:

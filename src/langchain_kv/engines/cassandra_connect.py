@@ -33,6 +33,9 @@ logging.getLogger("cassandra").addHandler(logging.NullHandler())
 PROTOCOLS: Final = (5, 4)
 """Versions of the native protocol: Apache Cassandra 4 and later; older ones, and Astra DB."""
 
+RECONNECT_MAX_S: Final = 3
+"""Seconds, at most, between two attempts to reach a node that went: operations wait for it, until their deadlines."""
+
 BUNDLE_FILES: Final = ("config.json", "ca.crt", "cert", "key")
 """What the driver reads of a secure connect bundle."""
 
@@ -91,7 +94,7 @@ def _cluster(settings: ClusterSettings, version: int) -> Any:
         },
         connect_timeout=settings.connect_timeout_s,
         control_connection_timeout=settings.connect_timeout_s,
-        reconnection_policy=ExponentialReconnectionPolicy(0.5, 15, max_attempts=None),
+        reconnection_policy=ExponentialReconnectionPolicy(0.5, RECONNECT_MAX_S, max_attempts=None),
         application_name="langchain-kv",
         application_version=__version__,
     )

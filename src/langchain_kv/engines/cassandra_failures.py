@@ -7,7 +7,13 @@ from typing import Final
 import cassandra
 from cassandra.cluster import NoHostAvailable
 from cassandra.connection import ConnectionException
-from cassandra.protocol import ErrorMessage
+from cassandra.protocol import (
+    ErrorMessage,
+    IsBootstrappingErrorMessage,
+    OverloadedErrorMessage,
+    ServerError,
+    TruncateError,
+)
 
 from langchain_kv.clusters import ClusterSettings
 from langchain_kv.engines.base import CollectionName
@@ -21,6 +27,12 @@ IN_REFUSED: Final = "IN_REFUSED"
 
 _TEXT_MAX: Final = 300
 
+_PASSING: Final = (OverloadedErrorMessage, IsBootstrappingErrorMessage, ServerError, TruncateError)
+"""What a node says when it cannot just now; other errors of theirs come again with the same statement."""
+
+_CAS_UNKNOWN: Final = 0x1700
+"""The native protocol's code where nobody knows whether a condition held; the driver has no class for it."""
+
 
 def not_connected(error: Exception, settings: ClusterSettings) -> StoreError:
     """Return what a failed connection means."""
@@ -28,9 +40,8 @@ def not_connected(error: Exception, settings: ClusterSettings) -> StoreError:
     hosts = settings.shown()
     for cause in causes:
         if isinstance(cause, cassandra.AuthenticationFailed):
-            login = "the token" if settings.bundle else "user and password in the cassandra: URL"
             return DataAPIError.of(
-                "UNAUTHENTICATED_REQUEST", f"The cluster at {hosts} did not accept the login: check {login}."
+                "UNAUTHENTICATED_REQUEST", f"The cluster at {hosts} did not accept the login: {_login_advice(settings)}"
             )
     named = ", ".join(f"{type(cause).__name__}: {cause}"[:_TEXT_MAX] for cause in causes[:3])
     if settings.bundle:
@@ -43,7 +54,24 @@ def not_connected(error: Exception, settings: ClusterSettings) -> StoreError:
         )
     else:
         advice = "the hosts, the port, ssl= and whether the cluster is up"
-    return ConnectError(f"No node of the cluster at {hosts} could be reached ({named}): check {advice}.")
+    failure = ConnectError(f"No node of the cluster at {hosts} could be reached ({named}): check {advice}.")
+    # Nothing listens: a node may be starting. What else is wrong would be so again.
+    failure.retryable = bool(causes) and all(isinstance(cause, ConnectionRefusedError) for cause in causes)
+    return failure
+
+
+def _login_advice(settings: ClusterSettings) -> str:
+    if settings.password is not None:
+        return f"check {'the token' if settings.bundle else 'user and password in the cassandra: URL'}."
+    if settings.bundle:
+        return (
+            "no token was given. Give token=, or set ASTRA_DB_APPLICATION_TOKEN: also in the process that unpickles a"
+            " store, because a pickle carries no token."
+        )
+    return (
+        "no password was given. Write it into the cassandra: URL, USER:PASSWORD@HOST. A store that was unpickled has"
+        " none, because a pickle carries none: there, set ASTRA_DB_API_ENDPOINT to the whole URL, before unpickling."
+    )
 
 
 def translated(error: BaseException, collection: CollectionName | None, *, writes: bool) -> StoreError:
@@ -88,11 +116,17 @@ def _meaning(error: BaseException, collection: CollectionName | None) -> StoreEr
         return _refused(text, collection, about)
     if isinstance(error, ConnectionException | OSError):
         return TransportError(f"The connection to a node was lost during a statement{about}: {text}. Try again.")
-    if isinstance(error, ErrorMessage | cassandra.DriverException | cassandra.RequestExecutionException):
-        return _failure("UNEXPECTED_DRIVER_ERROR", f"The cluster failed on a statement{about}: {text}", applied=None)
-    return _failure(
-        "UNEXPECTED_DRIVER_ERROR", f"The driver failed on a statement{about} ({type(error).__name__}).", applied=None
-    )
+    if isinstance(error, ErrorMessage) and getattr(error, "code", None) == _CAS_UNKNOWN:
+        return _failure(
+            "FAILED_COMPARE_AND_SET",
+            f"The cluster does not know whether a write{about} happened: {text}",
+            applied=None,
+        )
+    known = isinstance(error, ErrorMessage | cassandra.DriverException)
+    said = f"The cluster failed on a statement{about}: {text}" if known else f"The driver failed on a statement{about}"
+    failure = _failure("UNEXPECTED_DRIVER_ERROR", f"{said} ({type(error).__name__}).", applied=None)
+    failure.retryable = isinstance(error, _PASSING)
+    return failure
 
 
 def _replicas_failed(error: BaseException, about: str, text: str) -> DataAPIError:

@@ -55,6 +55,10 @@ _RESPELLED: Final = re.compile(
     rb"|\\(?:u(?!00[01])|/)"
 )
 
+_ESCAPE: Final = re.compile(rb"\\(?:u00[01][0-9a-f]|.)", re.DOTALL)
+_LOWER: Final = re.compile(rb"\\u00[01][a-f]")
+"""A control character's escape as JSON writers here spell it; the Data API's has a capital letter: ``\\u001F``."""
+
 
 class BadRow(NamedTuple):
     """Stands for a row that is no document, which another program must have written.
@@ -122,7 +126,7 @@ def doc_json(key: Key, body: bytes) -> str:
     if not key[1]:
         raise InvalidKeyError("A key must not be empty: the Data API could not list its collection any more.")
     if _starts_with_id(key, body) and not _RESPELLED.search(body):
-        return body.decode()
+        return _capitalized(body).decode()
     try:
         document = read(body)
     except StoreError as error:
@@ -131,7 +135,14 @@ def doc_json(key: Key, body: bytes) -> str:
         raise InvalidValueError(
             f"The document of {shown_id(doc_id_of(key))} is not a JSON object with this _id: give it its key as _id."
         )
-    return write({"_id": document.pop("_id"), **document}).decode()
+    return _capitalized(write({"_id": document.pop("_id"), **document})).decode()
+
+
+def _capitalized(text: bytes) -> bytes:
+    """Spell the escapes of control characters in JSON text as the Data API does."""
+    if not _LOWER.search(text):  # it may find what is no escape, behind an escaped backslash: that costs time only
+        return text
+    return _ESCAPE.sub(lambda found: b"\\u00" + found[0][4:].upper() if len(found[0]) == 6 else found[0], text)
 
 
 def _starts_with_id(key: Key, body: bytes) -> bool:
@@ -142,7 +153,7 @@ def _starts_with_id(key: Key, body: bytes) -> bool:
 def _id_text(key: Key) -> bytes:
     tag, text = key
     if tag == _TEXT:
-        return msgspec.json.encode(text)
+        return _capitalized(msgspec.json.encode(text))
     return text.encode() if tag < 5 else b'{"$date":' + text.encode() + b"}"
 
 

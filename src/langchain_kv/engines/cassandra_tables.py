@@ -7,10 +7,10 @@ import time
 from typing import Any, Final
 
 from langchain_kv.engines.base import CollectionName, Settings
-from langchain_kv.engines.cassandra_cluster import Blocking, Session, Statement, Work
+from langchain_kv.engines.cassandra_cluster import Session, Statement, Work, patiently
 from langchain_kv.engines.cassandra_rows import ID_COLUMNS
 from langchain_kv.engines.catalog import unknown_collection, unknown_keyspace
-from langchain_kv.errors import DataAPIError
+from langchain_kv.errors import DataAPIError, StoreError
 
 __all__ = [
     "Table",
@@ -81,7 +81,10 @@ class Table:
         collection: the collection.
         settings: what it was created with.
         in_refused: whether the cluster refuses statements that name many keys.
+        settle: the statement that tells what became of a write; set by ``prepare``.
     """
+
+    settle: Statement
 
     def __init__(self, session: Session, collection: CollectionName, settings: Settings) -> None:
         self.collection = collection
@@ -100,6 +103,10 @@ class Table:
         """Note that the settings were read again; return whether they are the same."""
         self._checked_at = time.monotonic()
         return settings == self.settings
+
+    def prepare(self) -> None:
+        """Prepare what is needed when statements fail, while they do not; blocks."""
+        self.settle = self._session.prepare(self._cql("settle", 0), self.collection)
 
     def truncate(self) -> None:
         """Remove every row; blocks."""
@@ -127,7 +134,7 @@ class Table:
         known = f"{name}{tag}" if name in ("upsert", "insert") and self.indexes_id else name
         if known not in self._prepared:
             cql = self._cql(name, tag)
-            self._prepared[known] = yield Blocking(lambda: self._session.prepare(cql, self.collection))
+            self._prepared[known] = yield from patiently(lambda: self._session.prepare(cql, self.collection))
         return self._prepared[known]
 
     def _cql(self, name: str, tag: int) -> str:
@@ -202,19 +209,27 @@ def create(session: Session, collection: CollectionName, settings: Settings) -> 
         "SELECT table_name FROM system_schema.tables WHERE keyspace_name = %s AND table_name = %s", collection
     )
     if not exists:
-        _check_creatable(collection, settings)
-        columns = ", ".join(f"{name} {kind}" for name, kind in _COLUMNS.items())
-        comment = _comment(collection.name, settings).replace("'", "''")
-        session.execute(
-            f"CREATE TABLE IF NOT EXISTS {_quoted(*collection)} ({columns}, PRIMARY KEY (key))"
-            f" WITH comment = '{comment}'",
-            collection=collection,
-            changes=True,
-        )
-    in_force = find_settings(session, collection)
-    if in_force.get("indexing") == indexing == _ID_ONLY:
-        _create_indexes(session, collection)
+        _create_table(session, collection, settings)
+    try:
+        in_force = find_settings(session, collection)
+        if in_force.get("indexing") == indexing == _ID_ONLY:
+            _create_indexes(session, collection)
+    except StoreError as error:
+        if not exists:
+            error.applied = None  # the table is there, and not all of what belongs to it
+        raise
     return in_force
+
+
+def _create_table(session: Session, collection: CollectionName, settings: Settings) -> None:
+    _check_creatable(collection, settings)
+    columns = ", ".join(f"{name} {kind}" for name, kind in _COLUMNS.items())
+    comment = _comment(collection.name, settings).replace("'", "''")
+    session.execute(
+        f"CREATE TABLE IF NOT EXISTS {_quoted(*collection)} ({columns}, PRIMARY KEY (key)) WITH comment = '{comment}'",
+        collection=collection,
+        changes=True,
+    )
 
 
 def drop(session: Session, collection: CollectionName) -> None:

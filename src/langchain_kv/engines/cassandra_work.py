@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 import uuid
@@ -9,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from langchain_kv.engines.base import KEEP, Change, DocId, Keep
-from langchain_kv.engines.cassandra_cluster import Batch, Outcome, Pause, Row, Statement, Work
+from langchain_kv.engines.cassandra_cluster import Batch, Outcome, Pause, Retry, Row, Statement, Work
 from langchain_kv.engines.cassandra_failures import IN_REFUSED
 from langchain_kv.engines.cassandra_rows import (
     ID_COLUMNS,
@@ -44,9 +45,6 @@ READS_AT_ONCE: Final = 8
 SINGLES_AT_ONCE: Final = 64
 """Reads of one key each on their way."""
 
-PAUSES_S: Final = (0.1, 0.4)
-"""Seconds before what certainly did not happen is tried again."""
-
 MODIFY_FOR_S: Final = 20.0
 """Seconds that a change is tried while other writers are faster."""
 
@@ -57,17 +55,20 @@ Call = tuple[Statement, Sequence[Any]]
 
 
 def reading(calls: Sequence[Call], width: int) -> Work[list[list[Row]]]:
-    """Run reading statements, again where that may help; return the rows of each, in order.
+    """Run reading statements, those that fail in passing again until the deadline; return the rows of each, in order.
 
     Raises:
         StoreError: what a statement met in the end.
     """
     outcomes: list[Outcome] = yield Batch(calls, "read", width)
-    for pause_s in PAUSES_S:
-        failed = [at for at, outcome in enumerate(outcomes) if isinstance(outcome, StoreError) and outcome.retryable]
-        if not failed:
+    for tries in itertools.count():
+        errors = {at: outcome for at, outcome in enumerate(outcomes) if isinstance(outcome, StoreError)}
+        final = next((error for error in errors.values() if not error.retryable), None)
+        if final is not None:
+            raise final
+        if not errors or not (yield Retry(tries)):
             break
-        yield Pause(pause_s)
+        failed = list(errors)
         again: list[Outcome] = yield Batch([calls[at] for at in failed], "read", width)
         for at, outcome in zip(failed, again, strict=True):
             outcomes[at] = outcome
@@ -192,7 +193,10 @@ def _columns(table: Table, key: Key, mark: uuid.UUID, body: bytes) -> tuple[Any,
 def _writing(
     table: Table, calls: dict[DocId, Call], marks: dict[DocId, uuid.UUID | None]
 ) -> Work[dict[DocId, Outcome]]:
-    """Run writing statements; find out what became of those whose outcome is not known, and repeat none of these.
+    """Run writing statements, and go on until the deadline with what failed in passing; return what came of each.
+
+    Sent again is only what certainly did not happen. An outcome that is not known is asked for, and stays unknown until
+    that is answered: nothing that fails later makes it surer.
 
     Args:
         table: where.
@@ -201,44 +205,55 @@ def _writing(
     """
     outcomes: dict[DocId, Outcome] = {}
     left = list(calls)
-    for pause_s in (*PAUSES_S, None):
-        sending = [calls[doc_id] for doc_id in left]
-        sizes = [sum(len(value) for value in values if isinstance(value, str)) for _, values in sending]
-        answers: list[Outcome] = yield Batch(sending, "write", WRITES_AT_ONCE, sizes)
-        outcomes.update(zip(left, answers, strict=True))
-        yield from _find_out(table, calls, marks, outcomes)
-        # Sent again is only what certainly did not happen.
-        left = [doc_id for doc_id in left if _is_worth_a_retry(outcomes[doc_id])]
-        if not left or pause_s is None:
+    asked: set[DocId] = set()  # those of which a serial read has said all that can be known
+    for tries in itertools.count():
+        if left:
+            sending = [calls[doc_id] for doc_id in left]
+            sizes = [sum(len(value) for value in values if isinstance(value, str)) for _, values in sending]
+            answers: list[Outcome] = yield Batch(sending, "write", WRITES_AT_ONCE, sizes)
+            outcomes.update(zip(left, answers, strict=True))
+        yield from _find_out(table, marks, outcomes, asked)
+        left = [doc_id for doc_id in calls if _did_not_happen(outcomes[doc_id])]
+        if not (left or _unknown(outcomes, asked)) or not (yield Retry(tries)):
             break
-        yield Pause(pause_s)
     return {doc_id: outcomes[doc_id] for doc_id in calls}
 
 
-def _is_worth_a_retry(outcome: Outcome) -> bool:
+def _did_not_happen(outcome: Outcome) -> bool:
+    """Whether a write failed in passing, and certainly changed nothing."""
     return isinstance(outcome, StoreError) and outcome.retryable and outcome.applied is False
 
 
+def _unknown(outcomes: dict[DocId, Outcome], asked: set[DocId]) -> list[DocId]:
+    """Return the ids whose outcome is not known, and of which a serial read may still tell it."""
+    return [
+        doc_id
+        for doc_id, outcome in outcomes.items()
+        if isinstance(outcome, StoreError) and outcome.applied is None and doc_id not in asked
+    ]
+
+
 def _find_out(
-    table: Table, calls: dict[DocId, Call], marks: dict[DocId, uuid.UUID | None], outcomes: dict[DocId, Outcome]
+    table: Table, marks: dict[DocId, uuid.UUID | None], outcomes: dict[DocId, Outcome], asked: set[DocId]
 ) -> Work[None]:
     """Settle unknown outcomes by a serial read, which completes the writes that are on their way.
 
     A row with the own ``tx_id`` was written. One that is gone, where it was to go, was removed. Anything else stays
-    unknown: another writer may have come after the own write, or the own one may never have happened.
+    unknown: another writer may have come after the own write, or the own one may never have happened. So does what
+    could not be asked.
     """
-    unknown = [
-        doc_id for doc_id, outcome in outcomes.items() if isinstance(outcome, StoreError) and outcome.applied is None
-    ]
+    unknown = _unknown(outcomes, asked)
     if not unknown:
         return
-    statement = yield from table.statement("settle")
     answers: list[Outcome] = yield Batch(
-        [(statement, (key_of(doc_id),)) for doc_id in unknown], "serial", SINGLES_AT_ONCE
+        [(table.settle, (key_of(doc_id),)) for doc_id in unknown], "serial", SINGLES_AT_ONCE
     )
     for doc_id, answer in zip(unknown, answers, strict=True):
         if isinstance(answer, StoreError):
+            if not answer.retryable:
+                asked.add(doc_id)
             continue
+        asked.add(doc_id)
         mark = marks[doc_id]
         if (mark is None and not answer) or (mark is not None and answer and answer[0][0] == mark):
             outcomes[doc_id] = [(True,)]
@@ -253,14 +268,15 @@ def _never_applied(doc_id: DocId) -> StoreError:
 
 
 def _settle(outcomes: dict[DocId, Outcome], done: str) -> None:
-    """Raise what went wrong: the error of the whole batch where it is one, else one that names the keys."""
+    """Raise what went wrong: the error of the whole batch where all keys failed by it, else one that names the keys."""
     errors = {doc_id: outcome for doc_id, outcome in outcomes.items() if isinstance(outcome, StoreError)}
     if not errors:
         return
     first = next(iter(errors.values()))
-    for error in errors.values():
-        if isinstance(error, UnknownCollectionError | UnknownKeyspaceError):
-            raise error
+    if len(errors) == len(outcomes) and all(error.applied is False for error in errors.values()):
+        for error in errors.values():
+            if isinstance(error, UnknownCollectionError | UnknownKeyspaceError):
+                raise error
     reasons = {(type(error), getattr(error, "code", ""), error.applied) for error in errors.values()}
     if len(errors) == len(outcomes) and len(reasons) == 1:
         raise first
@@ -300,7 +316,13 @@ def modify(table: Table, ids: Sequence[DocId], change: Change, in_chunk: int) ->
     deadline = time.monotonic() + MODIFY_FOR_S
     pause_s = 0.005
     while True:
-        planned, marks = yield from _plan(table, left, change, in_chunk)
+        try:
+            planned, marks = yield from _plan(table, left, change, in_chunk)
+        except Exception as error:
+            if not outcomes.keys() - set(left):  # nothing has happened to any document
+                raise
+            outcomes.update(dict.fromkeys(left, _not_changed(error)))
+            break
         answers = yield from _writing(table, planned, marks)
         outcomes.update(answers)
         lost = {doc_id for doc_id, answer in answers.items() if not isinstance(answer, StoreError) and not answer[0][0]}
@@ -349,6 +371,15 @@ def _conditional(table: Table, doc_id: DocId, body: Any, row: Row | None) -> Wor
         return (statement, (*_columns(table, key, mark, body), key)), mark
     statement = yield from table.statement("replace")
     return (statement, (mark, doc_json(key, body), key, row[2])), mark
+
+
+def _not_changed(error: Exception) -> StoreError:
+    """Return what a failure means for documents of which nothing had been changed yet."""
+    failure = error if isinstance(error, StoreError) else StoreError(f"The change failed ({type(error).__name__}).")
+    failure.applied = False
+    if failure is not error:
+        failure.__cause__ = error
+    return failure
 
 
 def _strict_body(doc_id: DocId, row: Row) -> bytes:

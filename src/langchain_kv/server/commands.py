@@ -12,11 +12,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, NamedTuple
 
 from langchain_kv.engines.base import Engine
-from langchain_kv.errors import DataAPIError, EngineBusyError, StoreError
+from langchain_kv.errors import DataAPIError, StoreError
 from langchain_kv.json_text import read
 from langchain_kv.server import absent, admin, inserts, reads, updates, writes
 from langchain_kv.server.pacing import LARGE_BYTES, apart
-from langchain_kv.server.reply import Reply, error_entry, failed
+from langchain_kv.server.reply import Reply, error_entry, failed, storage_failed
 from langchain_kv.server.requests import Request, invalid, mismatch
 
 __all__ = ["COMMANDS", "Command", "answer"]
@@ -213,11 +213,8 @@ def _as_data_api_error(error: Exception) -> DataAPIError:
     """Return what a client is told of an error; what nobody foresaw is logged, and its text stays here."""
     if isinstance(error, DataAPIError):
         return error
-    if isinstance(error, EngineBusyError):
-        return DataAPIError.of("UNAVAILABLE_DATABASE", str(error))
     if isinstance(error, StoreError):
-        logger.error("The storage failed: %s", error)
-        return DataAPIError.of("UNEXPECTED_DRIVER_ERROR", str(error))
+        return storage_failed(error)
     logger.error("A command ended in an error that nobody foresaw.", exc_info=error)
     return DataAPIError.of(
         "UNEXPECTED_SERVER_ERROR", "The server failed on this command; the reason is in its log. Please report it."

@@ -7,11 +7,11 @@ from itertools import takewhile
 from typing import Any
 
 from langchain_kv.engines.base import KEEP, DocId, Keep
-from langchain_kv.errors import DataAPIError
+from langchain_kv.errors import DataAPIError, PartialWriteError, StoreError
 from langchain_kv.limits import INSERT_MANY_MAX
 from langchain_kv.server.documents import Shredded, check_special_fields, new_id_of, shred
 from langchain_kv.server.ids import read_id
-from langchain_kv.server.reply import Reply
+from langchain_kv.server.reply import Reply, storage_failed
 from langchain_kv.server.requests import Collection, Request, flag, invalid, mismatch
 
 __all__ = ["insert_many", "insert_one"]
@@ -60,9 +60,20 @@ async def _insert(
             new[outcome.id] = outcome
         elif is_ordered:
             break
-    existed = await _write_new(request, collection, new, is_ordered=is_ordered)
+    existed: dict[DocId, bool] = {}
+    failures: dict[DocId, StoreError] = {}
+    try:
+        await _write_new(request, collection, new, existed, is_ordered=is_ordered)
+    except PartialWriteError as error:  # where a batch is no transaction, some were inserted
+        failures = {
+            doc_id: error.errors[doc_id] for doc_id in new if isinstance(doc_id, str) and doc_id in error.errors
+        }
+        if is_ordered or len(failures) < len(error.errors):
+            raise
     for position, tried in enumerate(outcomes):
-        if isinstance(tried, Shredded) and existed[tried.id]:
+        if isinstance(tried, Shredded) and tried.id in failures:
+            outcomes[position] = storage_failed(failures[tried.id], (tried.id_json,))
+        elif isinstance(tried, Shredded) and existed[tried.id]:
             outcomes[position] = _already_exists(tried.id_json)
     if is_ordered:
         done = sum(1 for _ in takewhile(lambda outcome: isinstance(outcome, Shredded), outcomes))
@@ -80,10 +91,14 @@ def _try_shred(document: Any, collection: Collection, earlier: dict[DocId, Shred
 
 
 async def _write_new(
-    request: Request, collection: Collection, documents: dict[DocId, Shredded], *, is_ordered: bool
-) -> dict[DocId, bool]:
-    """Store the documents whose ids are not there, in one transaction; return which ids were."""
-    existed: dict[DocId, bool] = {}
+    request: Request,
+    collection: Collection,
+    documents: dict[DocId, Shredded],
+    existed: dict[DocId, bool],
+    *,
+    is_ordered: bool,
+) -> None:
+    """Store the documents whose ids are not there, in one transaction; note in ``existed`` which ids were."""
     position = {document_id: index for index, document_id in enumerate(documents)}
     stops: set[int] = set()  # where an ordered request ended; an engine that calls once more may take one back
 
@@ -100,7 +115,6 @@ async def _write_new(
 
     if documents:
         await request.engine.bridge.write(request.engine.modify, collection.name, list(documents), insert)
-    return existed
 
 
 def _already_exists(id_json: Any) -> DataAPIError:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from langchain_kv.errors import DataAPIError
+from langchain_kv.errors import ConnectError, DataAPIError, EngineBusyError, StoreError
 from langchain_kv.json_text import write
 
-__all__ = ["Reply", "document_data", "documents_data", "error_entry", "failed"]
+__all__ = ["Reply", "document_data", "documents_data", "error_entry", "failed", "storage_failed"]
+
+logger = logging.getLogger("langchain_kv")
 
 _MESSAGE_MAX = 4_000
+
+_REFUSED_BY_DRIVER = "\n\nError Class: IllegalArgumentException"
+"""By this line the Data API tells of a driver's error that will come again with the same request."""
 
 
 class Reply(NamedTuple):
@@ -49,6 +55,28 @@ def failed(error: DataAPIError) -> Reply:
     return Reply(errors=(error,))
 
 
+def storage_failed(error: StoreError, document_ids: tuple[Any, ...] = ()) -> DataAPIError:
+    """Return what a client is told of an error of the engine.
+
+    Args:
+        error: the engine's.
+        document_ids: the ids of the documents concerned, where not the whole command failed.
+    """
+    if isinstance(error, DataAPIError):
+        code, scope = error.code, error.scope
+    elif isinstance(error, EngineBusyError):
+        code, scope = "UNAVAILABLE_DATABASE", None
+    else:
+        logger.error("The storage failed: %s", error)
+        code, scope = (
+            "FAILED_TO_CONNECT_TO_DATABASE" if isinstance(error, ConnectError) else "UNEXPECTED_DRIVER_ERROR",
+            None,
+        )
+    told = DataAPIError.of(code, str(error), scope=scope, document_ids=document_ids)
+    told.retryable = error.retryable
+    return told
+
+
 def document_data(body: bytes | None) -> bytes:
     """Return the ``data`` of one document, or of none."""
     return b'{"document":' + (body or b"null") + b"}"
@@ -61,13 +89,14 @@ def documents_data(bodies: Iterable[bytes], next_page_state: str | None) -> byte
 
 def error_entry(error: DataAPIError) -> dict[str, Any]:
     """Return what stands in ``errors`` (or in ``status.warnings``) for an error."""
+    is_final = error.code == "UNEXPECTED_DRIVER_ERROR" and not error.retryable
     entry: dict[str, Any] = {
         "id": str(uuid.uuid4()),
         "family": error.family,
         "scope": error.scope,
         "errorCode": error.code,
         "title": error.title,
-        "message": _sendable(str(error)),
+        "message": _sendable(str(error)) + (_REFUSED_BY_DRIVER if is_final else ""),
     }
     if error.document_ids:
         entry["documentIds"] = list(error.document_ids)

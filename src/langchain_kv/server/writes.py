@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from langchain_kv.errors import DataAPIError
+from langchain_kv.errors import DataAPIError, PartialWriteError
 from langchain_kv.json_text import is_rewritten, write
 from langchain_kv.limits import DELETE_MANY_MAX
 from langchain_kv.server.changing import Outcome, change_all, change_one, change_status, changed_document
 from langchain_kv.server.documents import Shredded, check_special_fields, shred
 from langchain_kv.server.filters import Filter
 from langchain_kv.server.ids import read_id
-from langchain_kv.server.reply import Reply
+from langchain_kv.server.reply import Reply, storage_failed
 from langchain_kv.server.requests import Collection, Request, flag, invalid, wants_after
 from langchain_kv.server.searching import Document, documents, open_search
 from langchain_kv.server.stored import stored_id
@@ -105,7 +105,10 @@ async def delete_many(request: Request) -> Reply:
         if len(found) > DELETE_MANY_MAX:
             break
     few = list(found.values())[:DELETE_MANY_MAX]
-    outcomes = await change_all(search, few, _deleted) if few else {}
+    try:
+        outcomes = await change_all(search, few, _deleted) if few else {}
+    except PartialWriteError as error:  # where a batch is no transaction, some were deleted
+        return Reply(status={"deletedCount": len(error.written)}, errors=[storage_failed(error)])
     status: dict[str, Any] = {"deletedCount": sum(outcome is not None for outcome in outcomes.values())}
     return Reply(status=status | ({"moreData": True} if len(found) > DELETE_MANY_MAX else {}))
 

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
+from time import monotonic
 from typing import Any, NoReturn, TypeVar
 
 from langchain_kv import limits, loop_thread
@@ -93,6 +94,7 @@ class DataAPIBackend(Backend):
         self._pool: Pool | None = None
         self._pool_pid = 0
         self._closed = False
+        self._new_until = 0.0  # by the monotonic clock: until then the collection may not be there for everybody yet
         sent = {
             **_checked_headers(headers or {}),
             "User-Agent": user_agent,
@@ -143,15 +145,17 @@ class DataAPIBackend(Backend):
     # -- life ---------------------------------------------------------------------------------------------------
 
     def setup(self, *, pre_delete: bool = False) -> None:
-        self._check(self._run(lambda call: self._verbs.open(call, pre_delete=pre_delete), writes=True))
+        self._note_open(self._run(lambda call: self._verbs.open(call, pre_delete=pre_delete), writes=True))
 
     async def asetup(self, *, pre_delete: bool = False) -> None:
-        self._check(await self._arun(lambda call: self._verbs.open(call, pre_delete=pre_delete), writes=True))
+        self._note_open(await self._arun(lambda call: self._verbs.open(call, pre_delete=pre_delete), writes=True))
 
     def drop(self) -> None:
+        self._new_until = 0.0
         self._run(self._verbs.drop, writes=True)
 
     async def adrop(self) -> None:
+        self._new_until = 0.0
         await self._arun(self._verbs.drop, writes=True)
 
     def close(self) -> None:
@@ -210,6 +214,7 @@ class DataAPIBackend(Backend):
             timeout_s=self._request_timeout_s,
             writes=writes,
             wake_timeout_s=self._wake_timeout_s,
+            new_until=self._new_until,
         )
 
     def _empty(self) -> list[Any]:
@@ -217,7 +222,8 @@ class DataAPIBackend(Backend):
         self._check_open()
         return []
 
-    def _check(self, settings: Mapping[str, Any] | None) -> None:
+    def _note_open(self, settings: Mapping[str, Any] | None) -> None:
+        self._new_until = monotonic() + limits.NEW_COLLECTION_S
         if settings is not None:
             check_settings(self._collection, settings)
 

@@ -186,12 +186,14 @@ class Pool:
                 failure = _translated(error, url, timeout_s)
             else:
                 failure = ConnectError(f"No connection to {url.origin()} in time: check the network and the endpoint.")
-        except (RuntimeError, ValueError) as error:  # a session that was closed meanwhile
+        except Exception as error:  # a session that was closed meanwhile, or what the library did not foresee
             failure = TransportError(
                 f"The request to {url.origin()} failed in the HTTP library ({type(error).__name__})."
             )
         if self._closed:
+            applied = failure.applied
             failure = StoreClosedError("The store was closed while this request was under way.")
+            failure.applied = applied  # closing makes nothing surer
         # Raised out here, so that aiohttp's exception, which can hold the request's headers, is not its context.
         raise failure
 

@@ -15,6 +15,7 @@ import orjson
 
 from langchain_kv import limits
 from langchain_kv.backends.base import INDEXING, Damaged, Document, Record, Stored
+from langchain_kv.backends.dataapi import causes
 from langchain_kv.codecs import parse_document
 from langchain_kv.errors import BadReplyError, DataAPIError, LimitError, StoreError
 
@@ -323,8 +324,6 @@ def _read_page_slowly(body: bytes, what: str) -> Page:
 
 # -- errors -----------------------------------------------------------------------------------------------------
 
-_SAFE_SCOPES = frozenset({"SCHEMA", "SECURITY", "DATABASE"})
-_SAFE_CODES = frozenset({"SHRED_DOC_LIMIT_VIOLATION", "SHRED_BAD_FIELD_NAME", "COMMAND_UNKNOWN"})
 _HINTS = {
     "UNKNOWN_COLLECTION_OR_TABLE": "Opening the store with SetupMode.SYNC creates it.",
     "UNKNOWN_KEYSPACE": "Check the keyspace's name, or create it.",
@@ -339,13 +338,14 @@ def _error_of(entry: Mapping[str, Any], status: int, what: str) -> DataAPIError:
     code = str(entry.get("errorCode") or "UNKNOWN_ERROR")
     scope = str(entry.get("scope") or "")
     title = " ".join(str(entry.get("title") or "").split())[:200]
-    # The service's text for other codes can quote what was sent, and an error never holds a value.
-    detail = (
-        " ".join(str(entry.get("message") or "").split())[:500] if scope in _SAFE_SCOPES or code in _SAFE_CODES else ""
-    )
+    message = str(entry.get("message") or "")
+    detail = causes.told(message, code, scope)
+    is_final = code == "UNEXPECTED_DRIVER_ERROR" and causes.is_deterministic(message)
+    if code == "INVALID_DATABASE_QUERY" and causes.names_no_table(message):
+        code, scope = "UNKNOWN_COLLECTION_OR_TABLE", "SCHEMA"  # dropped, or made anew, behind the service's back
     text = ". ".join(part.rstrip(".") for part in (f"{what} failed: {code}", title, detail) if part) + "."
     hint = _HINTS.get(code)
-    return DataAPIError.of(
+    error = DataAPIError.of(
         code,
         f"{text} {hint}" if hint else text,
         title=title,
@@ -354,6 +354,9 @@ def _error_of(entry: Mapping[str, Any], status: int, what: str) -> DataAPIError:
         http_status=status,
         document_ids=tuple(_ids(entry)),
     )
+    if is_final:
+        error.retryable = False
+    return error
 
 
 def _no_envelope(status: int, what: str) -> BadReplyError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -13,14 +14,13 @@ from yarl import URL
 from langchain_kv import limits
 from langchain_kv.backends.base import Record, Stored
 from langchain_kv.backends.dataapi import commands
-from langchain_kv.backends.dataapi.client import Pool, prepared
+from langchain_kv.backends.dataapi.client import Pool, Reply, prepared
 from langchain_kv.backends.dataapi.commands import Command
 from langchain_kv.backends.dataapi.outcome import Outcome
 from langchain_kv.backends.dataapi.retry import Attempt, Call
 from langchain_kv.errors import (
     AuthError,
     BadReplyError,
-    CollectionConflictError,
     DataAPIError,
     StoreError,
 )
@@ -43,6 +43,21 @@ PROBES: Final = 16
 
 ADMIN_TIMEOUT_S: Final = 120.0
 """Seconds for creating or dropping a collection: on Apache Cassandra creation takes 10 s and more (measured)."""
+
+CREATE_PAUSES_S: Final = (0.5, 2.0, 4.0)
+"""Seconds, at most, before a creation that failed is tried again; the wait is random."""
+
+RACED: Final = frozenset(
+    {
+        "CORRUPTED_COLLECTION_SCHEMA",
+        "EXISTING_INDEX_FOR_COLLECTION",
+        "INVALID_DATABASE_QUERY",
+        "TOO_MANY_INDEXES_FOR_COLLECTION",
+        "UNEXPECTED_DRIVER_ERROR",
+        "UNKNOWN_COLLECTION_OR_TABLE",
+    }
+)
+"""Answers to a creation that another one, under way at the same time, may have caused."""
 
 TOKEN_MIN_LENGTH: Final = 6
 """A shorter token is no secret, and taking it out of messages would only garble them."""
@@ -264,16 +279,34 @@ class Verbs:
             raise
 
     async def _create(self, call: Call) -> dict[str, Any] | None:
+        """Create the collection, or find that it is there; another process may be making it at the same time.
+
+        Where two creations meet the service fails one of them, for reasons of its own, and may drop the collection.
+        """
         found = await self._settings(call)
-        if found is not None:
-            return found
-        try:
-            await self._admin(call, commands.create_collection(self._collection))
-        except CollectionConflictError:  # another process was faster
-            found = await self._settings(call)
-            if found is None:
+        for pause_s in (*CREATE_PAUSES_S, None):
+            if found is not None:
+                return found
+            try:
+                await self._admin(call, commands.create_collection(self._collection))
+                return None
+            except AuthError:
                 raise
+            except DataAPIError as error:
+                found = await self._found_after(call, error)
+                if found is None:
+                    if error.code not in RACED or pause_s is None:
+                        raise
+                    await asyncio.sleep(random.uniform(0, pause_s))  # noqa: S311 - spreads clients, protects nothing
+                    found = await self._found_after(call, error)
         return found
+
+    async def _found_after(self, call: Call, failure: DataAPIError) -> dict[str, Any] | None:
+        """Return the settings of the collection if it is there after all, or None."""
+        try:
+            return await self._settings(call)
+        except StoreError as error:
+            raise failure from error
 
     async def drop(self, call: Call) -> None:
         """Drop the collection; a missing one is no error."""
@@ -305,7 +338,7 @@ class Verbs:
         async def attempt(one: Attempt) -> T:
             try:
                 reply = await pool.post(target, command.body, self._request_headers(call), one)
-                return read(reply.status, reply.body, what)
+                return _readable(read, reply, what)
             except StoreError as error:
                 _hide(error, call.token)
                 if on_doubt is not None and error.applied is None:
@@ -318,6 +351,21 @@ class Verbs:
         if call.headers is None:
             call.headers = prepared(self._headers if call.token is None else {**self._headers, "Token": call.token})
         return call.headers
+
+
+def _readable(read: Callable[[int, bytes, str], T], reply: Reply, what: str) -> T:
+    """Read an answer; one in which something is of another type than it should be is not one of the Data API."""
+    try:
+        return read(reply.status, reply.body, what)
+    except StoreError:
+        raise
+    except Exception as error:
+        failure = BadReplyError(
+            f"The answer to {what} is not one of the Data API ({type(error).__name__} in reading it): check the"
+            " endpoint.",
+            http_status=reply.status,
+        )
+    raise failure  # out here: the exception, which may hold the whole answer, is not its context
 
 
 async def _each(job: Callable[[T], Awaitable[None]], items: Sequence[T], width: int) -> None:
