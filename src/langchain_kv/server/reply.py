@@ -16,8 +16,8 @@ logger = logging.getLogger("langchain_kv")
 
 _MESSAGE_MAX = 4_000
 
-_REFUSED_BY_DRIVER = "\n\nError Class: IllegalArgumentException"
-"""By this line the Data API tells of a driver's error that will come again with the same request."""
+_COMES_AGAIN = "\n\nError Class: EngineError"
+"""By such a line, in which the Data API names its driver's exception, clients see that another try is in vain."""
 
 
 class Reply(NamedTuple):
@@ -96,7 +96,7 @@ def error_entry(error: DataAPIError) -> dict[str, Any]:
         "scope": error.scope,
         "errorCode": error.code,
         "title": error.title,
-        "message": _sendable(str(error)) + (_REFUSED_BY_DRIVER if is_final else ""),
+        "message": _sendable(str(error)) + (_COMES_AGAIN if is_final else ""),
     }
     if error.document_ids:
         entry["documentIds"] = list(error.document_ids)

@@ -14,6 +14,7 @@ DETERMINISTIC: Final = frozenset(
         "CharacterCodingException",
         "ClassCastException",
         "CodecNotFoundException",
+        "EngineError",  # lckv serve
         "FrameTooLongException",
         "FunctionFailureException",
         "IllegalArgumentException",
