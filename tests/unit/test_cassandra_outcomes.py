@@ -14,7 +14,7 @@ from cassandra.connection import ConnectionShutdown
 from cassandra.protocol import OverloadedErrorMessage, ServerError, SyntaxException
 
 from langchain_kv.clusters import ClusterSettings
-from langchain_kv.engines import cassandra_cluster
+from langchain_kv.engines import cassandra_cluster, cassandra_connect
 from langchain_kv.engines.base import CollectionName
 from langchain_kv.engines.cassandra import CassandraEngine
 from langchain_kv.engines.cassandra_failures import translated
@@ -389,3 +389,37 @@ def test_a_condition_that_the_cluster_itself_does_not_know_of_is_unknown_and_pas
 )
 def test_only_what_may_pass_is_tried_again(error: Exception, passing: bool) -> None:
     assert translated(error, CollectionName("ks", "kv"), writes=False).retryable is passing
+
+
+# -- connecting -------------------------------------------------------------------------------------------------------
+
+NOTHING_LISTENS = NoHostAvailable("none", {"one": ConnectionRefusedError(), "two": ConnectionRefusedError()})
+WRONG_NAME = NoHostAvailable("none", {"one": OSError("name unknown")})
+
+
+@pytest.mark.parametrize(
+    ("error", "ends_after", "tries"),
+    [(NOTHING_LISTENS, 3, 4), (NOTHING_LISTENS, 10**6, 20), (WRONG_NAME, 10**6, 1)],
+    ids=["starts soon", "never starts", "wrong name"],
+)
+def test_nodes_that_do_not_listen_yet_are_waited_for_a_little(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock, error: Exception, ends_after: int, tries: int
+) -> None:
+    tried: list[int] = []
+
+    def connect(settings: ClusterSettings) -> tuple[str, str]:
+        tried.append(1)
+        if len(tried) <= ends_after:
+            raise error
+        return "cluster", "session"
+
+    monkeypatch.setattr(cassandra_connect, "time", clock)
+    monkeypatch.setattr(cassandra_connect, "_connect", connect)
+    settings = ClusterSettings(("one", "two"), deadline_s=60.0)
+    if ends_after < 10:
+        assert cassandra_connect.connect(settings) == ("cluster", "session")
+    else:
+        with pytest.raises(ConnectError):
+            cassandra_connect.connect(settings)
+    assert len(tried) == tries
+    assert clock.now_s - 1000 < 5

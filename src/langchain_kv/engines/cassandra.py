@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -22,8 +21,7 @@ from langchain_kv.engines.cassandra_cluster import Blocking, Session, Work, pati
 from langchain_kv.engines.cassandra_rows import BadRow
 from langchain_kv.engines.cassandra_scan import Found, Scan, page
 from langchain_kv.engines.cassandra_tables import Table
-from langchain_kv.errors import ConnectError, StoreClosedError, UnknownCollectionError, UnknownKeyspaceError
-from langchain_kv.limits import FIRST_CONTACT_S
+from langchain_kv.errors import StoreClosedError, UnknownCollectionError, UnknownKeyspaceError
 from langchain_kv.sharing import keep_for_ever
 from langchain_kv.work_queue import Bridge
 
@@ -37,9 +35,6 @@ _OPERATIONS: Final = frozenset(
     ("read", "read_rows", "write", "modify", "delete", "scan", "scan_ids", "next_page", "count", "clear")
 )
 """The methods that are operations: what coroutines call of them needs no thread."""
-
-_CONNECT_DELAY_S: Final = 0.25
-"""Seconds between two attempts to connect where nothing listens."""
 
 BLOCKING_CALLS_MAX: Final = 16
 """Calls of coroutines that are no single operation of the engine (a server's, a set-up) and run at once."""
@@ -236,19 +231,10 @@ class CassandraEngine(Engine):
                 changed.notify_all()
 
     def _connected(self) -> Session:
-        """Return the session; the first call connects, and waits a little for nodes that do not listen yet."""
-        end = time.monotonic() + min(FIRST_CONTACT_S, self._settings.deadline_s)
-        while True:
-            with self._connecting:
-                if self._session is None and self._closed:
-                    raise StoreClosedError("the engine was closed; open a new one")
-                try:
-                    self._session = self._session or Session(self._settings)
-                    return self._session
-                except ConnectError as error:
-                    if not error.retryable or time.monotonic() + _CONNECT_DELAY_S >= end:
-                        raise
-            time.sleep(_CONNECT_DELAY_S)
+        with self._connecting:
+            if self._session is None:
+                self._session = Session(self._settings)
+            return self._session
 
     @contextmanager
     def _using(self) -> Iterator[Session]:

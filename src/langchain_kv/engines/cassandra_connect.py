@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import ssl
+import time
 import zipfile
 from typing import Any, Final
 
@@ -22,8 +23,9 @@ from cassandra.query import tuple_factory
 
 from langchain_kv._version import __version__
 from langchain_kv.clusters import ClusterSettings
-from langchain_kv.engines.cassandra_failures import not_connected
+from langchain_kv.engines.cassandra_failures import not_connected, nothing_listens
 from langchain_kv.errors import ConfigError
+from langchain_kv.limits import FIRST_CONTACT_S
 
 __all__ = ["connect"]
 
@@ -33,6 +35,9 @@ logging.getLogger("cassandra").addHandler(logging.NullHandler())
 PROTOCOLS: Final = (5, 4)
 """Versions of the native protocol: Apache Cassandra 4 and later; older ones, and Astra DB."""
 
+FIRST_CONTACT_DELAY_S: Final = 0.25
+"""Seconds between two attempts to connect where nothing listens."""
+
 RECONNECT_MAX_S: Final = 3
 """Seconds, at most, between two attempts to reach a node that went: operations wait for it, until their deadlines."""
 
@@ -41,26 +46,37 @@ BUNDLE_FILES: Final = ("config.json", "ca.crt", "cert", "key")
 
 
 def connect(settings: ClusterSettings) -> tuple[Any, Any]:
-    """Return a cluster and a session of the driver.
+    """Return a cluster and a session of the driver; where nothing listens yet, that is waited for a little.
 
     Raises:
         AuthError: the cluster does not accept the login.
         ConnectError: no node answers.
         ConfigError: the certificates or the bundle cannot be read.
     """
+    end = time.monotonic() + min(FIRST_CONTACT_S, settings.deadline_s)
+    while True:
+        try:
+            return _connect(settings)
+        except ConfigError:
+            raise
+        except Exception as error:
+            if not nothing_listens(error) or time.monotonic() + FIRST_CONTACT_DELAY_S >= end:
+                raise not_connected(error, settings) from None
+        time.sleep(FIRST_CONTACT_DELAY_S)
+
+
+def _connect(settings: ClusterSettings) -> tuple[Any, Any]:
     for version in PROTOCOLS:
         cluster = None
         try:
             cluster = _cluster(settings, version)
             return cluster, cluster.connect()
-        except ConfigError:
-            raise
         except Exception as error:
             if cluster is not None:
                 cluster.shutdown()
             # Asked for a version that it does not have, a node says so; left to itself the driver logs each attempt.
             if version == PROTOCOLS[-1] or "protocol version" not in str(error).replace("_", " "):
-                raise not_connected(error, settings) from None
+                raise
     raise AssertionError("PROTOCOLS is empty")
 
 

@@ -20,7 +20,7 @@ from langchain_kv.engines.base import CollectionName
 from langchain_kv.engines.catalog import unknown_collection, unknown_keyspace
 from langchain_kv.errors import AuthError, ConnectError, DataAPIError, RequestTimeoutError, StoreError, TransportError
 
-__all__ = ["IN_REFUSED", "not_connected", "translated"]
+__all__ = ["IN_REFUSED", "not_connected", "nothing_listens", "translated"]
 
 IN_REFUSED: Final = "IN_REFUSED"
 """The code of a statement that a guardrail refused for the number of its keys."""
@@ -54,10 +54,13 @@ def not_connected(error: Exception, settings: ClusterSettings) -> StoreError:
         )
     else:
         advice = "the hosts, the port, ssl= and whether the cluster is up"
-    failure = ConnectError(f"No node of the cluster at {hosts} could be reached ({named}): check {advice}.")
-    # Nothing listens: a node may be starting. What else is wrong would be so again.
-    failure.retryable = bool(causes) and all(isinstance(cause, ConnectionRefusedError) for cause in causes)
-    return failure
+    return ConnectError(f"No node of the cluster at {hosts} could be reached ({named}): check {advice}.")
+
+
+def nothing_listens(error: Exception) -> bool:
+    """Tell whether a connection failed because no node listens yet: what else may be wrong would be so again."""
+    causes = list(error.errors.values()) if isinstance(error, NoHostAvailable) else [error]
+    return bool(causes) and all(isinstance(cause, ConnectionRefusedError) for cause in causes)
 
 
 def _login_advice(settings: ClusterSettings) -> str:

@@ -290,9 +290,9 @@ class Verbs:
             try:
                 await self._admin(call, commands.create_collection(self._collection))
                 return None
-            except AuthError:
-                raise
             except DataAPIError as error:
+                if error.scope not in ("SCHEMA", "DATABASE"):
+                    raise
                 found = await self._found_after(call, error)
                 if found is None:
                     if error.code not in RACED or pause_s is None:
