@@ -20,7 +20,7 @@ from itertools import islice
 from typing import Any, NamedTuple, NoReturn
 
 from langchain_kv import limits
-from langchain_kv.errors import InvalidValueError, InvalidValueTypeError
+from langchain_kv.errors import InvalidValueError
 from langchain_kv.kept import bytes_document, kept_body
 from langchain_kv.keys import shown
 from langchain_kv.plain import (
@@ -32,6 +32,16 @@ from langchain_kv.plain import (
     is_plain_object,
     utf16_units,
 )
+from langchain_kv.refusals import (
+    refuse_deep,
+    refuse_integer,
+    refuse_name,
+    refuse_no_bytes,
+    refuse_number,
+    refuse_type,
+    unreadable_document,
+)
+from langchain_kv.secret import exact
 
 __all__ = [
     "Damaged",
@@ -156,17 +166,24 @@ def encode_bytes_document(key: str, value: Any) -> bytes:
     """
     if value is None:
         return encode_document(key, None)
-    if type(value) is not bytes:
-        value = _checked_bytes(value, f" for key {shown(key)}")
-    return _checked_size(key, bytes_document(key, value))
+    value = _exact_bytes(key, value)
+    document = bytes_document(key, value)
+    if len(document) > _SIZE_MAX and (units := utf16_units(document.decode())) > _SIZE_MAX:
+        base64_size = (len(value) + 2) // 3 * 4
+        fitting = (_SIZE_MAX - (units - base64_size)) // 4 * 3
+        raise InvalidValueError(
+            f"The value of key {shown(key)} has {len(value):,} bytes, the limit with this key is {fitting:,}: split it"
+            " over several keys, or compress it."
+        )
+    return document
 
 
 def encode_kept_bytes(key: str, value: Any) -> bytes:
     """Return the body that keeps ``value`` where bytes are kept as they are; refuse what is refused elsewhere."""
-    if type(value) is not bytes:
+    if type(value) is not bytes or value[:2] == b'{"':
         if value is None:
             return encode_bytes_document(key, None)
-        value = memoryview(_checked_bytes(value, f" for key {shown(key)}")).tobytes()
+        value = _exact_bytes(key, value)
     if len(value) > _BYTES_ALWAYS_FIT:
         encode_bytes_document(key, value)
     return kept_body(value)
@@ -176,19 +193,24 @@ def bytes_to_text(value: Any) -> str | None:
     """Return bytes as the base64 text that keeps them; None stays None."""
     if value is None:
         return None
-    return base64.b64encode(_checked_bytes(value, "")).decode("ascii")
+    return base64.b64encode(_exact_bytes("", value)).decode("ascii")
 
 
-def _checked_bytes(value: Any, where: str) -> bytes | bytearray | memoryview:
+def _exact_bytes(key: str, value: Any) -> bytes:
+    """Return a value as bytes themselves, for encoders that take no subclass; without a key, none is named."""
+    if type(value) is bytes:
+        if value[:2] == b'{"' and (reason := unreadable_document(value)):
+            raise InvalidValueError(f"The value of key {shown(key)} {reason}")
+        return value
     if not isinstance(value, bytes | bytearray | memoryview):
-        raise InvalidValueTypeError(
-            f"A byte store keeps bytes, got {type(value).__name__}{where}: encode text with .encode(), or keep JSON"
-            f" values in"
-            " KVStore or AstraDBStore."
-        )
-    if isinstance(value, memoryview) and not value.c_contiguous:
-        return value.tobytes()
-    return value
+        refuse_no_bytes(key, value)
+    try:
+        copied = memoryview(value).tobytes()
+    except ValueError:
+        raise InvalidValueError(
+            f"The value of key {shown(key)} is a memoryview that was released: give the bytes."
+        ) from None
+    return _exact_bytes(key, copied)
 
 
 def _encode_slowly(key: str, value: Any) -> bytes:
@@ -206,73 +228,59 @@ class _JSONCopy:
 
     def __init__(self, key: str) -> None:
         self._key = key
+        self._path: list[str | int] = []
 
     def of(self, value: Any, depth: int, path: int) -> tuple[Any, bool]:
         """Return the copy, and whether the Data API takes it as it is."""
         if value is None or isinstance(value, bool):
             return value, True
         if isinstance(value, str):
-            text = str.__str__(value)
+            text = exact(value)
             return text, _is_utf8(text)
         if isinstance(value, int):
             return self._integer(value)
         if isinstance(value, float):
             number = float.__float__(value)
             if not math.isfinite(number):
-                _refuse_number(self._key, number)
+                refuse_number(self._key, number, self._path)
             return number, True
-        if isinstance(value, dict | list | tuple) and depth >= VALUE_MAX_DEPTH:
-            raise InvalidValueError(
-                f"The value of key {shown(self._key)} is nested more than {VALUE_MAX_DEPTH} levels deep, or holds"
-                f" itself:"
-                " flatten it, or store it as text."
-            )
-        if isinstance(value, dict):
-            return self._object(value, depth, path)
-        if isinstance(value, list | tuple):
-            return self._array(value, depth, path)
-        return _refuse_type(self._key, value)
+        if not isinstance(value, dict | list | tuple):
+            refuse_type(self._key, value, self._path)
+        if depth >= VALUE_MAX_DEPTH:
+            refuse_deep(self._key, VALUE_MAX_DEPTH)
+        return self._object(value, depth, path) if isinstance(value, dict) else self._array(value, depth, path)
 
     def _integer(self, value: int) -> tuple[int, bool]:
         number = int.__int__(value)
         try:
             digits = len(str(abs(number)))
         except ValueError:
-            raise InvalidValueError(
-                f"The value of key {shown(self._key)} holds an integer of more digits than Python converts to text:"
-                f" store it"
-                " as hexadecimal text."
-            ) from None
+            refuse_integer(self._key, self._path)
         return number, digits <= limits.NUMBER_MAX_DIGITS
 
     def _object(self, value: dict[Any, Any], depth: int, path: int) -> tuple[dict[str, Any], bool]:
         plain = depth < limits.DOCUMENT_MAX_DEPTH - 1
-        if len(value) == 1:
-            ((name, item),) = value.items()
-            if name in EXTENDED_TYPES and isinstance(item, str | int) and not isinstance(item, bool):
-                copied, item_plain = self.of(item, depth + 1, path)
-                return {str.__str__(name): copied}, plain and item_plain
         result: dict[str, Any] = {}
         for name, item in value.items():
             if not isinstance(name, str):
-                raise InvalidValueTypeError(
-                    f"The value of key {shown(self._key)} holds an object with a field name of type"
-                    f" {type(name).__name__}:"
-                    " JSON's names are strings, convert it with str()."
-                )
-            text = str.__str__(name)
+                refuse_name(self._key, name, self._path)
+            text = exact(name)
+            is_extended = text in EXTENDED_TYPES and isinstance(item, str | int) and not isinstance(item, bool)
             below = path + 1 + utf16_units(text)
-            copied, item_plain = self.of(item, depth + 1, below)
-            result[text] = copied
+            self._path.append(text)
+            result[text], item_plain = self.of(item, depth + 1, below)
+            self._path.pop()
             good_name = bool(text) and text[0] != "$" and _is_utf8(text) and below <= limits.PATH_MAX_UTF16
-            plain = plain and good_name and item_plain
+            plain = plain and item_plain and (good_name or (is_extended and len(value) == 1))
         return result, plain
 
     def _array(self, value: list[Any] | tuple[Any, ...], depth: int, path: int) -> tuple[list[Any], bool]:
         plain = depth < limits.DOCUMENT_MAX_DEPTH - 1
         result: list[Any] = []
-        for item in value:
+        for index, item in enumerate(value):
+            self._path.append(index)
             copied, item_plain = self.of(item, depth + 1, path)
+            self._path.pop()
             result.append(copied)
             plain = plain and item_plain
         return result, plain
@@ -301,20 +309,6 @@ def _is_utf8(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _refuse_number(key: str, value: float) -> NoReturn:
-    raise InvalidValueError(
-        f"The value of key {shown(key)} holds {value!r}, which JSON does not have: store None or text in its place."
-    )
-
-
-def _refuse_type(key: str, value: object) -> NoReturn:
-    raise InvalidValueTypeError(
-        f"The value of key {shown(key)} holds an object of type {type(value).__name__}, which is not JSON (dict,"
-        f" list, str, int,"
-        " float, bool, None): convert it first."
-    )
 
 
 # -- reading ----------------------------------------------------------------------------------------------------

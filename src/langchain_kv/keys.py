@@ -8,13 +8,19 @@ from typing import cast
 from langchain_kv import limits
 from langchain_kv.errors import InvalidKeyError
 
-__all__ = ["check_key", "check_keys", "shown"]
+__all__ = ["check_key", "check_keys", "shown", "type_name"]
 
 
 def shown(key: object) -> str:
     """Return how a key is shown in messages: quoted, and cut when long."""
     text = repr(key)
     return text if len(text) <= 80 else f"{text[:60]}... ({len(text):,} characters)"
+
+
+def type_name(value: object) -> str:
+    """Return the full name of a value's type: with its module, but for the builtins."""
+    kind = type(value)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def check_key(key: object) -> str:
@@ -26,7 +32,7 @@ def check_key(key: object) -> str:
     if not isinstance(key, str):
         # Only its type: with the two parts of a pair swapped, what is here is the value.
         how = "decode it with .decode()" if isinstance(key, bytes) else "convert it with str()"
-        raise InvalidKeyError(f"A key must be a string, got one of type {type(key).__name__}: {how}.")
+        raise InvalidKeyError(f"A key must be a string, got {type_name(key)}: {how}.")
     if not key:
         raise InvalidKeyError("A key must not be empty: the Data API has no document with an empty _id.")
     if type(key) is not str:

@@ -15,10 +15,22 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from langchain_kv import limits
 from langchain_kv.clusters import BUNDLE_FORM, CLUSTER_FORM, ClusterSettings, read_bundle_url, read_cluster_url
 from langchain_kv.errors import ConfigError
-from langchain_kv.secret import Secret, SecretSource, hidden
+from langchain_kv.keys import type_name
+from langchain_kv.options import Caller, Options, checked_callers, seconds, user_agent
+from langchain_kv.secret import (
+    Secret,
+    SecretSource,
+    SecretText,
+    TokenProvider,
+    checked_token,
+    exact,
+    given_token,
+    hidden,
+)
 
-__all__ = ["Settings", "Target", "parse_target", "resolve"]
+__all__ = ["Caller", "Settings", "Target", "Token", "parse_target", "resolve"]
 
+URL_VARIABLE = "LCKV_URL"
 ENDPOINT_VARIABLE = "ASTRA_DB_API_ENDPOINT"
 TOKEN_VARIABLE = "ASTRA_DB_APPLICATION_TOKEN"  # noqa: S105 - the name of a variable, no secret
 KEYSPACE_VARIABLE = "ASTRA_DB_KEYSPACE"
@@ -33,6 +45,9 @@ FORMS = (
     f"  {BUNDLE_FORM}     Astra DB by CQL, with its secure connect bundle"
 )
 
+FORMS_IN_A_LINE = f"sqlite:PATH, https://HOST, http://HOST:PORT, {CLUSTER_FORM} or {BUNDLE_FORM}"
+"""The same for who has one line, and no use for memory: the command."""
+
 _ASTRA_HOST = re.compile(r"[0-9a-f-]{36}-[a-z0-9-]+\.apps\.astra(-dev|-test)?\.datastax\.com", re.IGNORECASE)
 _ASTRA_ENVIRONMENTS = {"": "prod", "-dev": "dev", "-test": "test"}
 _ENVIRONMENTS = ("prod", "dev", "test", "dse", "hcd", "cassandra", "other")
@@ -42,7 +57,9 @@ _NAME = re.compile(rf"\w{{1,{limits.NAME_MAX_LENGTH}}}", re.ASCII)
 _HOST = re.compile(r"[^\s<>\"'{}|\\^`%\x00-\x20\x7f]+")
 
 TokenSource = str | Callable[[], str | None] | None
-Caller = tuple[str | None, str | None] | str | None
+Token = str | TokenProvider | Callable[[], str | None] | SecretText | None
+"""What may be given as a token: the text, an object that has it (``get_token()``, or pydantic's ``SecretStr``), or a
+function that returns it."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +91,7 @@ class Target:
         """Return this target, a secure connect bundle, with the token that logs in there; None leaves its own."""
         if self.cluster is None or self.cluster.bundle is None or not token:
             return self
-        return replace(self, cluster=replace(self.cluster, user="token", password=hidden(token)))
+        return replace(self, cluster=replace(self.cluster, user="token", password=given_token(token)))
 
 
 @dataclass(frozen=True)
@@ -94,6 +111,7 @@ class Settings:
         request_timeout_s: seconds for one request.
         deadline_s: seconds that an operation goes on trying without any success.
         wake_timeout_s: seconds that a hibernated database is waited for.
+        lacks_token: whether there was a token, which was left out of what was written down.
     """
 
     target: Target
@@ -108,20 +126,40 @@ class Settings:
     request_timeout_s: float = limits.REQUEST_TIMEOUT_S
     deadline_s: float = limits.DEADLINE_S
     wake_timeout_s: float = limits.WAKE_TIMEOUT_S
+    lacks_token: bool = False
 
     def without_secrets(self) -> Settings:
         """Return these settings as they may be written down: without token, password and headers."""
-        return replace(self, target=self.target.without_secrets(), token=None, headers={})
+        lacks_token = self.lacks_token or self.token is not None
+        return replace(self, target=self.target.without_secrets(), token=None, headers={}, lacks_token=lacks_token)
 
     def with_token_from_environment(self) -> Settings:
         """Return these settings with the token, or the URL's password, that the environment names now."""
         if self.target.cluster is not None:
             if self.target.cluster.bundle is not None:
-                return replace(self, target=self.target.with_token(os.environ.get(TOKEN_VARIABLE)))
-            named = os.environ.get(ENDPOINT_VARIABLE, "")
+                return replace(self, target=self.target.with_token(_token_of_environment()))
+            named = _url_of_environment()
             same = parse_target(named) if named.startswith("cassandra:") else None
             return replace(self, target=same) if same and same.without_secrets() == self.target else self
-        return replace(self, token=hidden(os.environ.get(TOKEN_VARIABLE)))
+        return replace(self, token=_token_left_out if self.lacks_token else _token_of_environment())
+
+
+def _url_of_environment() -> str:
+    return os.environ.get(URL_VARIABLE, "").strip() or os.environ.get(ENDPOINT_VARIABLE, "").strip()
+
+
+def _token_of_environment() -> Secret | None:
+    return given_token(os.environ.get(TOKEN_VARIABLE)) or None
+
+
+def _token_left_out() -> Secret:
+    token = _token_of_environment()
+    if token is None:
+        raise ConfigError(
+            f"This store was unpickled, and a pickle carries no token: set {TOKEN_VARIABLE} in the process that loads"
+            " it, or make the store there."
+        )
+    return token
 
 
 # -- URLs -------------------------------------------------------------------------------------------------------
@@ -139,27 +177,67 @@ def parse_target(url: str) -> Target:
     Raises:
         ConfigError: it is none of these; the text lists them.
     """
+    if isinstance(url, os.PathLike):
+        raise ConfigError(f"A URL must be a string, got a path: write {_file_url(os.fspath(url))!r}.")
     if not isinstance(url, str):
-        raise ConfigError(f"A URL must be a string, got {type(url).__name__}. Give one of:\n{FORMS}")
-    scheme, colon, rest = url.strip().partition(":")
-    parse = {
-        "sqlite": _parse_sqlite,
-        "memory": _parse_memory,
-        "https": _parse_http,
-        "http": _parse_http,
-        "cassandra": _parse_cassandra,
-        "cassandra+bundle": _parse_bundle,
-    }
-    parser = parse.get(scheme.lower()) if colon else None
+        raise ConfigError(f"A URL must be a string, got {type_name(url)}. Give one of:\n{FORMS}")
+    url = exact(url).strip()
+    scheme, colon, rest = url.partition(":")
+    parser = _PARSERS.get(scheme.lower()) if colon else None
     if parser is not None:
         return parser(scheme.lower(), rest)
-    shown = f"{scheme}:..." if colon else repr(url[:60])
+    meant = _meant(url)
+    if meant is not None:
+        raise ConfigError(
+            f"{url!r} is not a URL of a place for values: did you mean {meant}? Else give one of:\n{FORMS}"
+        )
+    shown = f"{scheme:.40}:..." if colon else repr(url[:60])
     raise ConfigError(f"{shown} is not a URL of a place for values. Give one of:\n{FORMS}")
+
+
+def _meant(text: str) -> str | None:
+    """Return the URL that was probably meant, None where that is not clear or the text may hold a password."""
+    import difflib  # seldom needed
+
+    scheme, colon, rest = text.partition(":")
+    if not text or not text.isprintable() or len(text) > 200 or "@" in text:
+        return None
+    if _ASTRA_HOST.fullmatch(text.partition("/")[0]):
+        return f"https://{text}"
+    if not colon or (len(scheme) == 1 and rest[:1] in ("\\", "/")):  # a path, also one of Windows
+        return _file_url(text)
+    if rest.partition("/")[0].isdecimal() and _HOST.fullmatch(scheme):
+        return f"http://{text}"
+    if scheme.lower() == "file":
+        return f"sqlite:{rest.removeprefix('//')}"
+    close = difflib.get_close_matches(scheme.lower(), _PARSERS, 1, 0.8)
+    if not close or (close == ["sqlite"] and rest.startswith("//")):
+        return _file_url_of_others(rest)[0] if close else None
+    return f"{close[0]}:{rest}"
+
+
+def _file_url(path: str | bytes) -> str:
+    return "sqlite:" + os.fsdecode(path).replace("%", "%25").replace("?", "%3F")
+
+
+def _file_url_of_others(rest: str) -> tuple[str, str]:
+    """Return what ``sqlite:`` with slashes means in SQLAlchemy, and in words where that is."""
+    path = rest.removeprefix("//").removeprefix("/")
+    if path in ("", ":memory:"):
+        return "memory:", "the memory of this process"
+    if path.startswith("/") or path[1:3] in (":/", ":\\"):
+        return f"sqlite:{path}", "an absolute path"
+    return f"sqlite:{path}", _RELATIVE
+
+
+_RELATIVE = "from the working directory on"
 
 
 def _parse_sqlite(_: str, rest: str) -> Target:
     if rest.startswith("//"):
-        raise ConfigError(f"Write sqlite:PATH without slashes before the path: sqlite:{rest[2:] or 'kv.db'}")
+        meant, where = _file_url_of_others(rest)
+        other = f", or sqlite:{rest[2:]} for a file from the root on" if where == _RELATIVE and rest[2] == "/" else ""
+        raise ConfigError(f"Write {meant} ({where}, as SQLAlchemy reads these slashes){other}.")
     text, _, query = rest.partition("?")
     path = unquote(text)
     if not path or path == ":memory:":
@@ -189,20 +267,20 @@ def _parse_memory(_: str, rest: str) -> Target:
 def _parse_cassandra(_: str, rest: str) -> Target:
     cluster, keyspace = read_cluster_url(rest)
     if keyspace:
-        _check_name("keyspace name", keyspace)
+        _checked_name("keyspace name", keyspace)
     return Target("cassandra", cluster.shown(), keyspace=keyspace, cluster=cluster)
 
 
 def _parse_bundle(_: str, rest: str) -> Target:
-    cluster = read_bundle_url(rest, hidden(os.environ.get(TOKEN_VARIABLE)))
+    cluster = read_bundle_url(rest, _token_of_environment())
     return Target("cassandra", cluster.shown(), cluster=cluster)
 
 
 def _parse_http(scheme: str, rest: str) -> Target:
     try:
         parts = urlsplit(f"{scheme}:{rest}")
-        host, _ = parts.hostname, parts.port
-    except ValueError:
+        host = parts.hostname
+    except ValueError:  # such as half of an IPv6 address
         host = None
     if host and not _HOST.fullmatch(host):
         raise ConfigError(
@@ -210,11 +288,27 @@ def _parse_http(scheme: str, rest: str) -> Target:
         )
     if not host:
         raise ConfigError(f"The {scheme}: URL names no host: write {scheme}://HOST or {scheme}://HOST:PORT.")
+    try:
+        _ = parts.port
+    except ValueError:
+        raise ConfigError(
+            f"The port of the {scheme}: URL is no number up to 65535: write {scheme}://{host} or {scheme}://{host}:PORT."
+        ) from None
     if "@" in parts.netloc:
         raise ConfigError("The URL of a Data API must not hold a user or password: give the token as token=.")
     if parts.query or parts.fragment:
         raise ConfigError(f"The URL of a Data API takes no ? or # part: write {scheme}://{parts.netloc}{parts.path}.")
     return Target("dataapi", f"{scheme}://{parts.netloc}{parts.path.rstrip('/')}")
+
+
+_PARSERS: dict[str, Callable[[str, str], Target]] = {
+    "sqlite": _parse_sqlite,
+    "memory": _parse_memory,
+    "https": _parse_http,
+    "http": _parse_http,
+    "cassandra": _parse_cassandra,
+    "cassandra+bundle": _parse_bundle,
+}
 
 
 # -- arguments --------------------------------------------------------------------------------------------------
@@ -224,13 +318,13 @@ def resolve(
     collection: str,
     url: str | None,
     *,
-    token: Any = None,
+    token: Token | None = None,
     namespace: str | None = None,
     keyspace: str | None = None,
     environment: str | None = None,
     ext_callers: Sequence[Caller] | None = None,
     component: str = "langchain_store",
-    api_options: Any = None,
+    api_options: object = None,
     request_timeout_s: float | None = None,
     deadline_s: float | None = None,
     wake_timeout_s: float | None = None,
@@ -239,8 +333,8 @@ def resolve(
 
     Args:
         collection: 1 to 48 ASCII letters, digits and underscores.
-        url: see ``parse_target``; None takes ``ASTRA_DB_API_ENDPOINT``.
-        token: a text, or an object with ``get_token()`` (asked anew for each operation); None takes
+        url: see ``parse_target``; None takes ``LCKV_URL``, then ``ASTRA_DB_API_ENDPOINT``.
+        token: see ``Token``; what is no text is asked anew for each operation. None takes
             ``ASTRA_DB_APPLICATION_TOKEN``.
         namespace: the keyspace, by its older name.
         keyspace: the keyspace; None takes ``ASTRA_DB_KEYSPACE``, then ``default_keyspace``.
@@ -259,67 +353,72 @@ def resolve(
         ConfigError: names the argument and what to give.
     """
     token = hidden(token)
-    _check_name("collection name", collection)
-    given = _APIOptions(api_options)
-    address = url if url is not None else os.environ.get(ENDPOINT_VARIABLE)
-    if not address:
-        raise ConfigError(
-            "API endpoint for Data API not provided: no URL says where values are kept. Pass api_endpoint= (url= for"
-            " KVStore) or"
-            f" set {ENDPOINT_VARIABLE} to one of:\n{FORMS}"
-        )
-    target = parse_target(address)
-    if target.cluster is not None and target.cluster.bundle is not None:
-        source = _token_source(token)
+    options = Options(api_options)
+    target = parse_target(_address(url))
+    is_bundle = target.cluster is not None and target.cluster.bundle is not None
+    source = _token_source(options.token if token is None else token)
+    if is_bundle:
         target = target.with_token(source() if callable(source) else source)
-    patience_s = _seconds("deadline_s", deadline_s, given.deadline_s, limits.DEADLINE_S)
-    settings = Settings(target, collection, target.keyspace or _keyspace(namespace, keyspace), deadline_s=patience_s)
-    if target.kind != "dataapi":
-        return settings
-    environment = _environment(target, environment or given.environment)
-    is_astra = environment in _ASTRA_ENVIRONMENTS.values()
-    if token is None:
-        token = given.token
-    return replace(
-        settings,
-        token=_token_source(token if token is not None else hidden(os.environ.get(TOKEN_VARIABLE))),
-        path_prefix=given.path_prefix if given.path_prefix is not None else (_ASTRA_PATH if is_astra else ""),
+    environment = _environment(target, environment if environment is not None else options.environment)
+    is_http = target.kind == "dataapi"
+    is_astra = is_http and environment in _ASTRA_ENVIRONMENTS.values()
+    if is_http and token is None and options.token is None:
+        source = _token_source(_token_of_environment())
+    # Whatever the target, every argument is looked at: what works on the laptop works elsewhere.
+    return Settings(
+        target,
+        _checked_name("collection name", collection),
+        _keyspace(target, namespace, keyspace),
+        token=source if is_http else None,
+        path_prefix=options.path_prefix if options.path_prefix is not None else (_ASTRA_PATH if is_astra else ""),
         is_astra=is_astra,
-        user_agent=_user_agent([*_listed(ext_callers), *given.callers], component),
-        headers=given.headers,
-        ca_file=given.ca_file,
-        request_timeout_s=_seconds(
-            "request_timeout_s", request_timeout_s, given.request_timeout_s, limits.REQUEST_TIMEOUT_S
-        ),
-        wake_timeout_s=_seconds("wake_timeout_s", wake_timeout_s, None, limits.WAKE_TIMEOUT_S),
+        user_agent=user_agent([*checked_callers(ext_callers), *options.callers], component),
+        headers=options.headers,
+        ca_file=options.ca_file,
+        request_timeout_s=seconds("request_timeout_s", request_timeout_s, options.request_timeout_s)
+        or limits.REQUEST_TIMEOUT_S,
+        deadline_s=seconds("deadline_s", deadline_s, options.deadline_s) or limits.DEADLINE_S,
+        wake_timeout_s=seconds("wake_timeout_s", wake_timeout_s) or limits.WAKE_TIMEOUT_S,
     )
 
 
-def _check_name(what: str, name: object) -> None:
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+def _address(url: str | None) -> str:
+    address = _url_of_environment() if url is None else url
+    if address == "":
+        raise ConfigError(
+            "API endpoint for Data API not provided: no URL says where values are kept. Pass api_endpoint= (url= for"
+            f" KVStore) or set {URL_VARIABLE} or {ENDPOINT_VARIABLE} to one of:\n{FORMS}"
+        )
+    return address
+
+
+def _checked_name(what: str, name: object) -> str:
+    if not isinstance(name, str) or not _NAME.fullmatch(exact(name)):
         raise ConfigError(
             f"{name!r:.80} is not a {what}: give 1 to {limits.NAME_MAX_LENGTH} ASCII letters, digits and underscores."
         )
+    return exact(name)
 
 
-def _keyspace(namespace: str | None, keyspace: str | None) -> str:
-    if namespace is not None and keyspace is not None and namespace != keyspace:
+def _keyspace(target: Target, namespace: str | None, keyspace: str | None) -> str:
+    names = {_checked_name("keyspace name", name) for name in (keyspace, namespace) if name is not None}
+    if len(names) > 1:
         raise ConfigError(
             f"namespace={namespace!r:.80} and keyspace={keyspace!r:.80} are two names of one thing: give one."
         )
-    given = keyspace if keyspace is not None else namespace
-    name = given if given is not None else os.environ.get(KEYSPACE_VARIABLE, "").strip() or limits.DEFAULT_KEYSPACE
-    _check_name("keyspace name", name)
-    return name
+    if target.keyspace:  # of a cluster's URL
+        return target.keyspace
+    named = os.environ.get(KEYSPACE_VARIABLE, "").strip() or limits.DEFAULT_KEYSPACE
+    return names.pop() if names else _checked_name("keyspace name", named)
 
 
 def _environment(target: Target, given: str | None) -> str:
-    host = urlsplit(target.location).hostname or ""
+    host = urlsplit(target.location).hostname or "" if target.kind == "dataapi" else ""
     astra = _ASTRA_HOST.fullmatch(host)
     found = _ASTRA_ENVIRONMENTS[(astra.group(1) or "").lower()] if astra else None
     if given is None:
         return found or "other"
-    name = str(given).lower()
+    name = exact(given).lower() if isinstance(given, str) else ""
     if name not in _ENVIRONMENTS:
         raise ConfigError(f"environment={given!r:.80} is not known: it is one of {', '.join(_ENVIRONMENTS)}.")
     if found and found != name:
@@ -329,71 +428,10 @@ def _environment(target: Target, given: str | None) -> str:
     return name
 
 
-def _token_source(token: Secret | SecretSource | None) -> TokenSource:
-    if token is None or isinstance(token, str):
-        return token or None
-    if not token.has_tokens:
-        raise ConfigError(f"token must be a string or have a get_token() method, got {token.kind}.")
+def _token_source(given: Any) -> TokenSource:
+    token: Secret | SecretSource | None = checked_token(given)
+    if isinstance(token, SecretSource) and not token.has_tokens:
+        raise ConfigError(
+            f"token must be a string, an object with get_token(), or a function that returns it; got {token.kind}."
+        )
     return token
-
-
-def _user_agent(callers: Sequence[Caller], component: str) -> str:
-    from langchain_core import __version__ as core_version
-
-    from langchain_kv._version import __version__
-
-    pairs = [_pair(caller) for caller in callers]
-    pairs += [("langchain", core_version), (component, __version__), ("langchain-kv", __version__)]
-    text = " ".join(f"{name}/{version}" if version else str(name) for name, version in pairs if name)
-    return re.sub(r"[^\x20-\x7e]", "?", text)  # a header holds no control characters
-
-
-def _listed(callers: Sequence[Caller] | None) -> Sequence[Caller]:
-    if isinstance(callers, str):
-        raise ConfigError("ext_callers must be a list of names and (name, version) pairs, got one string: pass [name].")
-    return callers or ()
-
-
-def _pair(caller: Caller) -> tuple[str | None, str | None]:
-    if caller is None or isinstance(caller, str):
-        return caller, None
-    if isinstance(caller, tuple | list) and len(caller) == 2:
-        return caller[0], caller[1]
-    raise ConfigError("ext_callers must be a list of names and (name, version) pairs.")
-
-
-def _seconds(name: str, given: float | None, from_options: float | None, default: float) -> float:
-    value = given if given is not None else from_options if from_options is not None else default
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise ConfigError(f"{name} must be a number of seconds above 0, got {value!r:.40}.")
-    return float(value)
-
-
-class _APIOptions:
-    """What is taken from an astrapy ``APIOptions``, read by attribute names; what it leaves unset is None."""
-
-    def __init__(self, options: Any) -> None:
-        timeouts = getattr(options, "timeout_options", None)
-        urls = getattr(options, "data_api_url_options", None)
-        self.environment = _only(str, getattr(options, "environment", None))
-        token = getattr(options, "token", None)
-        self.token = hidden(token) if isinstance(token, str) or callable(getattr(token, "get_token", None)) else None
-        callers = getattr(options, "callers", None)
-        self.callers: list[Caller] = list(callers) if isinstance(callers, list | tuple) else []
-        headers = getattr(options, "database_additional_headers", None)
-        items = headers.items() if isinstance(headers, dict) else ()
-        self.headers: dict[str, str] = {name: hidden(value) for name, value in items if value is not None}
-        self.ca_file = _only(str, getattr(options, "ca_cert_path", None))
-        path = _only(str, getattr(urls, "api_path", None))
-        self.path_prefix = None if path is None else "/" + path.strip("/") if path.strip("/") else ""
-        self.request_timeout_s = _from_ms(getattr(timeouts, "request_timeout_ms", None))
-        self.deadline_s = _from_ms(getattr(timeouts, "general_method_timeout_ms", None))
-
-
-def _only(kind: type[str], value: Any) -> str | None:
-    return value if isinstance(value, kind) else None
-
-
-def _from_ms(value: Any) -> float | None:
-    # astrapy's 0 stands for "no limit"; a day is as good as none.
-    return (value / 1000 or 86_400.0) if isinstance(value, int | float) and not isinstance(value, bool) else None

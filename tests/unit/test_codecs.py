@@ -292,7 +292,7 @@ def test_the_byte_limit_that_is_promised_holds_for_every_key() -> None:
     key = "\u20ac" * 2666
     keys.check_key(key)
     codecs.encode_bytes_document(key, bytes(limits.BYTES_VALUE_MAX))
-    with pytest.raises(InvalidValueError, match="4,000,000"):
+    with pytest.raises(InvalidValueError, match="the limit with this key is"):
         codecs.encode_bytes_document("k", bytes(3_000_000))
 
 

@@ -4,11 +4,11 @@ Backend."""
 from __future__ import annotations
 
 import json
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from typing import Any
 
+from langchain_kv.callers import warn_caller
 from langchain_kv.codecs import Damaged, Document, Stored
 from langchain_kv.errors import DataAPIError
 
@@ -46,14 +46,10 @@ def check_settings(name: str, settings: Mapping[str, Any]) -> None:
         )
     indexing = settings.get("indexing")
     if not indexing:
-        warnings.warn(
-            f"Collection '{name}' is detected as having indexing turned on for all fields (either created manually"
-            f" or by"
-            " older versions of this class). It works, but limits of indexed values apply (text of 8,000 bytes,"
-            " lists of"
-            " 1,000 items) and writes cost more. Consider copying it to a new collection.",
-            UserWarning,
-            stacklevel=4,
+        warn_caller(
+            f"Collection '{name}' is detected as having indexing turned on for all fields (either created manually or"
+            " by older versions of this class). It works, but limits of indexed values apply (text of 8,000 bytes,"
+            " lists of 1,000 items) and writes cost more. Consider copying it to a new collection."
         )
     elif indexing != INDEXING:
         raise DataAPIError.of(

@@ -12,13 +12,14 @@ from langchain_core.stores import BaseStore
 
 from langchain_kv import codecs
 from langchain_kv.backends.opening import open_backend
-from langchain_kv.errors import DamagedValueError, InvalidValueError, StoreClosedError, UsageError
+from langchain_kv.errors import ConfigError, InvalidValueError, StoreClosedError
 from langchain_kv.keys import shown
 from langchain_kv.secret import hidden
 from langchain_kv.stores.arguments import checked_keys, checked_pairs, checked_prefix
 from langchain_kv.stores.collection import CollectionHandle
-from langchain_kv.stores.setup import Setup, SetupMode
-from langchain_kv.targets import Caller, Settings, resolve
+from langchain_kv.stores.damage import raise_damaged
+from langchain_kv.stores.setup import AnySetupMode, Setup, SetupMode
+from langchain_kv.targets import Caller, Settings, Token, resolve
 
 if TYPE_CHECKING:
     from langchain_kv.backends.base import Record
@@ -43,17 +44,44 @@ class KVBaseStore(BaseStore[str, V], Generic[V]):
         collection: str,
         url: str | None = None,
         *,
-        token: Any = None,
+        token: Token | None = None,
         keyspace: str | None = None,
         environment: str | None = None,
-        setup_mode: SetupMode = SetupMode.SYNC,
+        setup_mode: AnySetupMode = SetupMode.SYNC,
         pre_delete_collection: bool = False,
         ext_callers: Sequence[Caller] | None = None,
-        api_options: Any = None,
+        api_options: object = None,
         request_timeout_s: float | None = None,
         deadline_s: float | None = None,
         wake_timeout_s: float | None = None,
     ) -> None:
+        """Open a store; in SetupMode.SYNC its collection is there on return.
+
+        Every argument is checked on every target, also where the target has no use for it.
+
+        Args:
+            collection: the collection's name: 1 to 48 ASCII letters, digits and underscores.
+            url: where values live: ``sqlite:PATH``, ``memory:``, ``memory:NAME``, ``https://...`` or ``http://...`` of
+                a Data API, ``cassandra://...`` or ``cassandra+bundle:PATH``; None takes ``LCKV_URL`` of the
+                environment, then ``ASTRA_DB_API_ENDPOINT``.
+            token: the Data API's token, an object that has it (``get_token()``, or a ``SecretStr``) or a function that
+                returns it; white space around it is taken off. None takes ``ASTRA_DB_APPLICATION_TOKEN``.
+            keyspace: as ``collection``; None takes ``ASTRA_DB_KEYSPACE``, then ``default_keyspace``.
+            environment: ``prod``, ``dev``, ``test`` (Astra DB), ``hcd``, ``dse``, ``cassandra`` or ``other``; None
+                reads it off the URL. Only Astra DB behind a domain of your own needs it.
+            setup_mode: when the collection is made: SYNC, ASYNC or OFF, as a member or as its name.
+            pre_delete_collection: drop the collection, and all in it, before it is made.
+            ext_callers: names, or (name, version) pairs, that go first in the User-Agent.
+            api_options: an astrapy ``APIOptions``, read by its attributes; astrapy itself is never needed.
+            request_timeout_s: seconds for one request, 30 if not given.
+            deadline_s: seconds that an operation goes on trying without any success, 60 if not given.
+            wake_timeout_s: seconds that a hibernated Astra database is waited for, in place of ``deadline_s``; 180 if
+                not given.
+
+        Raises:
+            ConfigError: an argument is wrong (a ValueError); the text says which and what to give.
+            CollectionConflictError: the collection exists with other settings (a ValueError and an AstraDBError).
+        """
         token = hidden(token)
         settings = resolve(
             collection,
@@ -72,6 +100,8 @@ class KVBaseStore(BaseStore[str, V], Generic[V]):
 
     def _start(self, settings: Settings, setup_mode: Any, *, pre_delete: bool) -> None:
         mode = SetupMode.of(setup_mode)
+        if not isinstance(pre_delete, bool):  # "no" would delete everything
+            raise ConfigError(f"pre_delete_collection must be True or False, got {pre_delete!r:.40}.")
         self._settings = settings
         self._open(mode, pre_delete=pre_delete)
 
@@ -199,7 +229,7 @@ class KVBaseStore(BaseStore[str, V], Generic[V]):
                 value = self._decode(key, stored, damaged)
                 if key not in damaged:
                     yield key, value
-        _raise_damaged(damaged, {})
+        raise_damaged(damaged, {})
 
     async def ayield_items(self, *, prefix: str | None = None) -> AsyncIterator[tuple[str, V | None]]:
         """As ``yield_items``."""
@@ -211,7 +241,7 @@ class KVBaseStore(BaseStore[str, V], Generic[V]):
                     value = self._decode(key, stored, damaged)
                     if key not in damaged:
                         yield key, value
-        _raise_damaged(damaged, {})
+        raise_damaged(damaged, {})
 
     @property
     def collection(self) -> CollectionHandle:
@@ -303,8 +333,6 @@ class KVBaseStore(BaseStore[str, V], Generic[V]):
             await self._setup.await_()
 
     def _encode_all(self, pairs: Iterable[tuple[str, V]]) -> list[Record]:
-        if isinstance(pairs, Mapping):
-            raise UsageError("mset takes (key, value) pairs, got a mapping: pass mapping.items().")
         return self._encode_pairs(checked_pairs(pairs))
 
     def _encode_pairs(self, pairs: Mapping[str, V]) -> list[Record]:
@@ -321,7 +349,7 @@ class KVBaseStore(BaseStore[str, V], Generic[V]):
             return values
         by_key = dict(zip(unique, values, strict=True))
         if damaged:
-            _raise_damaged(damaged, {key: value for key, value in by_key.items() if key not in damaged})
+            raise_damaged(damaged, {key: value for key, value in by_key.items() if key not in damaged})
         return [by_key[key] for key in wanted]
 
     def _decode(self, key: str, stored: codecs.Stored | None, damaged: dict[str, str]) -> V | None:
@@ -341,18 +369,6 @@ def _closed_error() -> StoreClosedError:
     return StoreClosedError("This store was closed: make a new one.")
 
 
-def _raise_damaged(damaged: dict[str, str], values: dict[str, Any]) -> None:
-    if damaged:
-        some = "; ".join(f"{shown(key)}: {reason}" for key, reason in list(damaged.items())[:5])
-        more = f"; and {len(damaged) - 5:,} more" if len(damaged) > 5 else ""
-        raise DamagedValueError(
-            f"{len(damaged):,} stored value(s) cannot be read: {some}{more}. Write them again, or delete them; .values"
-            " holds the values that were read.",
-            errors=damaged,
-            values=values,
-        )
-
-
 class KVStore(KVBaseStore[Any]):
     """Keeps any JSON value by key.
 
@@ -363,25 +379,6 @@ class KVStore(KVBaseStore[Any]):
         >>> store.mset([("a", {"n": 1}), ("b", [1, 2])])
         >>> store.mget(["a", "x"])
         [{'n': 1}, None]
-
-    Args:
-        collection: the collection's name: 1 to 48 ASCII letters, digits and underscores.
-        url: ``sqlite:PATH``, ``memory:``, ``memory:NAME``, or ``https://...`` / ``http://...`` of a Data API; None
-            takes ``ASTRA_DB_API_ENDPOINT``.
-        token: the Data API's token, or an object with ``get_token()``; None takes ``ASTRA_DB_APPLICATION_TOKEN``.
-        keyspace: None takes ``ASTRA_DB_KEYSPACE``, then ``default_keyspace``.
-        environment: see ``AstraDBStore``; only needed for Astra DB behind a custom domain (``prod``).
-        setup_mode: when the collection is made.
-        pre_delete_collection: drop the collection, and all in it, before it is made.
-        ext_callers: names, or (name, version) pairs, for the User-Agent.
-        api_options: an astrapy ``APIOptions``, read by its attributes.
-        request_timeout_s: seconds for one request, 30 if not given.
-        deadline_s: seconds that an operation goes on trying without any success, 60 if not given.
-        wake_timeout_s: seconds that a hibernated Astra database is waited for, in place of ``deadline_s``; 180 if not
-            given.
-
-    Raises:
-        ConfigError: an argument is wrong; the text says which and what to give.
     """
 
     def encode_value(self, value: Any) -> Any:
@@ -415,8 +412,7 @@ class KVStore(KVBaseStore[Any]):
 class KVByteStore(KVBaseStore[bytes]):
     """Keeps bytes by key, at most just under 3,000,000 a value: over HTTP and on a cluster as base64 text.
 
-    bytearray and memoryview are taken too and come back as bytes. None is stored, and reads as missing. Constructor:
-    see KVStore.
+    bytearray and memoryview are taken too and come back as bytes. None is stored, and reads as missing.
 
     Example:
         >>> with KVByteStore("blobs", "memory:") as store:

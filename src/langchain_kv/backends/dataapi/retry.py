@@ -8,7 +8,7 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from time import monotonic
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from langchain_kv import limits
 from langchain_kv.backends.dataapi.flow import Flow, is_overload
@@ -23,7 +23,7 @@ from langchain_kv.errors import (
     StoreError,
     UnknownCollectionError,
 )
-from langchain_kv.secret import SecretSource, hidden
+from langchain_kv.secret import SecretSource, checked_token
 
 __all__ = ["ONCE", "Attempt", "Call", "TokenSource"]
 
@@ -307,9 +307,7 @@ def _is_hibernation(error: StoreError) -> bool:
 
 
 def _ask(source: TokenSource) -> str | None:
-    token = hidden(source() if callable(source) else source)
-    if token is None or token == "":
-        return None
+    token = checked_token(source() if callable(source) else source)
     if isinstance(token, SecretSource):
         if token.discard():
             raise ConfigError(
@@ -317,9 +315,7 @@ def _ask(source: TokenSource) -> str | None:
                 " in the caller's thread."
             )
         raise ConfigError(f"get_token() must return a string or None, it returned {token.kind}.")
-    if not isinstance(token, str) or not token.isascii() or not token.isprintable():
-        raise ConfigError("The token is not printable ASCII text: check where it comes from.")
-    return token
+    return cast("str | None", token)
 
 
 def _never_sent(deadline_s: float) -> StoreError:
