@@ -13,6 +13,7 @@ from langchain_kv import limits, loop_thread
 from langchain_kv._version import __version__
 from langchain_kv.backends.base import Backend, Record, Stored, check_settings
 from langchain_kv.backends.dataapi.client import Pool
+from langchain_kv.backends.dataapi.proxies import proxy_for
 from langchain_kv.backends.dataapi.retry import Call, TokenSource
 from langchain_kv.backends.dataapi.verbs import Verbs
 from langchain_kv.errors import ConfigError, StoreClosedError, StoreError
@@ -89,7 +90,10 @@ class DataAPIBackend(Backend):
         self._request_timeout_s = request_timeout_s
         self._deadline_s = deadline_s
         self._wake_timeout_s = wake_timeout_s if is_astra else None
-        self._pool_key = (self._endpoint, ca_file)
+        # Stores share connections that were made in one way: what the environment says of it may change in between.
+        trusted = (ca_file, os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+        self._proxy = proxy_for(self._endpoint)
+        self._pool_key = (self._endpoint, self._proxy, trusted)
         self._ca_file = ca_file
         self._pool: Pool | None = None
         self._pool_pid = 0
@@ -236,7 +240,7 @@ class DataAPIBackend(Backend):
         with _process.lock:
             if self._pool is None or self._pool_pid != os.getpid():  # a forked child has a pool of its own
                 self._check_open()
-                self._pool = _pools.acquire(self._pool_key, lambda: Pool(self._ca_file))
+                self._pool = _pools.acquire(self._pool_key, lambda: Pool(self._ca_file, self._proxy))
                 self._pool_pid = os.getpid()
             return self._pool
 
