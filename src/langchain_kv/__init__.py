@@ -8,36 +8,39 @@
 """
 
 from langchain_kv._version import __version__
-from langchain_kv.errors import (
-    AstraDBError,
-    AuthError,
-    BadReplyError,
-    CollectionConflictError,
-    ConfigError,
-    ConnectError,
-    DamagedValueError,
-    DataAPIError,
-    DocumentExistsError,
-    EngineBusyError,
-    EngineError,
-    EngineFileError,
-    InvalidKeyError,
-    InvalidValueError,
-    InvalidValueTypeError,
-    LimitError,
-    PartialWriteError,
-    RequestTimeoutError,
-    SetupPendingError,
-    StoreClosedError,
-    StoreError,
-    TransportError,
-    UnknownCollectionError,
-    UnknownKeyspaceError,
-    UsageError,
-)
-from langchain_kv.stores.astradb import AstraDBBaseStore, AstraDBByteStore, AstraDBStore
-from langchain_kv.stores.base import KVByteStore, KVStore
-from langchain_kv.stores.setup import SetupMode
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from langchain_kv.errors import (
+        AstraDBError,
+        AuthError,
+        BadReplyError,
+        CollectionConflictError,
+        ConfigError,
+        ConnectError,
+        DamagedValueError,
+        DataAPIError,
+        DocumentExistsError,
+        EngineBusyError,
+        EngineError,
+        EngineFileError,
+        InvalidKeyError,
+        InvalidValueError,
+        InvalidValueTypeError,
+        LimitError,
+        PartialWriteError,
+        RequestTimeoutError,
+        SetupPendingError,
+        StoreClosedError,
+        StoreError,
+        TransportError,
+        UnknownCollectionError,
+        UnknownKeyspaceError,
+        UsageError,
+    )
+    from langchain_kv.stores.astradb import AstraDBBaseStore, AstraDBByteStore, AstraDBStore
+    from langchain_kv.stores.base import KVByteStore, KVStore
+    from langchain_kv.stores.setup import SetupMode
 
 __all__ = [
     "AstraDBBaseStore",
@@ -73,3 +76,26 @@ __all__ = [
     "UsageError",
     "__version__",
 ]
+
+# The stores load langchain-core, which takes half a second: nothing is loaded before it is asked for.
+_MODULES = {
+    "AstraDBBaseStore": "stores.astradb",
+    "AstraDBByteStore": "stores.astradb",
+    "AstraDBStore": "stores.astradb",
+    "KVByteStore": "stores.base",
+    "KVStore": "stores.base",
+    "SetupMode": "stores.setup",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    item = globals()[name] = getattr(import_module(f"{__name__}.{_MODULES.get(name, 'errors')}"), name)
+    return item
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
