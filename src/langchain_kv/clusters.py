@@ -93,6 +93,8 @@ def read_cluster_url(rest: str) -> tuple[ClusterSettings, str]:
     if not rest.startswith("//"):
         raise ConfigError(f"A cassandra: URL has the form {CLUSTER_FORM}.")
     address, _, query = rest[2:].partition("?")
+    if "@" in query and "@" not in address:
+        raise ConfigError("The cassandra: URL has a ? before its @: write a ? in a user or password as %3F.")
     login, _, place = address.rpartition("@")
     hosts_text, _, keyspace = place.partition("/")
     hosts, port = _hosts(hosts_text)
@@ -147,14 +149,15 @@ def _hosts(text: str) -> tuple[tuple[str, ...], int]:
         else:
             host, _, port = part.partition(":")
         if not host or any(character.isspace() or character in "<>{}[]" for character in host):
-            raise ConfigError(f"{part!r:.80} in the cassandra: URL is no host: write {CLUSTER_FORM}.")
+            raise ConfigError(f"{host!r:.80} in the cassandra: URL is no host: write {CLUSTER_FORM}.")
         hosts.append(host)
         ports.update({port} - {""})
     if len(ports) > 1:
         raise ConfigError("The hosts of a cassandra: URL have different ports: all nodes must listen on one.")
     port = ports.pop() if ports else "9042"
     if not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
-        raise ConfigError(f"{port!r:.20} in the cassandra: URL is no port: write {CLUSTER_FORM}.")
+        # Not shown: without an @ it is a password.
+        raise ConfigError(f"The port of the cassandra: URL is no number up to 65535: write {CLUSTER_FORM}.")
     return tuple(hosts), int(port)
 
 
@@ -162,10 +165,7 @@ def _parameters(query: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in parse_qsl(query, keep_blank_values=True):
         if name not in _READERS:
-            raise ConfigError(
-                f"Unknown parameter of a cassandra: URL: {name[:40]}. There are {', '.join(_READERS)}; write a ? in a"
-                " user or password as %3F."
-            )
+            raise ConfigError(f"Unknown parameter of a cassandra: URL: {name[:40]}. There are {', '.join(_READERS)}.")
         found[name] = _READERS[name](name, value)
     if found.get("key_file") and not found.get("cert_file"):
         raise ConfigError("key_file= in a cassandra: URL goes with cert_file=: give both.")

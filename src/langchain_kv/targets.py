@@ -56,6 +56,8 @@ _NAME = re.compile(rf"\w{{1,{limits.NAME_MAX_LENGTH}}}", re.ASCII)
 
 _HOST = re.compile(r"[^\s<>\"'{}|\\^`%\x00-\x20\x7f]+")
 
+_ADDRESS = re.compile(r"(?:[^@]*@)?\[[0-9a-f:.]+\](?::.*)?", re.IGNORECASE)
+
 TokenSource = str | Callable[[], str | None] | None
 Token = str | TokenProvider | Callable[[], str | None] | SecretText | None
 """What may be given as a token: the text, an object that has it (``get_token()``, or pydantic's ``SecretStr``), or a
@@ -276,13 +278,23 @@ def _parse_bundle(_: str, rest: str) -> Target:
     return Target("cassandra", cluster.shown(), cluster=cluster)
 
 
+def _is_host(host: str, netloc: str) -> bool:
+    if netloc.rpartition("@")[2].startswith("["):
+        return bool(_ADDRESS.fullmatch(netloc))
+    try:
+        host.encode("idna")  # as the look-up of the name will
+    except UnicodeError:
+        return False
+    return bool(_HOST.fullmatch(host))
+
+
 def _parse_http(scheme: str, rest: str) -> Target:
     try:
         parts = urlsplit(f"{scheme}:{rest}")
         host = parts.hostname
     except ValueError:  # such as half of an IPv6 address
         host = None
-    if host and not _HOST.fullmatch(host):
+    if host and not _is_host(host, parts.netloc):
         raise ConfigError(
             f"{host!r:.80} is not a host: write {scheme}://HOST or {scheme}://HOST:PORT, with nothing left to fill in."
         )

@@ -13,7 +13,7 @@ PHRASES: Final = {
     " See .written, .unwritten, .unknown and .errors.": "",
     "(token=, or ASTRA_DB_APPLICATION_TOKEN)": "(--token @FILE, or ASTRA_DB_APPLICATION_TOKEN of the environment)",
     "give the token as token=": "give the token by --token @FILE",
-    "raise request_timeout_s, or try later": "try later",
+    "raise request_timeout_s and deadline_s, or try later": "try later",
     "or say to replace it": "or give --replace",
     "Opening the store with SetupMode.SYNC creates it.": "lckv set creates it.",
     "create it first (a store does unless its set-up mode is OFF)": "lckv set creates it",

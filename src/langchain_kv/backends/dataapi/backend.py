@@ -262,5 +262,8 @@ def _checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
             not all(isinstance(text, str) and text.isascii() and text.isprintable() for text in (name, value))
             or not name
         ):
-            raise ConfigError(f"The header {str(name)[:40]!r} is not printable ASCII text: check headers.")
+            raise ConfigError(
+                f"The header {str(name)[:40]!r} is not printable ASCII text: check api_options'"
+                " database_additional_headers."
+            )
     return dict(headers)

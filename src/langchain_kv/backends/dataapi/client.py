@@ -418,7 +418,7 @@ def _translated(error: Exception, url: URL, timeout_s: float, proxy: Proxy | Non
         return failure
     if isinstance(error, TimeoutError):
         return RequestTimeoutError(
-            f"No answer from {host} within {timeout_s:.3g} s: raise request_timeout_s, or try later."
+            f"No answer from {host} within {timeout_s:.3g} s: raise request_timeout_s and deadline_s, or try later."
         )
     if isinstance(error, aiohttp.InvalidURL):
         return ConfigError("The endpoint is not a URL that HTTP can use: write https://HOST or http://HOST:PORT.")
