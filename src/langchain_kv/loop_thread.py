@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import concurrent.futures.thread  # noqa: F401 - while the interpreter ends, when a first call may come, it is too late
 import os
 import socket
 import sys

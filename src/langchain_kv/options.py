@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 import re
 from collections.abc import Sequence
@@ -76,9 +77,15 @@ def seconds(name: str, *given: object) -> float | None:
     value = next((one for one in given if one is not None), None)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < float(value) < SECONDS_MAX:
-        raise ConfigError(f"{name} must be a number of seconds above 0, up to {SECONDS_MAX:,}, got {value!r:.40}.")
-    return float(value)
+    try:
+        number = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else 0.0
+    except OverflowError:
+        number = math.inf
+    if not 0 < number < SECONDS_MAX:
+        is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        shown = str(number) if is_number else type_name(value)
+        raise ConfigError(f"{name} must be a number of seconds above 0, up to {SECONDS_MAX:,}, got {shown}.")
+    return number
 
 
 SECONDS_MAX = 1_000_000_000

@@ -60,7 +60,7 @@ class SecretSource:
     @property
     def has_tokens(self) -> bool:
         """Whether there is a function to ask."""
-        return callable(self._ask)
+        return callable(self._ask) and not isinstance(self._given, type)
 
     def discard(self) -> bool:
         """Close a coroutine that nobody will await; tell whether this is something to be awaited."""

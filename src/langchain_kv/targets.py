@@ -396,7 +396,7 @@ def resolve(
 
 def _address(url: str | None) -> str:
     address = _url_of_environment() if url is None else url
-    if address == "":
+    if isinstance(address, str) and not address:
         raise ConfigError(
             "API endpoint for Data API not provided: no URL says where values are kept. Pass api_endpoint= (url= for"
             f" KVStore) or set {URL_VARIABLE} or {ENDPOINT_VARIABLE} to one of:\n{FORMS}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import pickle
 import re
+import reprlib
 from enum import Enum, StrEnum
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ import pytest
 from pydantic import SecretStr
 
 import langchain_kv
-from langchain_kv import AstraDBStore, ConfigError, KVStore, SetupMode
+from langchain_kv import AstraDBStore, ConfigError, KVStore, SetupMode, UsageError
 from langchain_kv.targets import resolve
 from places import open_place
 
@@ -25,6 +26,7 @@ WRONG: list[tuple[str, Any]] = [
     ("deadline_s", -5),
     ("deadline_s", float("inf")),
     ("deadline_s", True),
+    ("deadline_s", 10**5_000),
     ("request_timeout_s", "x"),
     ("request_timeout_s", float("nan")),
     ("wake_timeout_s", 0),
@@ -36,6 +38,7 @@ WRONG: list[tuple[str, Any]] = [
     ("ext_callers", 5),
     ("token", 42),
     ("token", b"bytes"),
+    ("token", type),
     ("token", "two\nlines"),
     ("token", "caf\u00e9"),
     ("keyspace", "a-b"),
@@ -47,13 +50,31 @@ WRONG: list[tuple[str, Any]] = [
 
 
 @pytest.mark.parametrize("url", URLS)
-@pytest.mark.parametrize(("name", "value"), WRONG, ids=lambda value: repr(value)[:30])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    WRONG,
+    ids=lambda value: reprlib.repr(value) if not isinstance(value, int) else str(value % 1_000),
+)
 def test_a_wrong_argument_is_refused_in_the_same_words_on_every_target(url: str, name: str, value: Any) -> None:
     with pytest.raises(ConfigError) as caught:
         resolve("c", url, **{name: value})
     with pytest.raises(ConfigError, match=re.escape(str(caught.value))):
         resolve("c", "http://h", **{name: value})
     assert "two" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", [5, b"memory:", object(), Path("kv.db"), []])
+def test_a_url_that_is_no_text_is_refused(url: Any) -> None:
+    with pytest.raises(ConfigError, match="A URL must be a string"):
+        KVStore("c", url)
+
+
+@pytest.mark.parametrize("given", [None, 5, "k", b"k", {"k": 1}.items])
+def test_what_is_no_list_of_keys_or_pairs_is_refused(given: Any) -> None:
+    with KVStore("c", "memory:") as store:
+        for call in (store.mget, store.mset, store.mdelete):
+            with pytest.raises(UsageError):
+                call(given)
 
 
 @pytest.mark.parametrize("url", ["memory:", "http://127.0.0.1:1"])

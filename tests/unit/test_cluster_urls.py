@@ -102,6 +102,16 @@ def test_what_is_refused(url: str, reason: str) -> None:
     assert "s3cret" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["cassandra://u:secret?x@h/ks", "cassandra://u:secret", "cassandra://u:sec ret@h,", "cassandra://u:x?secret@h"],
+)
+def test_a_password_in_a_wrong_url_is_not_shown(url: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_target(url)
+    assert "sec" not in str(caught.value)
+
+
 def test_the_keyspace_of_the_url_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASTRA_DB_KEYSPACE", "from_environment")
     assert resolve("kv", URL, keyspace="argument").keyspace == "ks"

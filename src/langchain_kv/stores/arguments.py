@@ -13,7 +13,7 @@ __all__ = ["checked_keys", "checked_pairs", "checked_prefix"]
 
 def checked_keys(keys: Iterable[str]) -> list[str]:
     """Return the keys as a list."""
-    if isinstance(keys, str | bytes):
+    if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):
         raise UsageError(f"keys must be a sequence of strings, got one {type_name(keys)}: pass [key].")
     return check_keys(keys)
 
@@ -22,6 +22,8 @@ def checked_pairs(pairs: Iterable[Any]) -> dict[str, Any]:
     """Return the pairs as a dict: of a repeated key the last one wins."""
     if isinstance(pairs, Mapping):
         raise UsageError("mset takes (key, value) pairs, got a mapping: pass mapping.items().")
+    if not isinstance(pairs, Iterable):
+        raise UsageError(f"mset takes (key, value) pairs, got {type_name(pairs)}: pass [(key, value), ...].")
     listed = [pair if type(pair) is tuple and len(pair) == 2 else _checked_pair(pair) for pair in pairs]
     if len(listed) == 1:
         ((key, value),) = listed

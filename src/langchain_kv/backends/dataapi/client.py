@@ -282,6 +282,8 @@ class Pool:
         return self._ssl
 
     def _new_session(self) -> aiohttp.ClientSession:
+        if self._ca_file is not None:
+            self._context()  # a file that cannot be read is told, also where it is not needed
         return aiohttp.ClientSession(
             connector=_Connector(
                 limit=WIDTH_MAX,
