@@ -77,23 +77,20 @@ __all__ = [
     "__version__",
 ]
 
-# The stores load langchain-core, which takes half a second: nothing is loaded before it is asked for.
-_MODULES = {
-    "AstraDBBaseStore": "stores.astradb",
-    "AstraDBByteStore": "stores.astradb",
-    "AstraDBStore": "stores.astradb",
-    "KVByteStore": "stores.base",
-    "KVStore": "stores.base",
-    "SetupMode": "stores.setup",
-}
-
 
 def __getattr__(name: str) -> object:
+    # Nothing is loaded before it is asked for: the stores load langchain-core, which takes half a second.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+    from langchain_kv import errors
 
-    item = globals()[name] = getattr(import_module(f"{__name__}.{_MODULES.get(name, 'errors')}"), name)
+    if name in errors.__all__:
+        item = getattr(errors, name)
+    else:
+        from langchain_kv.stores import astradb, base, setup
+
+        item = next(getattr(module, name) for module in (astradb, base, setup) if name in module.__all__)
+    globals()[name] = item
     return item
 
 
