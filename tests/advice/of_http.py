@@ -13,8 +13,8 @@ from langchain_kv.backends.dataapi import client, proxies
 
 
 @contextmanager
-def not_http() -> Iterator[str]:
-    """A server that speaks another protocol."""
+def another_service(reply: bytes) -> Iterator[str]:
+    """A server that answers whatever it is asked by the same bytes."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -25,7 +25,7 @@ def not_http() -> Iterator[str]:
                     return
                 with connection:
                     connection.recv(65_536)
-                    connection.sendall(b"220 ready\r\n")
+                    connection.sendall(reply)
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
@@ -35,7 +35,14 @@ def not_http() -> Iterator[str]:
 
 
 def asked_of_another_protocol(w: World) -> None:
-    with not_http() as url:
+    with another_service(b"220 ready\r\n") as url:
+        w.http(url=url, deadline_s=0.1)
+
+
+def asked_of_another_api(w: World) -> None:
+    body = b'{"errors":[{"errorCode":[]}]}'
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with another_service(head + body) as url:
         w.http(url=url, deadline_s=0.1)
 
 
@@ -87,6 +94,7 @@ CASES = [
     Case("raise request_timeout_s and deadline_s, or try later", lambda w: slow(w, 5, 0.1), lambda w, m: slow(w, 5, 5)),
     Case("is not a URL that HTTP can use: write", lambda w: w.http(url="http://1.2.3.4.5"), lambda w, m: w.http()),
     Case("is not HTTP (", asked_of_another_protocol, lambda w, m: w.http()),
+    Case("in reading it): check the endpoint", asked_of_another_api, lambda w, m: w.http()),
     Case("bytes: ask for fewer keys at once", lambda w: many_at_once(w, 100), lambda w, m: many_at_once(w, 10)),
     Case("broken or cut JSON, or another service's. Check the endpoint", lambda w: answered(w, 200), healed),
     Case("a gateway in front of it may take fewer: use smaller values", lambda w: answered(w, 413), healed),
