@@ -40,10 +40,13 @@ def asked_of_another_protocol(w: World) -> None:
 
 
 def asked_of_another_api(w: World) -> None:
-    body = b'{"errors":[{"errorCode":[]}]}'
+    body = b'{"status":{"insertedIds":5}}'
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
-    with another_service(head + body) as url:
-        w.http(url=url, deadline_s=0.1)
+    with (
+        another_service(head + body) as url,
+        KVStore("kv", url, token="any", setup_mode="OFF", deadline_s=0.1) as store,
+    ):
+        store.mset([(f"k{number}", number) for number in range(8)])
 
 
 def slow(w: World, request_timeout_s: float, deadline_s: float) -> None:
