@@ -91,7 +91,7 @@ class Place:
 
     def close(self) -> None:
         self.tidy()
-        release_engine(self._target, self.engine)
+        release_engine(self.engine)
 
 
 class ClusterPlace(Place):
@@ -180,7 +180,7 @@ def open_place(name: str, directory: Path) -> Iterator[Place]:
         place = Place(name, url, engine_url)
         yield place
         place.close()
-    release_engine(target, engine)
+    release_engine(engine)
 
 
 class SyncFace:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from typing import Any, ClassVar, Generic, TypeVar
 
 __all__ = ["Shared", "keep_for_ever"]
@@ -27,13 +29,18 @@ class Shared(Generic[T]):
     """Counted resources by key.
 
     A forked child starts with none: what it inherited stays referenced and is never closed.
+
+    Args:
+        close: closes a resource whose last user was collected as garbage; it raises nothing.
     """
 
     _all: ClassVar[weakref.WeakSet[Shared[Any]]] = weakref.WeakSet()
 
-    def __init__(self) -> None:
+    def __init__(self, close: Callable[[T], None] | None = None) -> None:
         self._lock = threading.Lock()
         self._items: dict[Hashable, tuple[T, int]] = {}
+        self._left: deque[T] = deque()
+        self._close = close
         self._all.add(self)
 
     def acquire(self, key: Hashable, make: Callable[[], T]) -> T:
@@ -41,24 +48,48 @@ class Shared(Generic[T]):
         with self._lock:
             item, users = self._items[key] if key in self._items else (make(), 0)
             self._items[key] = (item, users + 1)
-            return item
+        self._release_left()
+        return item
 
-    def release(self, key: Hashable, item: T) -> T | None:
+    def release(self, item: T) -> T | None:
         """End one use of ``item``; return it when that was the last use and the caller is to close it."""
+        self._release_left()
+        return self._release(item)
+
+    def _release(self, item: T) -> T | None:
         with self._lock:
-            current, users = self._items.get(key, (None, 0))
-            if current is not item:  # inherited by a fork, or released already
+            key = next((key for key, (current, _) in self._items.items() if current is item), None)
+            if key is None:  # inherited by a fork, or released already
                 return None
+            users = self._items[key][1]
             if users > 1:
                 self._items[key] = (item, users - 1)
                 return None
             del self._items[key]
             return item
 
+    def release_with(self, user: object, item: T) -> weakref.finalize[..., Any]:
+        """End one use of ``item`` when ``user`` is collected as garbage, unless what is returned is detached before.
+
+        That may be at any point of any thread, where no lock can be taken. So it is only noted then, and done when the
+        next use of anything here begins or ends.
+        """
+        noted = weakref.finalize(user, self._left.append, item)
+        noted.atexit = False
+        return noted
+
+    def _release_left(self) -> None:
+        while self._left:
+            with suppress(IndexError):  # another thread's
+                last = self._release(self._left.popleft())
+                if last is not None and self._close is not None:
+                    self._close(last)
+
     def _after_fork_in_child(self) -> None:
         self._lock = threading.Lock()
-        keep_for_ever(self._items)
+        keep_for_ever((self._items, self._left))
         self._items = {}
+        self._left = deque()
 
 
 def _forget_inherited() -> None:

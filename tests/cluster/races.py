@@ -237,7 +237,7 @@ def race_all(rounds: int, url: str, server_url: str, token: str, collection: str
             for door in http_doors:
                 door.close()
     finally:
-        release_engine(target, engine)
+        release_engine(engine)
 
 
 def main(rounds: int) -> int:

@@ -370,7 +370,7 @@ def test_a_server_logs_no_token(tmp_path: Path) -> None:
         connection.request("POST", "/v1/default_keyspace/c", b'{"find":{}}', {"Token": TOKEN})
         assert TOKEN not in repr(connection.getresponse().read())
         connection.close()
-    release_engine(target, engine)
+    release_engine(engine)
 
 
 @pytest.mark.slow

@@ -3,10 +3,13 @@ last."""
 
 from __future__ import annotations
 
+import logging
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from langchain_kv.backends.base import Backend
+from langchain_kv.errors import StoreError
 from langchain_kv.limits import DEFAULT_KEYSPACE
 from langchain_kv.sharing import Shared
 from langchain_kv.targets import Settings, Target
@@ -16,7 +19,17 @@ if TYPE_CHECKING:
 
 __all__ = ["acquire_engine", "open_backend", "release_engine"]
 
-_engines: Shared[Engine] = Shared()
+_logger = logging.getLogger("langchain_kv")
+
+
+def _close_unused(engine: Engine) -> None:
+    try:
+        engine.close()
+    except StoreError as error:  # none of whoever happens to come by; the process's end tries again
+        _logger.warning("A store that was not closed: %s", error)
+
+
+_engines: Shared[Engine] = Shared(_close_unused)
 
 
 def open_backend(settings: Settings) -> Backend:
@@ -45,31 +58,38 @@ def open_backend(settings: Settings) -> Backend:
     if target.cluster is not None:
         target = replace(target, cluster=replace(target.cluster, deadline_s=settings.deadline_s))
     engine = acquire_engine(target)
+    collection = CollectionName(settings.keyspace, settings.collection)
+    use = _Use(engine)
     if target.kind == "cassandra":
         from langchain_kv.backends.cluster import ClusterBackend
         from langchain_kv.engines.cassandra import CassandraEngine
 
-        return ClusterBackend(
-            cast(CassandraEngine, engine),
-            CollectionName(settings.keyspace, settings.collection),
-            on_close=lambda: release_engine(target, engine),
-        )
-    return EngineBackend(
-        engine,
-        CollectionName(settings.keyspace, settings.collection),
-        create_keyspace=settings.keyspace != DEFAULT_KEYSPACE,
-        on_close=lambda: release_engine(target, engine),
-    )
+        return ClusterBackend(cast(CassandraEngine, engine), collection, on_close=use.end)
+    return EngineBackend(engine, collection, create_keyspace=settings.keyspace != DEFAULT_KEYSPACE, on_close=use.end)
+
+
+class _Use:
+    """A backend's use of an engine: until ``end``, or until the backend is collected as garbage, and this with it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._at_collection = _engines.release_with(self, engine)
+
+    def end(self) -> None:
+        if self._at_collection.detach() is not None:
+            release_engine(self._engine)
 
 
 def acquire_engine(target: Target) -> Engine:
     """Return the engine of an embedded target, the same for every user of it in this process."""
-    return _engines.acquire(target, lambda: _make_engine(target))
+    # Links may have come to lead elsewhere since another user's engine was made.
+    place = os.path.realpath(target.location) if target.kind == "sqlite" else None
+    return _engines.acquire((target, place), lambda: _make_engine(target))
 
 
-def release_engine(target: Target, engine: Engine) -> None:
+def release_engine(engine: Engine) -> None:
     """End one use of the engine; the last one closes it."""
-    last = _engines.release(target, engine)
+    last = _engines.release(engine)
     if last is not None:
         last.close()
 

@@ -73,7 +73,7 @@ def opened(target: Target) -> Iterator[Engine]:
         engine.create_keyspace(target.keyspace or DEFAULT_KEYSPACE)
         yield engine
     finally:
-        release_engine(target, engine)
+        release_engine(engine)
 
 
 def _embedded(url: str) -> Target:

@@ -63,7 +63,7 @@ class DataAPIServer:
             self._engine: Engine = MemoryEngine()
             if self._target is not None:
                 self._engine = acquire_engine(self._target)
-                stack.callback(release_engine, self._target, self._engine)
+                stack.callback(release_engine, self._engine)
             self._creation = SlowCreation(create_app(self._engine, self.token), self._engine)
             self._faults = Faults(self._creation)
             self.url = stack.enter_context(run_app_in_thread(self._faults))

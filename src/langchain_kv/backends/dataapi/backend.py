@@ -249,7 +249,7 @@ class DataAPIBackend(Backend):
         with _process.lock:
             self._closed = True
             pool, self._pool = self._pool, None
-        return None if pool is None else _pools.release(self._pool_key, pool)
+        return None if pool is None else _pools.release(pool)
 
     def _check_open(self) -> None:
         if self._closed:
