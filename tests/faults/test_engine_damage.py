@@ -102,6 +102,9 @@ FILES = {
 }
 
 
+DAMAGED = {"cut within the first page", "cut after the first page", "cut in the middle", "cut after a few pages"}
+
+
 @pytest.mark.parametrize("kind", FILES)
 def test_what_is_no_whole_database_of_ours_is_refused_untouched_and_nothing_is_left_beside_it(
     kind: str, path: str
@@ -121,7 +124,9 @@ def test_what_is_no_whole_database_of_ours_is_refused_untouched_and_nothing_is_l
         assert caught.value.applied is False
     engine.close()
     assert (Path(path).read_bytes(), os.stat(path).st_mtime_ns) == before
-    assert names(os.path.dirname(path)) == ["kv.db"]
+    # Only the lock tells damage from what others do to the file at this moment.
+    may_be_there = {"kv.db.lock"} if kind in DAMAGED else set()
+    assert set(names(os.path.dirname(path))) - may_be_there == {"kv.db"}
 
 
 def test_a_directory_is_refused_and_nothing_is_left_beside_it(path: str) -> None:
@@ -233,7 +238,7 @@ def test_an_error_of_a_batch_names_the_keys_that_cannot_be_read(path: str) -> No
     for key in list(failed)[:5]:
         assert repr(key) in str(caught.value)
     assert ("more" in str(caught.value)) == (len(failed) > 5)
-    assert "restore it from a backup" in str(caught.value)
+    assert "restore a backup, lckv restore FILE sqlite:/" in str(caught.value)
     assert engine.read(KV, list(found)) == list(found.values())
     assert engine.scan_ids(KV, limit=999) == keys  # the keys stand on other pages than the values
     with pytest.raises(EngineError, match="restore"):

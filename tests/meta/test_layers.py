@@ -54,9 +54,9 @@ PLACES: dict[str, set[str]] = {
     "fcntl": {"engines/file_lock"},
     "langchain_core": {"stores/base", "options"},  # options: its version, for the User-Agent
     "msvcrt": {"engines/file_lock"},
-    "sqlite3": {"engines/sqlite", "engines/sqlite_backup", "engines/sqlite_connections", "engines/sqlite_file"},
+    "sqlite3": {"engines/sqlite"} | {f"engines/sqlite_{part}" for part in ("backup", "connections", "copies", "file")},
     "starlette": {"server/app"},
-    "typer": {"cli/app", "cli/main"},
+    "typer": {"cli/app", "cli/main", "cli/stopping"},
     "uvicorn": {"server/connections", "server/running"},
     "uvloop": {"loop_thread", "server/running"},
 }

@@ -23,7 +23,7 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-__all__ = ["LOCK_WAIT_S", "FileLock"]
+__all__ = ["LOCK_WAIT_S", "NOTE_LENGTH", "FileLock"]
 
 LOCK_WAIT_S: Final = 30.0
 """Seconds that a call waits for the lock before it gives up with EngineBusyError."""
@@ -31,6 +31,9 @@ LOCK_WAIT_S: Final = 30.0
 FIRST_PAUSE_S: Final = 0.0002
 LONGEST_PAUSE_S: Final = 0.002
 """Seconds between two attempts while another process holds the lock: about the length of a commit."""
+
+NOTE_LENGTH: Final = 32
+"""Characters of a note in the lock file, ASCII."""
 
 _HELD_BY_ANOTHER = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 
@@ -131,6 +134,31 @@ class FileLock:
         """Start anew: the inherited descriptor is the parent's lock itself; kept open, it would outlive the parent."""
         self._threads = threading.RLock()
         self.close()
+
+    # A note for whoever holds the lock next.
+
+    def note(self) -> str:
+        """Return the note in the lock file, empty where there is none. The lock is held."""
+        descriptor = self._open()
+        try:
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            note = os.read(descriptor, NOTE_LENGTH).decode("ascii", "replace")
+        except OSError as error:
+            raise EngineError(f"Cannot read {self.path}: {error.strerror}; check the disk") from error
+        return note if len(note) == NOTE_LENGTH else ""
+
+    def set_note(self, note: str) -> None:
+        """Leave a note of NOTE_LENGTH characters in the lock file, or none where there is no room for it. The lock is
+        held."""
+        descriptor = self._open()
+        try:
+            os.ftruncate(descriptor, 0)
+            os.lseek(descriptor, 0, os.SEEK_SET)
+        except OSError as error:
+            raise EngineError(f"Cannot write to {self.path}: {error.strerror}; check the disk") from error
+        with suppress(OSError):  # such as a full disk's; a part of a note counts as none
+            os.write(descriptor, note.encode("ascii"))
+            os.fsync(descriptor)
 
     def _open(self) -> int:
         if self._descriptor is None:

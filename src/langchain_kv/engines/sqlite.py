@@ -14,9 +14,10 @@ from typing import Any, Final, TypeVar
 from langchain_kv.engines.base import KEEP, Change, CollectionName, DocId, Engine, Settings
 from langchain_kv.engines.catalog import unknown_collection, unknown_keyspace
 from langchain_kv.engines.ids import prefix_end
-from langchain_kv.engines.sqlite_backup import back_up
+from langchain_kv.engines.sqlite_backup import back_up, restore
 from langchain_kv.engines.sqlite_connections import ConnectionPool
-from langchain_kv.engines.sqlite_file import Synchronous, Translated, is_damage, missing_table
+from langchain_kv.engines.sqlite_copies import restore_command
+from langchain_kv.engines.sqlite_file import Connection, Synchronous, Translated, gone, is_damage, missing_table
 from langchain_kv.errors import EngineBusyError, EngineError, StoreClosedError, StoreError, UsageError
 from langchain_kv.limits import DEFAULT_KEYSPACE, SQLITE_IN_MAX
 from langchain_kv.work_queue import Bridge, Outcome, QueueBridge, run_each
@@ -52,11 +53,8 @@ class SQLiteEngine(Engine):
     keeps_bytes = True
 
     def __init__(self, path: str, *, synchronous: Synchronous = "full") -> None:
-        path = os.path.realpath(path)
         self._pool = ConnectionPool(path, synchronous)
-        self._translated = Translated(path)
-        self._tables: dict[CollectionName, int] = {}  # the numbers of their tables, as once committed
-        self._settings: dict[int, Settings] = {}  # by these numbers: they are as old as the table, and never change
+        self._translated = Translated(self._pool.path)
         self._bridge = QueueBridge(os.path.basename(path), run_writes=self.group, run_at_once=self._pool.read_at_once)
 
     # -- documents ----------------------------------------------------------------------------------------------
@@ -71,13 +69,13 @@ class SQLiteEngine(Engine):
     def read_with_settings(
         self, collection: CollectionName, ids: Sequence[DocId]
     ) -> tuple[Settings, list[bytes | None]]:
-        def query(connection: sqlite3.Connection, table: int) -> tuple[Settings, list[bytes | None]]:
+        def query(connection: Connection, table: int) -> tuple[Settings, list[bytes | None]]:
             bodies = self._read(connection, table, ids)  # notices when the collection is gone
-            settings = self._settings.get(table)
+            settings = connection.file.settings.get(table)
             if settings is None:
                 settings = _settings_of(connection, table)
                 if not connection.in_transaction:
-                    self._settings[table] = settings
+                    connection.file.settings[table] = settings
             return settings, bodies
 
         return self._query(collection, query) if ids else super().read_with_settings(collection, ids)
@@ -101,7 +99,8 @@ class SQLiteEngine(Engine):
         names = ", ".join(repr(doc_id[:100]) for doc_id in bad[:5]) + (f" and {len(bad) - 5:,} more" * (len(bad) > 5))
         return EngineError(
             f"{self._pool.path}: {error}; of {len(ids):,} keys these cannot be read: {names or 'none, alone'}. The file"
-            " is damaged: restore it from a backup; other keys can still be read without these"
+            f" is damaged: restore a backup, {restore_command(self._pool.path)}; other keys can still be read without"
+            " these"
         )
 
     def write(self, collection: CollectionName, documents: Sequence[tuple[DocId, bytes]]) -> None:
@@ -112,7 +111,7 @@ class SQLiteEngine(Engine):
         self._change(collection, lambda connection, table: _upsert(connection, table, documents), single=single)
 
     def modify(self, collection: CollectionName, ids: Sequence[DocId], change: Change) -> None:
-        self._require_file(collection)
+        self._require_file(collection, look=False)
 
         def store(connection: sqlite3.Connection) -> None:
             with self._translated:
@@ -254,6 +253,22 @@ class SQLiteEngine(Engine):
         source, copy = self._pool.path, os.path.abspath(file)
         self._pool.read(lambda connection: back_up(connection, source, copy, replace=replace))
 
+    def restore_to(self, path: str, *, replace: bool = False) -> None:
+        """Put a copy of this database, a backup, in the place of another one; what has that one open goes on with it.
+
+        Args:
+            path: the path of the other one, which need not exist; links are followed.
+            replace: whether to take also the place of what is not recognised as a database of this package.
+
+        Raises:
+            EngineFileError: what is there may not be replaced.
+            EngineError: there is no backup, it is damaged, or the copy cannot be written. Then all is as it was.
+        """
+        if not self._has_file():
+            raise EngineError(f"There is no backup at {self._pool.path}; check the path")
+        backup, other = self._pool.path, os.path.realpath(path)
+        self._pool.read(lambda connection: restore(connection, backup, other, replace=replace))
+
     @property
     def bridge(self) -> Bridge:
         return self._bridge
@@ -266,7 +281,7 @@ class SQLiteEngine(Engine):
         Returns:
             The outcome of each call, in order.
         """
-        if len(calls) <= 1 or not self._pool.has_file():
+        if len(calls) <= 1 or not self._pool.has_file(look=False):
             return run_each(calls)
         try:
             return self._pool.change(lambda connection: run_each(calls))
@@ -284,33 +299,30 @@ class SQLiteEngine(Engine):
         self._pool.require_open()
         return self._pool.has_file()
 
-    def _query(self, collection: CollectionName, query: Callable[[sqlite3.Connection, int], T]) -> T:
+    def _query(self, collection: CollectionName, query: Callable[[Connection, int], T]) -> T:
         """Run ``query`` on the collection's table, which another process may drop and re-create at any moment."""
         self._require_file(collection)
 
         return self._pool.read(lambda connection: self._on_table(connection, collection, query))
 
-    def _change(
-        self, collection: CollectionName, work: Callable[[sqlite3.Connection, int], T], *, single: bool = False
-    ) -> T:
+    def _change(self, collection: CollectionName, work: Callable[[Connection, int], T], *, single: bool = False) -> T:
         """Run ``work`` on the collection's table in a write transaction. Its first statement, which is the only one
         where it is ``single``, fails where the table is gone."""
-        self._require_file(collection)
+        self._require_file(collection, look=False)
         if single:
             return self._pool.change(lambda connection: self._on_table(connection, collection, work), single=True)
         return self._change_catalog(lambda connection: self._on_table(connection, collection, work))
 
-    def _on_table(
-        self, connection: sqlite3.Connection, collection: CollectionName, work: Callable[[sqlite3.Connection, int], T]
-    ) -> T:
+    def _on_table(self, connection: Connection, collection: CollectionName, work: Callable[[Connection, int], T]) -> T:
+        known = connection.file
         missing: int | None = None
         while True:
-            table = self._tables.get(collection)
+            table = known.tables.get(collection)
             if table is None:
                 table = _row(connection, collection)[0]
                 # Within a transaction nothing is remembered: a number that is undone goes to another collection.
                 if not connection.in_transaction:
-                    self._tables[collection] = table
+                    known.tables[collection] = table
             try:
                 return work(connection, table)
             except sqlite3.OperationalError as error:
@@ -319,19 +331,21 @@ class SQLiteEngine(Engine):
                 if table == missing:
                     raise missing_table(self._pool.path, collection.name) from error
                 missing = table
-                self._tables.pop(collection, None)  # dropped; numbers never come back: look again
-                self._settings.pop(table, None)
+                known.tables.pop(collection, None)  # dropped; numbers never come back: look again
+                known.settings.pop(table, None)
 
-    def _change_catalog(self, work: Callable[[sqlite3.Connection], T], *, create: bool = False) -> T:
-        def translated(connection: sqlite3.Connection) -> T:
+    def _change_catalog(self, work: Callable[[Connection], T], *, create: bool = False) -> T:
+        def translated(connection: Connection) -> T:
             with self._translated:
                 return work(connection)
 
         return self._pool.change(translated, create=create)
 
-    def _require_file(self, collection: CollectionName) -> None:
-        if not self._pool.has_file():
+    def _require_file(self, collection: CollectionName, *, look: bool = True) -> None:
+        if not self._pool.has_file(look=look):
             self._pool.require_open()
+            if self._pool.was_lost:
+                raise gone(self._pool.path)
             in_default = collection.keyspace == DEFAULT_KEYSPACE
             raise unknown_collection(collection) if in_default else unknown_keyspace(collection.keyspace)
 

@@ -1,16 +1,21 @@
-"""A copy of a database that others go on using."""
+"""A copy of a database that others go on using, and such a copy put in the place of a database."""
 
 from __future__ import annotations
 
 import os
 import sqlite3
 import stat
+import threading
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
-from langchain_kv.engines.sqlite_file import Translated, identity, new_file
+from langchain_kv.engines.file_lock import NOTE_LENGTH, FileLock
+from langchain_kv.engines.sqlite_copies import give_new_mark
+from langchain_kv.engines.sqlite_file import Translated, identity, new_file, recognise
 from langchain_kv.errors import EngineError, EngineFileError
 
-__all__ = ["back_up"]
+__all__ = ["back_up", "restore"]
 
 _STEP_PAGES: Final = 1_024
 """Pages copied at a time, 8 MiB: between two steps Python handles signals, so that Ctrl-C ends a backup."""
@@ -33,11 +38,48 @@ def back_up(connection: sqlite3.Connection, source: str, file: str, *, replace: 
     """
     _require_place(source, file, replace)
     try:
-        with new_file(file, replace=replace) as copy, Translated(f"Copying {source} to {file}"):
-            _copy(connection, copy)
-            _require_whole(copy, source)
+        _make_copy(connection, source, file, os.replace if replace else None)
     except FileExistsError:
         raise _is_there(file) from None
+
+
+def restore(connection: sqlite3.Connection, source: str, path: str, *, replace: bool) -> None:
+    """Put a copy of the database behind ``connection`` in the place of the one at ``path``, at one moment.
+
+    Processes that have that one open, through this package, go on with the copy from their next call on. What it had
+    beside it, its last changes included, is removed with it.
+
+    Args:
+        connection: a connection for reading that nobody else uses meanwhile.
+        source: the absolute path of its database, a backup.
+        path: the absolute path of the database to be, links resolved; need not exist.
+        replace: whether to take also the place of what is not recognised as a database of this package.
+
+    Raises:
+        EngineFileError: what is there may not be replaced.
+        EngineError: reading or writing failed, or the backup is damaged. Then all is as it was.
+    """
+
+    def take_place(temporary: str, path: str) -> None:
+        lock = FileLock(f"{path}.lock")
+        try:
+            with lock:
+                _require_replaceable(source, path, replace)
+                _take_place(temporary, path, lock)
+        finally:
+            lock.close()
+
+    _require_replaceable(source, path, replace)
+    _make_copy(connection, source, path, take_place)
+
+
+def _make_copy(
+    connection: sqlite3.Connection, source: str, file: str, give_name: Callable[[str, str], None] | None
+) -> None:
+    with new_file(file, give_name) as copy, Translated(source, doing=f"Copying {source} to {file}"):
+        _copy(connection, copy)
+        _require_whole(copy, source)
+        give_new_mark(copy)
 
 
 def _between_steps(status: int, left: int, pages: int) -> None:
@@ -61,6 +103,45 @@ def _require_place(source: str, file: str, replace: bool) -> None:
             )
 
 
+def _require_replaceable(source: str, path: str, replace: bool) -> None:
+    if identity(source) == identity(path):
+        raise EngineFileError(f"{source} is the database itself, and not a backup of it; there is nothing to restore")
+    if not os.path.lexists(path):
+        return
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise EngineFileError(f"{path} is not a regular file and is not replaced; choose another path")
+    if replace or os.stat(path).st_size == 0:
+        return
+    try:
+        recognise(path)
+    except EngineFileError as error:
+        raise EngineFileError(
+            f"{path} is not replaced, as it may be somebody else's: it is not a database that this langchain-kv knows,"
+            " or its beginning is damaged. Say --replace (replace=True) to put the backup in its place all the same"
+        ) from error
+
+
+def _take_place(temporary: str, path: str, lock: FileLock) -> None:
+    """Give the copy the name of the database, and remove what that one had beside it. The lock is held."""
+    # Should this process end between the two, the -wal of the old one stands beside a file whose mark is not noted,
+    # and it is not opened before it is restored once more.
+    lock.set_note("restoring".ljust(NOTE_LENGTH))
+    with suppress(FileNotFoundError):
+        _keep_owner(temporary, os.stat(path))
+    os.replace(temporary, path)
+    for beside in (f"{path}-wal", f"{path}-shm", f"{path}-journal"):
+        with suppress(FileNotFoundError):
+            os.unlink(beside)
+
+
+def _keep_owner(temporary: str, old: os.stat_result) -> None:
+    """Let those use the copy who could use the old file; root may restore what another user's service reads."""
+    if os.name == "posix":
+        with suppress(PermissionError):
+            os.chown(temporary, old.st_uid, old.st_gid)
+    os.chmod(temporary, stat.S_IMODE(old.st_mode))
+
+
 def _is_there(file: str) -> EngineFileError:
     return EngineFileError(f"{file} is there already and was left as it is; choose another path, or say to replace it")
 
@@ -78,6 +159,44 @@ def _copy(connection: sqlite3.Connection, copy: sqlite3.Connection) -> None:
 
 def _require_whole(copy: sqlite3.Connection, source: str) -> None:
     """Read all of the copy: one of a damaged database would help nobody on the day it is needed."""
-    found = copy.execute("PRAGMA quick_check(1)").fetchone()[0]
+    found = _Aside(copy, "PRAGMA quick_check(1)").answer()
     if found != "ok":
-        raise EngineError(f"{source} is damaged ({found}), and so its copy, which was removed; keep the backup before")
+        raise EngineError(f"{source} is damaged ({found}), and so its copy, which was removed; keep an older backup")
+
+
+class _Aside:
+    """A statement that may take minutes, run in a thread of its own: a signal would have to wait for its end."""
+
+    def __init__(self, connection: sqlite3.Connection, statement: str) -> None:
+        self._connection = connection
+        self._statement = statement
+        self._may_begin = threading.Event()
+        self._is_off = False
+        self._answer: object = None
+        self._error: BaseException | None = None
+
+    def answer(self) -> object:
+        """Return the first value of its first row. Whatever is raised here by a signal, its thread has ended then."""
+        thread = threading.Thread(target=self._run, name="langchain-kv check", daemon=True)
+        try:
+            thread.start()
+            self._may_begin.set()
+            thread.join()
+        finally:
+            self._is_off = True  # where the signal came before it began
+            self._may_begin.set()
+            while thread.is_alive():
+                self._connection.interrupt()
+                thread.join(0.05)
+        if self._error is not None:
+            raise self._error
+        return self._answer
+
+    def _run(self) -> None:
+        self._may_begin.wait()
+        if self._is_off:
+            return
+        try:
+            self._answer = self._connection.execute(self._statement).fetchone()[0]
+        except BaseException as error:  # it is the caller's
+            self._error = error

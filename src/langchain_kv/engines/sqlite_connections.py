@@ -12,9 +12,22 @@ from contextlib import suppress
 from typing import Final, TypeVar
 
 from langchain_kv.engines.file_lock import FileLock
-from langchain_kv.engines.sqlite_file import Synchronous, Translated, connect, create_file, exists, identity, recognise
+from langchain_kv.engines.sqlite_copies import note_mark, require_no_other_wal
+from langchain_kv.engines.sqlite_file import (
+    Connection,
+    File,
+    Synchronous,
+    Translated,
+    closes_safely,
+    connect,
+    create_file,
+    exists,
+    gone,
+    identity,
+    recognise,
+)
 from langchain_kv.engines.sqlite_forks import LEFT_OVER, forget, register
-from langchain_kv.errors import EngineError, StoreClosedError, StoreError, UsageError
+from langchain_kv.errors import EngineError, EngineFileError, StoreClosedError, StoreError, UsageError
 from langchain_kv.sharing import keep_for_ever
 from langchain_kv.work_queue import WouldWait
 
@@ -35,7 +48,7 @@ LOOK_AGAIN_S: Final = 1.0
 class _Threads(threading.local):
     """What each thread has for itself."""
 
-    transaction: sqlite3.Connection | None = None
+    transaction: Connection | None = None
 
 
 class ConnectionPool:
@@ -45,18 +58,26 @@ class ConnectionPool:
     connections are lent to functions, not handed out: a context manager's own way in and out could be cut short, and
     would leave a transaction open or a connection taken.
 
+    A file that is removed or replaced under the connections is noticed by each call: they are given up, and the file
+    that has the name then is opened as if for the first time.
+
     Args:
-        path: the absolute path of the database file, links resolved: two names of one file would have two locks.
+        path: the database file; links are followed, once.
         synchronous: whether a commit waits for the disk.
+
+    Attributes:
+        path: the absolute path, links resolved: two names of one file would have two locks.
+        was_lost: whether the file was removed, or moved away, while it was open, and no other one was opened yet.
     """
 
     def __init__(self, path: str, synchronous: Synchronous) -> None:
-        self.path = path
+        self._name = os.path.abspath(path)
+        self.path = path = os.path.realpath(path)
+        self.was_lost = False
         self._synchronous: Synchronous = synchronous
         self._lock = FileLock(f"{path}.lock")
         self._translated = Translated(path)
         self._committing = Translated(path, applied=None)
-        self._identity: tuple[int, int] | None = None
         self._closed = False
         self._held_for_fork = False
         self._start_anew()
@@ -66,17 +87,28 @@ class ConnectionPool:
         self._changed = threading.Condition(self._mutex)
         self._waiting = 0  # for a change: to wake nobody costs as much as to wake somebody
         self._threads = _Threads()
-        self._open: list[sqlite3.Connection] = []  # all of them
-        self._writer: sqlite3.Connection | None = None
-        self._readers: list[sqlite3.Connection] = []
-        self._quick: sqlite3.Connection | None = None  # the one whose calls wait for nobody
+        self._file = File(None)  # which one the connections are of
+        self._open: list[Connection] = []  # all of them
+        self._given_up: list[Connection] = []  # those of a file that has lost its name, until they are closed
+        self._writer: Connection | None = None
+        self._readers: list[Connection] = []
+        self._quick: Connection | None = None  # the one whose calls wait for nobody
         self._wants_quick = False
-        self._using: dict[object, sqlite3.Connection | None] = {}  # by reading call in flight; None: being opened
+        self._using: dict[object, Connection | None] = {}  # by reading call in flight; None: being opened
         self._forking = False
 
-    def has_file(self) -> bool:
-        """Return whether there is a database to read."""
-        return bool(self._open) or exists(self.path)
+    def has_file(self, *, look: bool = True) -> bool:
+        """Return whether there is a database.
+
+        Args:
+            look: whether to look if an open file still is the one that has the name; ``change`` does so itself.
+        """
+        if not self._open:
+            return exists(self.path)
+        if look and self._threads.transaction is None and identity(self._name) != self._file.identity:
+            self._give_up()
+            return exists(self.path)
+        return True
 
     def require_open(self) -> None:
         """Raise StoreClosedError after ``close``."""
@@ -86,11 +118,11 @@ class ConnectionPool:
     # -- reading --------------------------------------------------------------------------------------------------
 
     @property
-    def joined(self) -> sqlite3.Connection | None:
+    def joined(self) -> Connection | None:
         """The connection of the transaction that this thread is in, None where it is in none."""
         return self._threads.transaction
 
-    def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+    def read(self, query: Callable[[Connection], T]) -> T:
         """Return what ``query`` answers about a connection for reading; waits while all of them are in use.
 
         In a transaction of this thread it is that one's connection, which sees what was changed.
@@ -109,7 +141,7 @@ class ConnectionPool:
             if self._waiting:
                 self._wake()
 
-    def _reader(self, call: object) -> sqlite3.Connection:
+    def _reader(self, call: object) -> Connection:
         """Give ``call`` a connection; it is in use as long as ``call`` is in ``_using``."""
         with self._mutex:
             if self._forking or not self._may_read():
@@ -122,7 +154,8 @@ class ConnectionPool:
             connection = self._locked(self._connect)
             with self._mutex:
                 self._using[call] = connection
-                self._readers.append(connection)
+                if connection in self._open:
+                    self._readers.append(connection)
         if wants_quick:
             self._open_quick()
         return connection
@@ -141,6 +174,8 @@ class ConnectionPool:
             quick = self._quick
             self._wants_quick = quick is None
             if quick is None or self._forking or self._closed or quick in self._using.values():
+                raise WouldWait
+            if identity(self._name) != self._file.identity:
                 raise WouldWait
             self._using[user] = quick
         finally:
@@ -169,7 +204,7 @@ class ConnectionPool:
         finally:
             self._lock.release()
 
-    def _idle(self) -> sqlite3.Connection | None:
+    def _idle(self) -> Connection | None:
         in_use = self._using.values()
         for connection in self._readers:
             if connection not in in_use:
@@ -195,7 +230,7 @@ class ConnectionPool:
 
     # -- writing --------------------------------------------------------------------------------------------------
 
-    def change(self, work: Callable[[sqlite3.Connection], T], *, create: bool = False, single: bool = False) -> T:
+    def change(self, work: Callable[[Connection], T], *, create: bool = False, single: bool = False) -> T:
         """Run ``work`` in a write transaction, return its answer: all or none of what it does is stored.
 
         Inside a transaction of the same thread it becomes a part of that one, which can be undone by itself.
@@ -248,7 +283,7 @@ class ConnectionPool:
         threads.transaction = None
         self._lock.release()
 
-    def _part(self, connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
+    def _part(self, connection: Connection, work: Callable[[Connection], T]) -> T:
         self._require_transaction(connection)
         with self._translated:
             connection.execute("SAVEPOINT part")
@@ -268,28 +303,21 @@ class ConnectionPool:
         if threads is not self._threads:
             raise EngineError(f"{self.path}: this process forked inside a transaction, which is its parent's")
 
-    def _require_transaction(self, connection: sqlite3.Connection) -> None:
+    def _require_transaction(self, connection: Connection) -> None:
         if not connection.in_transaction:  # after some errors, a full disk among them, SQLite undoes all of it
             raise EngineError(f"{self.path}: an earlier error undid the whole transaction; try again")
 
-    def _writing_connection(self, create: bool) -> sqlite3.Connection:
+    def _writing_connection(self, create: bool) -> Connection:
         self.require_open()
-        if self._writer is None:
+        writer = self._writer
+        if writer is None or writer not in self._open or identity(self._name) != self._file.identity:
             if create and not os.path.lexists(self.path):
                 create_file(self.path)
-            self._writer = self._connect()
-        else:
-            self._require_same_file()
-            if self._writer.in_transaction:  # what could not be undone when it failed
-                with self._translated:
-                    self._writer.execute("ROLLBACK")
-        return self._writer
-
-    def _require_same_file(self) -> None:
-        if identity(self.path) != self._identity:
-            raise EngineError(
-                f"{self.path} was removed or replaced while it was open; close the store and open a new one"
-            )
+            self._writer = writer = self._connect()
+        elif writer.in_transaction:  # what could not be undone when it failed
+            with self._translated:
+                writer.execute("ROLLBACK")
+        return writer
 
     # -- opening and closing ----------------------------------------------------------------------------------------
 
@@ -297,24 +325,64 @@ class ConnectionPool:
         """Refuse a file that is not ours before the lock file is made beside it."""
         self.require_open()
         if not self._open and os.path.lexists(self.path):
-            recognise(self.path)
+            try:
+                recognise(self.path)
+            except EngineFileError:
+                raise
+            except EngineError:
+                # Others may be at work on it: what else there is to say is said under the lock. But no lock file is
+                # left beside a file of somebody who then could not use it.
+                if not os.access(self.path, os.R_OK) and exists(self.path):
+                    raise
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self) -> Connection:
         """Open one more connection; the file lock is held."""
         self.require_open()
         register(self)
+        self._give_up()
         found = identity(self.path)
+        if found is None:
+            raise gone(self.path)
         if found in LEFT_OVER:
             raise EngineError(
                 f"{self.path} was in use at the moment this process was forked, and cannot be used here: start"
                 " processes by 'spawn' or 'forkserver', or fork while no call is in flight"
             )
-        if self._identity is not None:  # also where a fork had all connections closed
-            self._require_same_file()
+        self._close_given_up()
+        if not self._open:  # also where the identity is the same: a number that nobody has open is given out again
+            self._file = File(found)
+        require_no_other_wal(self.path, self._lock)
         connection = connect(self.path, self._synchronous)
-        self._identity = found
-        self._open.append(connection)
+        try:
+            with self._translated:
+                note_mark(connection, self._lock)
+            if identity(self.path) != found:
+                raise EngineError(f"{self.path} was replaced at this very moment; try again")
+        except BaseException:
+            connection.close()
+            raise
+        connection.file = self._file
+        with self._mutex:
+            self._open.append(connection)
+        self.was_lost = False
         return connection
+
+    def _give_up(self) -> None:
+        """Give up the connections, unless they are of the file that has the name now."""
+        if os.path.realpath(self._name) != self.path:
+            raise EngineError(
+                f"{self._name} led to {self.path} when it was opened, and leads elsewhere by now: open a new store, or"
+                " restart the server"
+            )
+        with self._mutex:
+            found = identity(self.path)
+            if self._open and found != self._file.identity:
+                self.was_lost = found is None
+                self._give_up_all()
+
+    def _give_up_all(self) -> None:
+        self._given_up += self._open
+        self._open, self._readers, self._writer, self._quick = [], [], None, None
 
     def close(self, wait_s: float = math.inf) -> None:
         """Close every connection once the calls in flight have ended. Idempotent.
@@ -334,8 +402,9 @@ class ConnectionPool:
             self._wait_until(lambda: not self._using, wait_s)
             if self._using:
                 return
-        if self._open:
-            self._locked(self._close_connections)
+        if self._open or self._given_up:
+            # Where the file is gone its directory may be, too, and there is nothing that a lock could keep in order.
+            self._locked(self._close_connections) if exists(self.path) else self._close_connections()
         self._lock.lock_threads(-1)
         try:
             self._lock.close()
@@ -354,14 +423,23 @@ class ConnectionPool:
 
     def _close_connections(self) -> None:
         """Close all of them; the file lock is held and no call is in flight."""
-        if identity(self.path) == self._identity:
-            for connection in self._open:
+        with self._mutex:
+            self._give_up_all()
+        self._close_given_up()
+
+    def _close_given_up(self) -> None:
+        """Close those that no call uses any more; the file lock is held."""
+        with self._mutex:
+            in_use = list(self._using.values())
+            unused = [connection for connection in self._given_up if connection not in in_use]
+            self._given_up = [connection for connection in self._given_up if connection in in_use]
+        found = identity(self.path) if unused else None
+        for connection in unused:
+            if closes_safely(connection, found):
                 with self._translated:
                     connection.close()
-        else:
-            # The last to close removes the -wal by its name, which by now may be that of another database.
-            keep_for_ever(self._open)
-        self._open, self._readers, self._writer, self._quick = [], [], None, None
+            else:
+                keep_for_ever(connection)
 
     # -- forks ------------------------------------------------------------------------------------------------------
     #
@@ -382,7 +460,7 @@ class ConnectionPool:
             if self._using:
                 return
         self._held_for_fork = self._lock.lock_threads(max(deadline - time.monotonic(), 0))
-        if self._held_for_fork and self._open:
+        if self._held_for_fork and (self._open or self._given_up):
             try:
                 self._lock.lock_file(deadline)
             except StoreError:
@@ -402,8 +480,8 @@ class ConnectionPool:
 
     def after_fork_in_child(self) -> None:
         """Start anew. Connections that could not be closed are the parent's: never used here, never closed."""
-        if self._open:
-            keep_for_ever(self._open)
-            LEFT_OVER.add(self._identity)
+        if self._open or self._given_up:
+            keep_for_ever((self._open, self._given_up))
+            LEFT_OVER.update(connection.file.identity for connection in (*self._open, *self._given_up))
         self._lock.after_fork_in_child()
         self._start_anew()

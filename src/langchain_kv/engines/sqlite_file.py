@@ -12,24 +12,37 @@ import os
 import secrets
 import sqlite3
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal
 
+from langchain_kv.engines.base import CollectionName, Settings
 from langchain_kv.engines.ids import lone_surrogate
-from langchain_kv.errors import EngineBusyError, EngineError, EngineFileError, InvalidValueError, StoreError
+from langchain_kv.engines.sqlite_copies import give_new_mark, remove_what_is_empty, restore_command
+from langchain_kv.errors import (
+    DataAPIError,
+    EngineBusyError,
+    EngineError,
+    EngineFileError,
+    InvalidValueError,
+    StoreError,
+)
 from langchain_kv.limits import DEFAULT_KEYSPACE
 
 __all__ = [
     "APPLICATION_ID",
     "SCHEMA_VERSION",
+    "Connection",
+    "File",
     "Synchronous",
     "Translated",
+    "closes_safely",
     "connect",
     "create_file",
     "exists",
+    "gone",
     "has_wal_reset_bug",
     "identity",
     "is_damage",
@@ -70,48 +83,77 @@ COMMIT;
 _logger = logging.getLogger("langchain_kv")
 
 
+class File:
+    """What this process remembers of one file while it has it open. A file that takes its name is another one.
+
+    Attributes:
+        identity: what tells it from that other file.
+        tables: the numbers of its collections' tables, as once committed.
+        settings: those of the collections, by these numbers: they are as old as the table, and never change.
+    """
+
+    def __init__(self, identity: tuple[int, int] | None) -> None:
+        self.identity = identity
+        self.tables: dict[CollectionName, int] = {}
+        self.settings: dict[int, Settings] = {}
+
+
+class Connection(sqlite3.Connection):
+    """A connection to a file of ours.
+
+    Attributes:
+        file: which one it is of.
+    """
+
+    file: File
+
+
 def create_file(path: str) -> None:
     """Make an empty database at ``path``, mode 0600, whole from the first moment it can be seen. The file lock is held.
 
     Does nothing where somebody else's file appears at ``path`` meanwhile.
     """
-    for leftover in (f"{path}-wal", f"{path}-journal"):
-        if _size(leftover):
-            raise EngineFileError(
-                f"{path} is missing, but {leftover} is there: it belongs to a database that was moved or removed, and"
-                " SQLite would mix it into a new one. Bring the database back, or remove what is left of it"
-            )
+    leftover = remove_what_is_empty(path)
+    if leftover is not None:
+        raise EngineFileError(
+            f"{path} is missing, but {leftover} is there: it belongs to a database that was moved or removed, and"
+            " SQLite would mix it into a new one. Bring the database back, remove what is left of it, or put a backup"
+            f" in its place: {restore_command(path)}"
+        )
     with suppress(FileExistsError), new_file(path) as connection:
         connection.executescript(_SCHEMA)
+        give_new_mark(connection)
         connection.execute("PRAGMA journal_mode=WAL")
 
 
 @contextmanager
-def new_file(path: str, *, replace: bool = False) -> Iterator[sqlite3.Connection]:
+def new_file(path: str, give_name: Callable[[str, str], None] | None = None) -> Iterator[sqlite3.Connection]:
     """Give a connection to a new private file, which gets the name ``path`` once the block has ended well.
 
     Whatever fails, nothing is left behind.
 
     Args:
         path: its name to be.
-        replace: whether to take the place of what has that name.
+        give_name: renames the first path to the second. Without it nothing that has that name is replaced.
 
     Raises:
-        FileExistsError: something has that name, and ``replace`` is False.
+        FileExistsError: something has that name.
         EngineError: the file cannot be made or written.
     """
     temporary = f"{path}.new-{os.getpid()}-{secrets.token_hex(4)}"
     try:
         with (
             Translated(temporary),
-            closing(sqlite3.connect(_uri(temporary, "rwc"), uri=True, isolation_level=None)) as connection,
+            closing(
+                sqlite3.connect(_uri(temporary, "rwc"), uri=True, isolation_level=None, check_same_thread=False)
+            ) as connection,
         ):
             connection.execute("PRAGMA page_size=8192")
             # With this the file comes into being, still without content.
             connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
             os.chmod(temporary, 0o600)
             yield connection
-        _name(temporary, path, replace)
+        (give_name or _name)(temporary, path)
     except FileExistsError:
         raise
     except OSError as error:
@@ -123,10 +165,7 @@ def new_file(path: str, *, replace: bool = False) -> Iterator[sqlite3.Connection
     _make_name_durable(os.path.dirname(path))
 
 
-def _name(temporary: str, path: str, replace: bool) -> None:
-    if replace:
-        os.replace(temporary, path)
-        return
+def _name(temporary: str, path: str) -> None:
     try:
         os.link(temporary, path)
     except FileExistsError:
@@ -148,17 +187,22 @@ def _make_name_durable(folder: str) -> None:
             os.close(descriptor)
 
 
-def connect(path: str, synchronous: Synchronous) -> sqlite3.Connection:
+def connect(path: str, synchronous: Synchronous) -> Connection:
     """Open a connection to an existing database of ours, for use by one thread at a time. The file lock is held.
 
     Raises:
         EngineFileError: the file is not ours or of a newer version; it was not changed.
-        EngineError: it cannot be opened.
+        EngineError: it cannot be opened, or is damaged.
     """
     recognise(path)
     with Translated(path):
         connection = sqlite3.connect(
-            _uri(path, "rw"), uri=True, isolation_level=None, check_same_thread=False, timeout=BUSY_WAIT_S
+            _uri(path, "rw"),
+            uri=True,
+            isolation_level=None,
+            check_same_thread=False,
+            timeout=BUSY_WAIT_S,
+            factory=Connection,
         )
         try:
             _require_ours(path, connection)  # the newest state, from the -wal
@@ -175,18 +219,50 @@ def recognise(path: str) -> None:
     """Refuse what is not a database of ours, without touching it or leaving anything beside it. Needs no lock.
 
     Raises:
-        EngineFileError: the file is not ours or of a newer version.
-        EngineError: it cannot be opened, or is damaged.
+        EngineFileError: the file is not ours or of a newer version. Nothing that others do meanwhile can make that up.
+        EngineError: there is none, or it may not be looked at; this may have changed by the time the lock is held.
     """
     _require_file(path)
     # As one that never changes, because an ordinary connection may touch a file that is not ours: it replays and
     # removes a -wal that it finds.
     with Translated(path), closing(sqlite3.connect(_uri(path, "ro&immutable=1"), uri=True)) as look:
-        if _size(f"{path}-wal"):
-            # A checkpoint that is under way, or was cut off by a kill, writes the header first: until the rest of the
-            # -wal follows the file is shorter than it says, which is damage to a look that sees no -wal.
-            look.execute("PRAGMA writable_schema=ON")
-        _require_ours(path, look)
+        # This connection takes no lock and sees no -wal: beside a checkpoint, under way or cut off, whole files look
+        # damaged to it, shorter than their header says above all. What it makes of the header's marks is all that it
+        # is asked; damage is for the ordinary connection to find.
+        look.execute("PRAGMA writable_schema=ON")
+        try:
+            _require_ours(path, look)
+        except sqlite3.DatabaseError as error:
+            if _kind(error) == sqlite3.SQLITE_NOTADB:
+                raise
+
+
+def closes_safely(connection: Connection, found: tuple[int, int] | None) -> bool:
+    """Return whether closing a connection leaves alone what another file of its file's name has beside it.
+
+    The last one to be closed removes the ``-wal`` by its name. SQLite makes sure before that the name still is that of
+    its file, going by the number of the file alone.
+
+    Args:
+        connection: the connection.
+        found: the identity of the file that has the name now, None where there is none.
+    """
+    own = connection.file.identity
+    if found == own or own is None:
+        return True
+    return sqlite3.sqlite_version_info >= _LOOKS_BEFORE_REMOVING and (found is None or found[1] != own[1])
+
+
+_LOOKS_BEFORE_REMOVING: Final = (3, 40, 0)  # as measured; perhaps those before it do, too
+
+
+def gone(path: str) -> DataAPIError:
+    """Make the error of a file that is gone, for those who had it open: a store, or a client of the server."""
+    return DataAPIError.of(
+        "UNKNOWN_COLLECTION_OR_TABLE",
+        f"{path} was removed, or moved away, while it was in use, and its collections with it: bring it back, or create"
+        " the collection anew, as a new store does, which makes a new file",
+    )
 
 
 def exists(path: str) -> bool:
@@ -247,13 +323,6 @@ def _uri(path: str, mode: str) -> str:
     return f"{Path(path).as_uri()}?mode={mode}"
 
 
-def _size(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return 0
-
-
 class Translated:
     """A context that turns what sqlite3 raises into this package's errors, naming the file. Holds no state.
 
@@ -261,11 +330,13 @@ class Translated:
         path: the database file.
         applied: what the errors say about the write, where SQLite leaves that open. Most do not: the record of the
             commit is the last to be written.
+        doing: what the errors begin with, in the place of the path.
     """
 
-    def __init__(self, path: str, *, applied: bool | None = False) -> None:
+    def __init__(self, path: str, *, applied: bool | None = False, doing: str = "") -> None:
         self._path = path
         self._applied = applied
+        self._doing = doing or path
 
     def __enter__(self) -> None:
         pass
@@ -276,7 +347,7 @@ class Translated:
         if isinstance(error, UnicodeEncodeError):
             raise lone_surrogate(error.object) from None
         if isinstance(error, sqlite3.Error):
-            translated = _translate(error, self._path)
+            translated = _translate(error, self._path, self._doing)
             if not isinstance(translated, InvalidValueError):
                 translated.applied = False if _is_before_commit(error) else self._applied
             raise translated from error
@@ -310,7 +381,8 @@ def is_damage(error: sqlite3.Error) -> bool:
 def missing_table(path: str, collection: str) -> EngineError:
     """Make the error of a collection that is listed and has no table."""
     return EngineError(
-        f"{path} names {collection!r}, whose table is missing; the file is damaged: restore it from a backup"
+        f"{path} names {collection!r}, whose table is missing; the file is damaged: restore a backup,"
+        f" {restore_command(path)}"
     )
 
 
@@ -319,7 +391,7 @@ def _kind(error: sqlite3.Error) -> int:
     return code & 0xFF  # the rest are its details
 
 
-def _translate(error: sqlite3.Error, path: str) -> StoreError:
+def _translate(error: sqlite3.Error, path: str, doing: str) -> StoreError:
     code = _kind(error)
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return EngineBusyError(f"Another program held {path} locked for {BUSY_WAIT_S:g} s; try again later")
@@ -332,10 +404,10 @@ def _translate(error: sqlite3.Error, path: str) -> StoreError:
         sqlite3.SQLITE_READONLY: "it can only be read; make the file and its directory writable",
         sqlite3.SQLITE_PERM: "make the file and its directory accessible to this user",
         sqlite3.SQLITE_CANTOPEN: "check that the file and its directory exist and are accessible to this user",
-        sqlite3.SQLITE_CORRUPT: "the file is damaged; restore it from a backup",
+        sqlite3.SQLITE_CORRUPT: f"the file is damaged; restore a backup: {restore_command(path)}",
         sqlite3.SQLITE_IOERR: "reading or writing the disk failed; check the disk and its free space",
     }.get(code, "this is not expected; please report it")
-    return EngineError(f"{path}: {error}; {advice}")
+    return EngineError(f"{doing}: {error}; {advice}")
 
 
 def has_wal_reset_bug(version: tuple[int, int, int]) -> bool:

@@ -58,8 +58,8 @@ def unparseable(document_id: DocId | None) -> DataAPIError:
     name = "A stored document" if document_id is None else f"The stored document {document_id[:200]!r}"
     return DataAPIError.of(
         _UNPARSEABLE,
-        f"{name} is not a JSON object: the data were damaged, or another program wrote it. Restore it from a backup, or"
-        " delete it and store it anew.",
+        f"{name} is not a JSON object: the data were damaged, or another program wrote it. Delete it and store it"
+        " anew, or have a backup put back where the server runs (lckv restore).",
         document_ids=(document_id,) if isinstance(document_id, str) else (),
     )
 
