@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from langchain_kv import KVStore
-from langchain_kv.cli.main import INTERRUPTED, REFUSED, USAGE, run
+from langchain_kv.cli.main import REFUSED, USAGE, run
 
 
 @pytest.fixture
@@ -110,28 +111,72 @@ def test_a_directory_is_never_replaced(database: str, tmp_path: Path, capsys: py
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
-def test_ctrl_c_ends_it_and_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.skipif(os.name != "posix", reason="sends signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("moment", ["copied", "checked"])
+@pytest.mark.parametrize("command", ["backup", "restore"])
+def test_a_signal_ends_it_and_leaves_nothing(command: str, moment: str, number: int, tmp_path: Path) -> None:
     database = tmp_path / "kv.db"
     with KVStore("kv", f"sqlite:{database}") as store:
         store.mset([(str(number), "x" * 4_000) for number in range(5_000)])
-    # The signal comes when the copy has grown, in small steps, to a part of its size.
+    # The signal comes in the middle of the copying, in small steps, or of the check, which is one long statement.
     script = """
-import glob, os, signal, sys, threading
+import os, signal, sys, threading
 from langchain_kv.cli.main import main
 from langchain_kv.engines import sqlite_backup
 
-def interrupt():
-    while not any(os.path.getsize(name) > 1_000_000 for name in glob.glob(sys.argv[-1] + ".new-*[0-9a-f]")):
-        pass
-    os.kill(os.getpid(), signal.SIGINT)
+moment, number = sys.argv.pop(1), int(sys.argv.pop(1))
+steps = []
 
+def step(*left):
+    steps.append(left)
+    if moment == "copied" and len(steps) == 20:
+        os.kill(os.getpid(), number)
+
+class Checked:
+    def __init__(self, copy):
+        self.copy, self.stopped = copy, threading.Event()
+    def execute(self, statement):
+        os.kill(os.getpid(), number)
+        assert self.stopped.wait(60)
+        return self.copy.execute(statement)
+    def interrupt(self):
+        self.stopped.set()
+
+require_whole = sqlite_backup._require_whole
+if moment == "checked":
+    sqlite_backup._require_whole = lambda copy, source: require_whole(Checked(copy), source)
 sqlite_backup._STEP_PAGES = 10
-threading.Thread(target=interrupt, daemon=True).start()
+sqlite_backup._between_steps = step
 sys.exit(main())
 """
-    command = [sys.executable, "-c", script, "backup", f"sqlite:{database}", str(tmp_path / "copy.db")]
+    arguments = [f"sqlite:{database}", str(tmp_path / "copy.db")]
+    if command == "restore":
+        arguments = [str(database), f"sqlite:{tmp_path / 'copy.db'}"]
+    done = subprocess.run(
+        [sys.executable, "-c", script, moment, str(number), command, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (128 + number, "", "")
+    assert names(tmp_path) == ["kv.db", "kv.db.lock"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGHUP")
+def test_a_signal_that_is_ignored_as_under_nohup_does_not_end_it(database: str, tmp_path: Path) -> None:
+    script = """
+import os, signal, sys
+from langchain_kv.cli.main import main
+from langchain_kv.engines import sqlite_backup
+
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+sqlite_backup._between_steps = lambda *left: os.kill(os.getpid(), signal.SIGHUP)
+sys.exit(main())
+"""
+    command = [sys.executable, "-c", script, "backup", database, str(tmp_path / "copy.db")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
 
-    assert done.returncode == INTERRUPTED, done.stderr
-    assert names(tmp_path) == ["kv.db", "kv.db.lock"]
+    assert (done.returncode, done.stderr) == (0, "")
+    assert names(tmp_path) == ["copy.db", "kv.db", "kv.db.lock"]

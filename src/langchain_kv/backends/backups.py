@@ -1,11 +1,16 @@
-"""From a target to a copy of it."""
+"""From a target to a copy of it, and back."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from langchain_kv.errors import ConfigError
 from langchain_kv.targets import Target
 
-__all__ = ["back_up"]
+if TYPE_CHECKING:
+    from langchain_kv.engines.sqlite import SQLiteEngine
+
+__all__ = ["back_up", "restore"]
 
 
 def back_up(target: Target, file: str, *, replace: bool = False) -> None:
@@ -22,10 +27,35 @@ def back_up(target: Target, file: str, *, replace: bool = False) -> None:
     """
     if target.kind != "sqlite":
         raise ConfigError(f"Only a file can be backed up: give sqlite:PATH, not the URL of a {target.kind} target.")
-    from langchain_kv.engines.sqlite import SQLiteEngine
-
-    engine = SQLiteEngine(target.location)
+    engine = _engine(target.location)
     try:
         engine.backup(file, replace=replace)
     finally:
         engine.close()
+
+
+def restore(file: str, target: Target, *, replace: bool = False) -> None:
+    """Put a copy of a backup in the place of a ``sqlite:`` target's database, while others use it.
+
+    Args:
+        file: the path of the backup, which stays as it is.
+        target: the database; need not exist.
+        replace: whether to take also the place of what is not recognised as a database of this package.
+
+    Raises:
+        ConfigError: the target is no file.
+        EngineError: it could not be done; all is as it was.
+    """
+    if target.kind != "sqlite":
+        raise ConfigError(f"Only a file can be restored: give sqlite:PATH, not the URL of a {target.kind} target.")
+    engine = _engine(file)
+    try:
+        engine.restore_to(target.location, replace=replace)
+    finally:
+        engine.close()
+
+
+def _engine(path: str) -> SQLiteEngine:
+    from langchain_kv.engines.sqlite import SQLiteEngine
+
+    return SQLiteEngine(path)

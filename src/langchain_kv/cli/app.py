@@ -118,15 +118,45 @@ def backup(
 ) -> None:
     """Copy a file of values, as of one moment, while others write to it.
 
-    The copy appears when it is complete and was checked; it is a store's file itself. With an error, nothing is left.
+    The copy appears when it is complete and was checked; it is a store's file itself. With an error, or when the
+    command is told to stop, nothing is left. lckv restore puts it back.
     """
     from langchain_kv.backends.backups import back_up
-    from langchain_kv.errors import ConfigError
+    from langchain_kv.cli.stopping import cleaning_up_when_stopped
     from langchain_kv.targets import parse_target
+
+    _require_path(file)
+    with cleaning_up_when_stopped():
+        back_up(parse_target(database), file, replace=replace)
+
+
+@app.command()
+def restore(
+    file: Annotated[str, typer.Argument(metavar="FILE", show_default=False, help="The backup; it stays as it is.")],
+    database: Annotated[str, typer.Argument(metavar="DB", show_default=False, help="sqlite:PATH; need not exist.")],
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Also where DB is not recognised as a file of values.")
+    ] = False,
+) -> None:
+    """Put a backup in the place of a file of values, while others use it.
+
+    The backup is copied and checked first; then it takes the file's place in one moment, and what the file was goes.
+    Programs that have it open, lckv serve among them, go on with the backup. With an error all stays as it was.
+    """
+    from langchain_kv.backends.backups import restore as put_back
+    from langchain_kv.cli.stopping import cleaning_up_when_stopped
+    from langchain_kv.targets import parse_target
+
+    _require_path(file)
+    with cleaning_up_when_stopped():
+        put_back(file, parse_target(database), replace=replace)
+
+
+def _require_path(file: str) -> None:
+    from langchain_kv.errors import ConfigError
 
     if file.startswith("sqlite:"):
         raise ConfigError(f"FILE is a path, not a URL: write {file.removeprefix('sqlite:')}.")
-    back_up(parse_target(database), file, replace=replace)
 
 
 @app.command()
