@@ -22,6 +22,7 @@ from langchain_kv.engines import sqlite_backup
 from langchain_kv.engines.base import CollectionName
 from langchain_kv.engines.file_lock import FileLock
 from langchain_kv.engines.sqlite import SQLiteEngine
+from langchain_kv.engines.sqlite_file import Connection, File, closes_safely
 from langchain_kv.errors import EngineError, EngineFileError
 from langchain_kv.targets import parse_target
 
@@ -286,9 +287,12 @@ def test_nobody_writes_or_opens_while_the_place_is_taken(path: str, monkeypatch:
     assert taken == [os.path.realpath(path)]
 
 
+@pytest.mark.parametrize("note", ["a note", "no note"])
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_a_restore_that_is_killed_leaves_the_old_or_asks_to_be_repeated(moment: str, path: str) -> None:
+def test_a_restore_that_is_killed_leaves_the_old_or_asks_to_be_repeated(moment: str, note: str, path: str) -> None:
     crash(path, "last")
+    if note == "no note":
+        os.unlink(f"{path}.lock")
     code = """
         import os, signal, sys
         from langchain_kv.engines.sqlite import SQLiteEngine
@@ -303,11 +307,13 @@ def test_a_restore_that_is_killed_leaves_the_old_or_asks_to_be_repeated(moment: 
     """
     command = [sys.executable, "-c", textwrap.dedent(code), copy_of(path), path, moment]
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
-    if moment == "after":
-        with pytest.raises(EngineFileError, match="lckv restore FILE"):
-            values(path)
-        restore(copy_of(path), path)
-        assert values(path) == {b"good"}
+    if moment == "before":
+        assert values(path) == {b"last"}
+        return
+    with pytest.raises(EngineFileError, match="lckv restore FILE"):
+        values(path)
+    restore(copy_of(path), path)
+    assert values(path) == {b"good"}
 
 
 # -- by hand ----------------------------------------------------------------------------------------------------------
@@ -441,6 +447,44 @@ def test_a_file_of_before_replays_what_a_killed_process_left(path: str) -> None:
     assert values(path) == {b"last"}
     crash(path, "later")
     assert values(path) == {b"later"}
+
+
+def test_the_note_is_flushed_before_anything_is_written_to_a_new_wal(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a power cut an older note would call the database's own -wal another's."""
+    moved(copy_of(path), path)
+    lock = os.stat(f"{path}.lock").st_ino
+    flushed: list[tuple[str, int]] = []
+    flush = os.fsync
+
+    def watch(descriptor: int) -> None:
+        flush(descriptor)
+        if os.fstat(descriptor).st_ino == lock:
+            flushed.append((Path(f"{path}.lock").read_text(), os.path.getsize(f"{path}-wal")))
+
+    monkeypatch.setattr(os, "fsync", watch)
+    before = Path(f"{path}.lock").read_text()
+    with closing(SQLiteEngine(path)) as engine:
+        engine.write(KV, [("a", b"1")])
+    ((note, written),) = flushed
+    assert (len(note), note != before, written) == (32, True, 0)
+
+
+@pytest.mark.parametrize(
+    ("found", "closes"),
+    [((1, 5), True), (None, True), ((1, 6), True), ((2, 6), True), ((2, 5), False)],
+    ids=["the same", "none", "another", "another on another disk", "another that has its number on another disk"],
+)
+def test_a_connection_is_closed_where_sqlite_spares_the_wal_of_a_file_that_took_the_name(
+    found: tuple[int, int] | None, closes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 40, 1))
+    with closing(sqlite3.connect(":memory:", factory=Connection)) as connection:
+        connection.file = File((1, 5))
+        assert closes_safely(connection, found) is closes
+        monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 39, 0))  # not measured
+        assert closes_safely(connection, found) is (found == (1, 5))
 
 
 async def test_many_at_once_open_a_file_for_the_first_time(path: str) -> None:

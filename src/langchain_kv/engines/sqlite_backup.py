@@ -10,8 +10,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from langchain_kv.engines.file_lock import NOTE_LENGTH, FileLock
-from langchain_kv.engines.sqlite_copies import give_new_mark
+from langchain_kv.engines.file_lock import FileLock
+from langchain_kv.engines.sqlite_copies import give_new_mark, require_note
 from langchain_kv.engines.sqlite_file import Translated, identity, new_file, recognise
 from langchain_kv.errors import EngineError, EngineFileError
 
@@ -123,9 +123,9 @@ def _require_replaceable(source: str, path: str, replace: bool) -> None:
 
 def _take_place(temporary: str, path: str, lock: FileLock) -> None:
     """Give the copy the name of the database, and remove what that one had beside it. The lock is held."""
-    # Should this process end between the two, the -wal of the old one stands beside a file whose mark is not noted,
-    # and it is not opened before it is restored once more.
-    lock.set_note("restoring".ljust(NOTE_LENGTH))
+    # Should this process end in the middle, the note tells the -wal of the old one from the copy: that is refused until
+    # it is restored once more.
+    require_note(path, lock)
     with suppress(FileNotFoundError):
         _keep_owner(temporary, os.stat(path))
     os.replace(temporary, path)

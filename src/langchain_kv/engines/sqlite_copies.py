@@ -23,6 +23,7 @@ __all__ = [
     "note_mark",
     "remove_what_is_empty",
     "require_no_other_wal",
+    "require_note",
     "restore_command",
 ]
 
@@ -66,6 +67,12 @@ def note_mark(connection: sqlite3.Connection, lock: FileLock) -> None:
     mark = _mark(connection)
     if len(mark) == NOTE_LENGTH and mark != lock.note():
         lock.set_note(mark)
+
+
+def require_note(path: str, lock: FileLock) -> None:
+    """Have a note of whose ``-wal`` stands beside the database, before its place is taken. The lock is held."""
+    if not lock.note():
+        lock.set_note(_settled_mark(path) or "unknown".ljust(NOTE_LENGTH))
 
 
 def remove_what_is_empty(path: str) -> str | None:
