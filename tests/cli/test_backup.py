@@ -138,7 +138,8 @@ class Checked:
         self.copy, self.stopped = copy, threading.Event()
     def execute(self, statement):
         os.kill(os.getpid(), number)
-        assert self.stopped.wait(60)
+        if not self.stopped.wait(60):
+            os._exit(9)
         return self.copy.execute(statement)
     def interrupt(self):
         self.stopped.set()

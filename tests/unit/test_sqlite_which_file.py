@@ -225,6 +225,7 @@ def test_connections_to_files_that_are_gone_do_not_pile_up(path: str) -> None:
         assert engine.read(KV, ["k"]) == [b"1"]
         counts.append(len(os.listdir("/proc/self/fd")))
         remove(path)
+    assert len(engine._pool._given_up) <= len(engine._pool._open) + 1
     engine.close()
     assert counts[-1] <= counts[1]
 
@@ -412,6 +413,20 @@ def test_what_the_look_without_the_lock_cannot_read_is_looked_at_again(
     with closing(SQLiteEngine(path)) as engine:
         assert engine.read(KV, ["k"]) == [b"1"]
         engine.write(KV, [("k", b"2")])
+
+
+def test_a_cut_database_of_another_program_is_refused_untouched(path: str) -> None:
+    """Though it looks damaged: an ordinary connection would touch it."""
+    with closing(sqlite3.connect(path)) as theirs:
+        theirs.execute("CREATE TABLE theirs(x)")
+        theirs.executemany("INSERT INTO theirs VALUES(?)", [("x" * 1_000,)] * 100)
+        theirs.commit()
+    os.truncate(path, 20_000)
+    before = Path(path).read_bytes()
+    with closing(SQLiteEngine(path)) as engine, pytest.raises(EngineFileError, match="another program"):
+        engine.keyspaces()
+    assert Path(path).read_bytes() == before
+    assert os.listdir(os.path.dirname(path)) == ["kv.db"]
 
 
 # -- what is remembered -----------------------------------------------------------------------------------------------

@@ -230,11 +230,7 @@ def recognise(path: str) -> None:
         # damaged to it, shorter than their header says above all. What it makes of the header's marks is all that it
         # is asked; damage is for the ordinary connection to find.
         look.execute("PRAGMA writable_schema=ON")
-        try:
-            _require_ours(path, look)
-        except sqlite3.DatabaseError as error:
-            if _kind(error) == sqlite3.SQLITE_NOTADB:
-                raise
+        _require_ours(path, look)
 
 
 def closes_safely(connection: Connection, found: tuple[int, int] | None) -> bool:
