@@ -171,32 +171,35 @@ class _Aside:
         self._connection = connection
         self._statement = statement
         self._may_begin = threading.Event()
+        self._has_ended = threading.Event()
         self._is_off = False
         self._answer: object = None
         self._error: BaseException | None = None
 
     def answer(self) -> object:
         """Return the first value of its first row. Whatever is raised here by a signal, its thread has ended then."""
-        thread = threading.Thread(target=self._run, name="langchain-kv check", daemon=True)
         try:
-            thread.start()
+            threading.Thread(target=self._run, name="langchain-kv check", daemon=True).start()
             self._may_begin.set()
-            thread.join()
+            self._has_ended.wait()  # not join(), which takes a thread for ended once a signal has come (3.11)
         finally:
-            self._is_off = True  # where the signal came before it began
-            self._may_begin.set()
-            while thread.is_alive():
-                self._connection.interrupt()
-                thread.join(0.05)
+            self._is_off = True
+            if not self._may_begin.is_set():
+                self._may_begin.set()  # whenever the thread begins, there is nothing to do
+            else:
+                while not self._has_ended.is_set():
+                    self._connection.interrupt()
+                    self._has_ended.wait(0.05)
         if self._error is not None:
             raise self._error
         return self._answer
 
     def _run(self) -> None:
         self._may_begin.wait()
-        if self._is_off:
-            return
         try:
-            self._answer = self._connection.execute(self._statement).fetchone()[0]
+            if not self._is_off:
+                self._answer = self._connection.execute(self._statement).fetchone()[0]
         except BaseException as error:  # it is the caller's
             self._error = error
+        finally:
+            self._has_ended.set()
