@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from benchmarks import contenders, extremes, report, server_load, services, targets
+from benchmarks import contenders, extremes, pauses, report, server_load, services, targets
 from benchmarks.contenders import Contender
 from benchmarks.measure import compare
 from benchmarks.report import Result
@@ -171,7 +171,9 @@ def main() -> None:
             print(f"{time.monotonic() - started:6.0f} s", report.markdown([result]), flush=True)
         more: list[str] = []
         if not options.only:
-            more = [extremes.beside_a_large_read(Path(folder)), extremes.listings(Path(folder)), server_load.report()]
+            place = Path(folder)
+            more = [extremes.beside_a_large_read(place), pauses.pauses(place), extremes.listings(place)]
+            more.append(server_load.report())
         print(*more, sep="\n")
     more = [targets.table(results), report.worst(results), *more]
     print(*more[:2], sep="\n")

@@ -15,8 +15,8 @@ import base64
 import binascii
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple, NoReturn
 
 from langchain_kv import limits
@@ -42,6 +42,7 @@ from langchain_kv.refusals import (
     unreadable_document,
 )
 from langchain_kv.secret import exact
+from langchain_kv.slices import SLICE_BYTES, Steps, whole
 
 __all__ = [
     "Damaged",
@@ -56,7 +57,6 @@ __all__ = [
     "encode_kept_bytes",
     "parse_document",
     "stored_value",
-    "usual_values",
 ]
 
 Document = dict[str, Any]
@@ -98,10 +98,17 @@ def encode_document(key: str, value: Any) -> bytes:
         InvalidValueTypeError: the value holds a type that JSON does not have.
         InvalidValueError: it holds NaN or an infinity, is nested too deep, or its document is too large.
     """
+    return whole(_encoded(key, value))
+
+
+def _encoded(key: str, value: Any) -> Steps[bytes]:
     write = _write_json or _writer()
     try:
         text = write(value, None, _OPTIONS)
-        plain = is_plain_object(value, 0, PATH_START) if type(value) is dict else is_plain(value, 0, PATH_START)
+        if len(text) >= SLICE_BYTES and (yield from are_plain([value])):
+            plain = True
+        else:
+            plain = is_plain_object(value, 0, PATH_START) if type(value) is dict else is_plain(value, 0, PATH_START)
     except TypeError:  # an integer beyond 64 bits, a subclass, a lone surrogate, deep nesting, NaN, or no JSON at all
         return _encode_slowly(key, value)
     if not plain:
@@ -111,7 +118,7 @@ def encode_document(key: str, value: Any) -> bytes:
     return document if len(document) <= _SIZE_MAX else _checked_size(key, document)
 
 
-def encode_documents(pairs: Mapping[str, Any]) -> list[tuple[str, bytes]]:
+def encode_documents(pairs: Mapping[str, Any]) -> Steps[list[tuple[str, bytes]]]:
     """Return each key with its document, as ``encode_document`` does; the usual values are looked at together.
 
     Raises:
@@ -120,27 +127,47 @@ def encode_documents(pairs: Mapping[str, Any]) -> list[tuple[str, bytes]]:
     """
     if len(pairs) == 1:
         ((key, value),) = pairs.items()
-        return [(key, encode_document(key, value))]
+        return [(key, (yield from _encoded(key, value)))]
     records: list[tuple[str, bytes]] = []
-    left = iter(pairs.items())
-    while run := list(islice(left, _RUN)):
-        records += _encode_run(run) or [(key, encode_document(key, value)) for key, value in run]
+    left = list(pairs.items())
+    size_bytes = 0
+    while len(records) < len(left):
+        if size_bytes >= SLICE_BYTES:
+            yield
+            size_bytes = 0
+        run = left[len(records) : len(records) + _RUN]
+        written, written_bytes = _write_run(run)
+        if written and (yield from are_plain([value for _, value in run[: len(written)]])):
+            records += written
+            size_bytes += written_bytes
+            continue
+        for key, value in run[: len(written) or 1]:
+            document = yield from _encoded(key, value)
+            records.append((key, document))
+            size_bytes += len(document)
+            if size_bytes >= SLICE_BYTES:
+                yield
+                size_bytes = 0
     return records
 
 
-def _encode_run(run: list[tuple[str, Any]]) -> list[tuple[str, bytes]] | None:
-    """Return the documents of values that the Data API surely takes as they are; None: look at each one."""
+def _write_run(run: list[tuple[str, Any]]) -> tuple[list[tuple[str, bytes]], int]:
+    """Write the documents of the first values, up to SLICE_BYTES and to the first one that is to be looked at by
+    itself; return them, and their size."""
     write = _write_json or _writer()
     options = _OPTIONS
-    try:
-        records = [
-            (key, b'{"_id":%b,"value":%b}' % (write(key, None, 0), write(value, None, options))) for key, value in run
-        ]
-    except TypeError:
-        return None
-    # After the writing, which goes only so deep: a value that holds itself has no end.
-    is_usual = are_plain([value for _, value in run]) and max([len(text) for _, text in records]) <= _SIZE_MAX
-    return records if is_usual else None
+    written: list[tuple[str, bytes]] = []
+    size_bytes = 0
+    with suppress(TypeError):
+        for key, value in run:
+            document = b'{"_id":%b,"value":%b}' % (write(key, None, 0), write(value, None, options))
+            if len(document) > _SIZE_MAX:
+                break
+            written.append((key, document))
+            size_bytes += len(document)
+            if size_bytes >= SLICE_BYTES:
+                break
+    return written, size_bytes
 
 
 _write_json: Callable[[Any, None, int], bytes] | None = None
@@ -367,19 +394,6 @@ def stored_value(document: Document | bytes) -> Any:
     if isinstance(parsed, Damaged):
         raise UndecodableError(parsed.reason)
     return parsed[0]
-
-
-def usual_values(documents: Sequence[Stored | None]) -> list[Any] | None:
-    """Return the value of each document, None where there is none; None where one is to be looked at by itself."""
-    values: list[Any] = []
-    for document in documents:
-        if document is None:
-            values.append(None)
-        elif type(document) is dict and "encoding" not in document:
-            values.append(document.get("value"))
-        else:
-            return None
-    return values
 
 
 def _parse_text(text: str) -> tuple[Any] | Damaged:

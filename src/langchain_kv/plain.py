@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
 from langchain_kv import limits
+from langchain_kv.slices import Steps, parts
 
 __all__ = [
     "EXTENDED_TYPES",
@@ -33,6 +35,9 @@ _LEAVES = frozenset({str, int, bool, type(None)})
 _OBJECT = frozenset({dict})
 _ARRAYS = frozenset({list, tuple})
 _KINDS = _LEAVES | _OBJECT | _ARRAYS | {float}
+
+_LEVEL_PART = 10_000
+"""Items of one level that are looked at together: a millisecond."""
 
 
 def is_plain(value: Any, depth: int, path: int) -> bool:
@@ -91,30 +96,51 @@ def is_plain_object(value: dict[str, Any], depth: int, path: int) -> bool:
     return plain
 
 
-def are_plain(level: list[Any]) -> bool:
+def are_plain(values: list[Any]) -> Steps[bool]:
     """Tell fast, of many values, that the Data API takes them all as they are; False means "look at each".
 
     They are gone through level by level, because a pass over what is at one level costs a fraction of a call for each.
     """
     path = PATH_START
+    level = values
     for _ in range(limits.DOCUMENT_MAX_DEPTH):
-        kinds = set(map(type, level))
-        if kinds <= _LEAVES:
-            return True
-        if not kinds <= _KINDS or (float in kinds and not _is_finite_numbers([i for i in level if type(i) is float])):
-            return False
-        objects = level if kinds == _OBJECT else [item for item in level if type(item) is dict]
-        arrays = [item for item in level if type(item) is list or type(item) is tuple] if kinds & _ARRAYS else []
-        names = set().union(*objects)
-        if names:
-            path += 1 + 2 * max(map(len, names))  # at most two units a character
-            if path > _PATH_MAX or not all(names) or "$" in {name[0] for name in names}:
+        longest = -1
+        below: list[Any] = []
+        for number, some in enumerate(parts(level, _LEVEL_PART) if len(level) > _LEVEL_PART else (level,)):
+            if number:
+                yield
+            found = _next_level(some)
+            if found is None:
                 return False
-        level = list(chain.from_iterable(map(dict.values, objects)))
-        for items in arrays:
-            if not (items and type(items[0]) is float and _is_finite_numbers(items)):
-                level += items
+            longest = max(longest, found[0])
+            below += found[1]
+        if longest < 0:
+            return True
+        path += 1 + 2 * longest if longest else 0  # at most two units a character
+        if path > _PATH_MAX:
+            return False
+        level = below
     return False
+
+
+def _next_level(level: Sequence[Any]) -> tuple[int, list[Any]] | None:
+    """Return the length of the longest name, 0 without any and -1 where all are leaves, and what stands one level
+    below; None where something is to be looked at by itself."""
+    kinds = set(map(type, level))
+    if kinds <= _LEAVES:
+        return -1, []
+    if not kinds <= _KINDS or (float in kinds and not _is_finite_numbers([i for i in level if type(i) is float])):
+        return None
+    objects = level if kinds == _OBJECT else [item for item in level if type(item) is dict]
+    arrays = [item for item in level if type(item) is list or type(item) is tuple] if kinds & _ARRAYS else []
+    names: set[str] = set().union(*objects)
+    if names and (not all(names) or "$" in {name[0] for name in names}):
+        return None
+    below = list(chain.from_iterable(map(dict.values, objects)))
+    for items in arrays:
+        if not (items and type(items[0]) is float and _is_finite_numbers(items)):
+            below += items
+    return max(map(len, names), default=0), below
 
 
 def _is_finite_numbers(values: list[Any] | tuple[Any, ...]) -> bool:

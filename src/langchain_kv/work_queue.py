@@ -39,6 +39,14 @@ class Bridge(ABC):
         loop's own thread."""
         return await self.read(call, *args, **kwargs)
 
+    async def read_long(self, call: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+        """As ``read``, for a call that reads many documents as of one moment: other reads do not wait for it."""
+        return await self.read(call, *args, **kwargs)
+
+    async def write_long(self, call: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+        """As ``write``, for a call that writes many documents."""
+        return await self.write(call, *args, **kwargs)
+
     @abstractmethod
     async def write(self, call: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         """Run a writing call of the engine; return its result once it is stored.
@@ -50,13 +58,19 @@ class Bridge(ABC):
 
 
 class InlineBridge(Bridge):
-    """Answers at once, on the loop's own thread: for engines that never wait."""
+    """Answers at once, on the loop's own thread: for engines that never wait. What is long runs in a thread."""
 
     async def read(self, call: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         return call(*args, **kwargs)
 
     async def write(self, call: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         return call(*args, **kwargs)
+
+    async def read_long(self, call: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(None, partial(call, *args, **kwargs))
+
+    async def write_long(self, call: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+        return await self.read_long(call, *args, **kwargs)
 
 
 class Outcome(NamedTuple):
@@ -92,9 +106,9 @@ def _run(call: Callable[[], Any]) -> Outcome:
 
 
 class QueueBridge(Bridge):
-    """Two daemon threads, one for reads and one for writes; each drains its queue and wakes each event loop once.
+    """Daemon threads for reads, long reads and writes; each drains its queue and wakes each event loop once.
 
-    Safe from any number of loops and threads. The threads start with the first call. A forked child starts anew, with
+    Safe from any number of loops and threads. A thread starts with its first call. A forked child starts anew, with
     empty queues.
 
     Args:
@@ -113,6 +127,7 @@ class QueueBridge(Bridge):
     ) -> None:
         self._run_at_once = run_at_once
         self._reads = _Lane(f"langchain-kv reads {name}", run_each)
+        self._long_reads = _Lane(f"langchain-kv long reads {name}", run_each)
         self._writes = _Lane(f"langchain-kv writes {name}", run_writes)
 
     async def read(self, call: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
@@ -128,12 +143,16 @@ class QueueBridge(Bridge):
                 return result
         return await self.read(call, *args, **kwargs)
 
+    async def read_long(self, call: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+        return await self._long_reads.run(partial(call, *args, **kwargs))
+
     async def write(self, call: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         return await self._writes.run(partial(call, *args, **kwargs))
 
     def close(self) -> None:
-        """End both threads once they have run what is queued. Idempotent; later calls raise StoreClosedError."""
+        """End the threads once they have run what is queued. Idempotent; later calls raise StoreClosedError."""
         self._reads.close()
+        self._long_reads.close()
         self._writes.close()
 
 

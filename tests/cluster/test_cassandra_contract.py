@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from langchain_kv.engines.base import KEEP, CollectionName, DocId, Engine
+from langchain_kv.engines.pages import is_last
 from langchain_kv.errors import InvalidKeyError, UnknownCollectionError, UnknownKeyspaceError
 
 pytestmark = pytest.mark.slow
@@ -210,6 +211,23 @@ def test_modify_is_isolated_from_other_threads(engine: Engine, kv: CollectionNam
 # -- scanning ---------------------------------------------------------------------------------------------------------
 
 IDS: list[DocId] = ["A", "a", "a\0", "ab", "b", "é", "\ud7ff", "\ue000", "\uffff", "\U00010000", "\U0010ffff", *OTHERS]
+
+
+@pytest.mark.parametrize("prefix", ["", "k"])
+@pytest.mark.parametrize("size_bytes", [1, 500, 5_000, 1_000_000])
+def test_pages_end_by_their_bytes_and_join_to_the_whole(
+    engine: Engine, kv: CollectionName, size_bytes: int, prefix: str
+) -> None:
+    ids = [f"k{number:03}" for number in range(120)]
+    engine.write(kv, [(doc_id, doc(doc_id, "x" * (1 + 5 * number % 700))) for number, doc_id in enumerate(ids)])
+    found: list[DocId] = []
+    page: list[tuple[DocId, bytes]] = []
+    while not found or not is_last(page, 500, size_bytes):
+        after = found[-1] if found else None
+        page = engine.scan(kv, after=after, prefix=prefix, limit=500, size_bytes=size_bytes)
+        assert sum(len(body) for _, body in page[:-1]) < size_bytes
+        found += [doc_id for doc_id, _ in page]
+    assert sorted(map(str, found)) == ids
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 100])

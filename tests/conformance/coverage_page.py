@@ -43,7 +43,10 @@ _COMMANDS: Final[Remarks] = {
     "createCollection": ("differs", "any number of collections; those with vectors or lexical search are refused"),
     "findCollections": ("yes", "names come in order, not by hash"),
     "insertMany": ("yes", "one transaction; of a repeated `_id` the first is inserted"),
-    "find": ("yes", f"{PAGE_SIZE} documents a page, in the order of their ids (`$in`: in its order)"),
+    "find": (
+        "yes",
+        f"{PAGE_SIZE} documents a page, fewer where they make 8 MB, in the order of their ids (`$in`: in its order)",
+    ),
     "countDocuments": ("differs", f"counts `_id` `$in` right (see below); over {COUNT_MAX:,}: `moreData`"),
     "estimatedDocumentCount": ("differs", "exact"),
     "updateMany": (

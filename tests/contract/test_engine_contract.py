@@ -11,6 +11,7 @@ import pytest
 
 from langchain_kv.engines.base import KEEP, CollectionName, DocId, Engine
 from langchain_kv.engines.memory import MemoryEngine
+from langchain_kv.engines.pages import is_last
 from langchain_kv.engines.sqlite import SQLiteEngine
 from langchain_kv.errors import InvalidKeyError, UnknownCollectionError, UnknownKeyspaceError
 
@@ -239,6 +240,30 @@ def test_prefix_and_after_together(engine: Engine) -> None:
     assert engine.scan_ids(KV, prefix="p", after=b"a", limit=9) == []
     assert engine.scan_ids(KV, after="q", limit=9) == [b"p"]
     assert engine.scan_ids(KV, after="nowhere", limit=1) == ["p"]
+
+
+@pytest.mark.parametrize("size_bytes", [1, 10, 25, 1_000])
+@pytest.mark.parametrize("limit", [1, 3, 100])
+def test_pages_end_by_their_bytes_and_join_to_the_whole(engine: Engine, limit: int, size_bytes: int) -> None:
+    sizes = [1, 1, 1, 1, 30, 1, 9, 10, 0, 0, 5, 200, 1, 1, 1]
+    documents = [(f"{number:02}", b"x" * size) for number, size in enumerate(sizes)]
+    engine.write(KV, documents)
+    found: list[tuple[DocId, bytes]] = []
+    page: list[tuple[DocId, bytes]] = []
+    while not found or not is_last(page, limit, size_bytes):
+        page = engine.scan(KV, after=found[-1][0] if found else None, limit=limit, size_bytes=size_bytes)
+        assert sum(len(body) for _, body in page[:-1]) < size_bytes
+        assert len(page) <= limit
+        found += page
+    assert found == documents
+
+
+def test_a_page_is_not_cut_short_of_its_bytes(engine: Engine) -> None:
+    engine.write(KV, [(f"{number:02}", b"x" * 10) for number in range(20)])
+    assert len(engine.scan(KV, limit=100, size_bytes=100)) == 10
+    assert len(engine.scan(KV, limit=100, size_bytes=101)) == 11
+    assert len(engine.scan(KV, prefix="0", limit=100, size_bytes=55)) == 6
+    assert len(engine.scan(KV, limit=100)) == 20
 
 
 def test_a_limit_of_nothing(engine: Engine) -> None:

@@ -16,13 +16,14 @@ import langchain_kv
 
 ROOT = Path(langchain_kv.__file__).parent
 
-BASE = {"errors", "limits", "secret", "_version"}
+BASE = {"errors", "limits", "secret", "slices", "_version"}
 """What everything may use; these use each other at most."""
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "limits": set(),
     "secret": {"errors"},
+    "slices": set(),
     "_version": set(),
     "sharing": set(),
     "work_queue": BASE,

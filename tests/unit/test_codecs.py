@@ -16,8 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_kv import codecs, keys, limits
+from langchain_kv import codecs, keys, limits, plain
 from langchain_kv.errors import InvalidKeyError, InvalidValueError, InvalidValueTypeError
+from langchain_kv.slices import whole
 
 
 def round_trip(value: Any) -> Any:
@@ -126,21 +127,45 @@ unusual_values = st.sampled_from(
 )
 
 
-@given(st.dictionaries(st.sampled_from("abcd"), json_values | unusual_values))
-def test_values_are_encoded_together_as_each_is_alone(pairs: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("slice_bytes", "level_part"), [(codecs.SLICE_BYTES, 10_000), (40, 2)])
+@given(pairs=st.dictionaries(st.sampled_from("abcdefgh"), json_values | unusual_values))
+def test_values_are_encoded_together_as_each_is_alone(slice_bytes: int, level_part: int, pairs: dict[str, Any]) -> None:
+    alone: list[tuple[str, bytes]] = []
+    refusal: InvalidValueError | None = None
     try:
-        alone = [(key, codecs.encode_document(key, value)) for key, value in pairs.items()]
+        for key, value in pairs.items():
+            alone.append((key, codecs.encode_document(key, value)))
     except InvalidValueError as error:
-        with pytest.raises(type(error), match=re.escape(str(error))):
-            codecs.encode_documents(pairs)
-    else:
-        assert codecs.encode_documents(pairs) == alone
+        refusal = error
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(codecs, "SLICE_BYTES", slice_bytes)
+        patch.setattr(plain, "_LEVEL_PART", level_part)
+        if refusal is not None:
+            with pytest.raises(type(refusal), match=re.escape(str(refusal))):
+                whole(codecs.encode_documents(pairs))
+        else:
+            assert whole(codecs.encode_documents(pairs)) == alone
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [{"name": number} for number in range(100_000)],
+        list(range(500_000)),
+        {str(number): [None, True] for number in range(100_000)},
+    ],
+)
+def test_one_large_value_is_looked_at_in_parts(value: Any) -> None:
+    steps = codecs.encode_documents({"a": value})
+    assert len(list(steps)) >= 10
+    ((_, document),) = whole(codecs.encode_documents({"a": value}))
+    assert json.loads(document) == {"_id": "a", "value": value}
 
 
 def test_a_large_document_among_others_is_refused_by_its_key() -> None:
     pairs = {"a": 1, "b": "x" * limits.DOCUMENT_MAX_UTF16, "c": 2}
     with pytest.raises(InvalidValueError, match="'b'"):
-        codecs.encode_documents(pairs)
+        whole(codecs.encode_documents(pairs))
 
 
 def nested(levels: int, *, objects: bool = False) -> Any:

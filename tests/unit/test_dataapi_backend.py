@@ -196,6 +196,42 @@ def test_large_documents_are_split_by_bytes(server: Misbehaving, do: Colour) -> 
     assert len(server.documents) == 8
 
 
+def test_fewer_keys_are_asked_for_where_documents_are_large_and_more_again(server: Misbehaving, do: Colour) -> None:
+    large, small = _keys(10), [f"small{number:03}" for number in range(100)]
+    server.plant(**dict.fromkeys(large, "x" * 1_000_000), **dict.fromkeys(small, 1))
+
+    def asked(keys: list[str]) -> int:
+        server.requests.clear()
+        assert None not in do("get_many", keys)
+        return len(server.requests)
+
+    assert asked(large) == 1
+    assert 3 <= asked(large) <= 5
+    assert asked(small) > 3
+    assert asked(small) == 1
+
+
+@pytest.mark.parametrize(("size", "expected"), [(10, 2), (100_000, 1)])
+async def test_the_page_after_a_large_one_is_not_fetched_ahead(
+    server: Misbehaving, monkeypatch: pytest.MonkeyPatch, size: int, expected: int
+) -> None:
+    server.plant(**dict.fromkeys(_keys(60), "x" * size))
+    backend = _backend(server)
+    fetch, fetched = backend._verbs._page, []
+
+    def counted(*args: Any) -> Any:
+        fetched.append(args)
+        return fetch(*args)
+
+    monkeypatch.setattr(backend._verbs, "_page", counted)
+    pages = backend.ascan_items("")
+    first = await anext(pages)
+    assert len(fetched) == expected
+    keys = [key for page in [first, *[page async for page in pages]] for key, _ in page]
+    assert keys == _keys(60)
+    await backend.aclose()
+
+
 def test_document_error_is_told_for_its_key_and_the_others_are_stored(server: Misbehaving, do: Colour) -> None:
     def refuse(request: Any) -> Any:
         if request.name != "insertMany":

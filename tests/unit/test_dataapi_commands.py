@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -44,6 +45,18 @@ def test_document_travels_as_it_is() -> None:
     for command in (commands.upsert(("k", document)), commands.insert_many([("k", document)])):
         assert document in command.body
         json.loads(command.body)
+
+
+@pytest.mark.parametrize("size", [10, commands.LARGE_BYTES])
+def test_a_large_request_is_the_same_in_parts(size: int) -> None:
+    records = [(key, b'{"_id":"%b","value":"%b"}' % (key.encode(), b"x" * size)) for key in "abc"]
+    for command in (commands.upsert(records[0]), commands.insert_many(records)):
+        assert bool(command.parts) == (size == commands.LARGE_BYTES)
+        sent = json.loads(command.body + b"".join(command.parts))
+        (fields,) = sent.values()
+        expected = [json.loads(document) for _, document in records]
+        assert fields.get("documents", expected) == expected
+        assert fields.get("replacement", expected[0]) == expected[0]
 
 
 def test_upsert_asks_for_no_value_back() -> None:
@@ -100,16 +113,43 @@ def test_no_records_make_no_run() -> None:
 # -- pages ------------------------------------------------------------------------------------------------------
 
 
-def test_integers_are_exact() -> None:
+@pytest.fixture(params=["small", "large"])
+def read_page(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[..., commands.Page]:
+    """Reads a page, and its documents, in one of the two ways."""
+    if request.param == "large":
+        monkeypatch.setattr(commands, "LARGE_BYTES", 1)
+        monkeypatch.setattr(commands, "SLICE_BYTES", 1)
+
+    def read(status: int, body: bytes, what: str) -> commands.Page:
+        page = commands.read_page(status, body, what)
+        return commands.Page([item for some in commands.documents(page) for item in some], page.state)
+
+    return read
+
+
+@pytest.mark.parametrize("body", [b'{"_id":"a","value":"\xff"}', b'{"value":"\xff","_id":"a"}'])
+def test_document_that_is_not_utf8_is_damaged_alone(read_page: Callable[..., commands.Page], body: bytes) -> None:
+    page = read_page(200, b'{"data":{"documents":[%b,{"_id":"b"}],"nextPageState":null}}' % body, WHAT)
+    found = dict(page.items)
+    assert isinstance(found["a"], Damaged)
+    assert found["b"] == {"_id": "b"}
+
+
+def test_document_whose_id_cannot_be_read_is_a_bad_reply(read_page: Callable[..., commands.Page]) -> None:
+    with pytest.raises(BadReplyError):
+        read_page(200, b'{"data":{"documents":[{"_id":"\xff"}],"nextPageState":null}}', WHAT)
+
+
+def test_integers_are_exact(read_page: Callable[..., commands.Page]) -> None:
     digits = "1234567890" * 4
-    page = commands.read_page(200, _page(f'{{"_id":"k","value":{digits}}}'), WHAT)
+    page = read_page(200, _page(f'{{"_id":"k","value":{digits}}}'), WHAT)
     assert page.items == [("k", {"_id": "k", "value": int(digits)})]
 
 
 @pytest.mark.parametrize("odd", ["1E+400", '"\\ud800"', '"\\udc00 x"', "1234567890" * 4])
-def test_odd_value_does_not_lose_its_page(odd: str) -> None:
+def test_odd_value_does_not_lose_its_page(read_page: Callable[..., commands.Page], odd: str) -> None:
     body = _page(f'{{"_id":"a","value":1}},{{"_id":"odd","value":{odd}}},{{"_id":"z","value":2}}', '"next"')
-    page = commands.read_page(200, body, WHAT)
+    page = read_page(200, body, WHAT)
     found = dict(page.items)
     assert page.state == "next"
     assert list(found) == ["a", "odd", "z"]
@@ -117,17 +157,17 @@ def test_odd_value_does_not_lose_its_page(odd: str) -> None:
     assert isinstance(found["odd"], Damaged) or "value" in found["odd"]
 
 
-def test_number_beyond_a_float_reads_as_infinity_beside_others() -> None:
-    page = commands.read_page(200, _page('{"_id":"a","value":1E+400},{"_id":"b","value":3}'), WHAT)
+def test_number_beyond_a_float_reads_as_infinity_beside_others(read_page: Callable[..., commands.Page]) -> None:
+    page = read_page(200, _page('{"_id":"a","value":1E+400},{"_id":"b","value":3}'), WHAT)
     assert dict(page.items) == {"a": {"_id": "a", "value": float("inf")}, "b": {"_id": "b", "value": 3}}
 
 
 @pytest.mark.parametrize("cut", [1, 10, 25, -1, -2, -20])
-def test_cut_page_is_a_bad_reply(cut: int) -> None:
+def test_cut_page_is_a_bad_reply(read_page: Callable[..., commands.Page], cut: int) -> None:
     body = _page('{"_id":"a","value":1E+400},{"_id":"b","value":"x"}')
     for whole in (body, body.replace(b"1E+400", b"1")):
         with pytest.raises(BadReplyError) as caught:
-            commands.read_page(200, whole[:cut], WHAT)
+            read_page(200, whole[:cut], WHAT)
         assert caught.value.retryable
 
 
@@ -164,10 +204,10 @@ def test_what_is_no_answer_of_the_data_api_is_a_bad_reply(body: bytes) -> None:
             read(200, body, WHAT)
 
 
-def test_error_in_the_page_is_raised() -> None:
+def test_error_in_the_page_is_raised(read_page: Callable[..., commands.Page]) -> None:
     body = _errors(_entry("UNKNOWN_COLLECTION_OR_TABLE", scope="SCHEMA"))
     with pytest.raises(UnknownCollectionError, match=r"find on k\.c.*SetupMode"):
-        commands.read_page(200, body, WHAT)
+        read_page(200, body, WHAT)
 
 
 # -- other answers ----------------------------------------------------------------------------------------------

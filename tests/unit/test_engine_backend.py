@@ -77,7 +77,7 @@ async def test_empty_batches(backend: EngineBackend) -> None:
 
 
 async def test_long_async_reads_let_small_ones_pass(backend: EngineBackend) -> None:
-    keys = [f"{number:05}" for number in range(20 * engine_module.READ_PAGE)]
+    keys = [f"{number:05}" for number in range(10 * engine_module.LONG_BATCH)]
     backend.put_many([record(key) for key in keys])
     finished: list[str] = []
 
@@ -111,7 +111,7 @@ async def test_short_reads_one_after_the_other_let_others_run(backend: EngineBac
 
 
 async def test_a_large_read_is_parsed_in_parts(backend: EngineBackend, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "PARSED_AT_ONCE_BYTES", 100)
+    monkeypatch.setattr(engine_module, "SLICE_BYTES", 100)
     keys = [f"{number:03}" for number in range(20)]
     backend.put_many([record(key, "x" * 30) for key in keys])
     wanted = ["none", *keys, "neither"]
@@ -126,7 +126,7 @@ async def test_scans_give_each_key_once_in_bounded_pages(backend: EngineBackend,
         assert max(map(len, key_pages)) <= engine_module.KEYS_PAGE
         assert [key for page in key_pages for key in page] == keys
     for item_pages in (list(backend.scan_items("")), await collected(backend.ascan_items(""))):
-        assert max(map(len, item_pages)) <= engine_module.ITEMS_PAGE
+        assert max(map(len, item_pages)) <= engine_module.PAGE_DOCUMENTS
         assert [item for page in item_pages for item in page] == [(key, document(key)) for key in keys]
 
 

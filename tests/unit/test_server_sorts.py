@@ -17,6 +17,7 @@ from langchain_kv.engines.base import CollectionName, DocId, Engine
 from langchain_kv.engines.memory import MemoryEngine
 from langchain_kv.engines.sqlite import SQLiteEngine
 from langchain_kv.limits import SORT_MAX_ROWS
+from langchain_kv.server import reads, searching
 from langchain_kv.server.commands import answer
 from langchain_kv.server.matching import MISSING
 from langchain_kv.server.ordering import sort_key, value_key
@@ -278,6 +279,28 @@ def test_a_sorted_write_that_lost_its_document_takes_the_next(
 
     monkeypatch.setattr(engine, "read", steal)
     assert send({"findOneAndDelete": {"sort": {"n": 1}}})["data"]["document"]["_id"] == "k1"
+
+
+# -- large documents ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", [None, 7, 12, 100])
+def test_a_page_of_large_documents_ends_by_its_bytes(
+    send: Send, engine: Engine, monkeypatch: pytest.MonkeyPatch, limit: int | None
+) -> None:
+    monkeypatch.setattr(searching, "REPLY_BYTES", 10_000)
+    monkeypatch.setattr(reads, "REPLY_BYTES", 10_000)
+    plant(engine, [{"_id": f"k{n:02}", "text": "x" * 2_400} for n in range(12)])
+    options: dict[str, Any] = {} if limit is None else {"limit": limit}
+    found: list[list[str]] = []
+    while True:
+        reply = send({"find": {"options": options}})
+        found.append(ids(reply))
+        options["pageState"] = reply["data"]["nextPageState"]
+        if options["pageState"] is None:
+            break
+    assert [one for page in found for one in page] == [f"k{n:02}" for n in range(limit or 12)][:12]
+    assert max(map(len, found)) == 5
 
 
 @pytest.mark.parametrize(

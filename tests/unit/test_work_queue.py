@@ -53,6 +53,22 @@ async def test_inline_runs_on_the_loops_own_thread() -> None:
     assert await InlineBridge().write(int, "ff", base=16) == 255
 
 
+async def test_long_calls_leave_the_loops_own_thread() -> None:
+    assert await InlineBridge().read_long(threading.get_ident) != threading.get_ident()
+    assert await InlineBridge().write_long(int, "ff", base=16) == 255
+
+
+async def test_a_long_read_holds_up_neither_reads_nor_writes(bridge: QueueBridge) -> None:
+    gate = Gate()
+    long = asyncio.create_task(bridge.read_long(gate))
+    await settled(gate.begun.is_set)
+    assert await bridge.read(divmod, 7, 2) == (3, 1)
+    assert await bridge.write(divmod, 7, 2) == (3, 1)
+    assert not long.done()
+    gate.let.set()
+    assert await long == "through"
+
+
 async def test_calls_run_aside_reads_on_one_thread_and_writes_on_another(bridge: QueueBridge) -> None:
     reads = set(await asyncio.gather(*(bridge.read(threading.get_ident) for _ in range(50))))
     writes = set(await asyncio.gather(*(bridge.write(threading.get_ident) for _ in range(50))))

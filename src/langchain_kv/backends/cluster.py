@@ -13,12 +13,13 @@ from langchain_kv.engines.base import CollectionName, Settings
 from langchain_kv.engines.cassandra import CassandraEngine
 from langchain_kv.engines.cassandra_rows import BadRow
 from langchain_kv.engines.cassandra_scan import Found, Scan
+from langchain_kv.engines.pages import PAGE_DOCUMENTS
 from langchain_kv.errors import DataAPIError
+from langchain_kv.slices import SLICE_BYTES, Steps, in_slices, whole
 
 __all__ = ["ClusterBackend"]
 
 KEYS_PAGE: Final = 1_000
-ITEMS_PAGE: Final = 200
 
 _logger = logging.getLogger("langchain_kv")
 
@@ -42,11 +43,11 @@ class ClusterBackend(EngineBackend):
         return cast(CassandraEngine, super()._engine)
 
     def get_many(self, keys: Sequence[str]) -> list[Stored | None]:
-        return [_stored(row) for row in self._engine.read_rows(self._collection, keys)]
+        return whole(_all_stored(self._engine.read_rows(self._collection, keys)))
 
     async def aget_many(self, keys: Sequence[str]) -> list[Stored | None]:
         rows = await self._engine.bridge.read(self._engine.read_rows, self._collection, keys)
-        return [_stored(row) for row in rows]
+        return await in_slices(_all_stored(rows))
 
     def scan_keys(self, prefix: str) -> Iterator[list[str]]:
         scan = Scan(prefix=prefix, with_bodies=False, limit=KEYS_PAGE)
@@ -59,14 +60,14 @@ class ClusterBackend(EngineBackend):
             yield self._keys(page)
 
     def scan_items(self, prefix: str) -> Iterator[list[tuple[str, Stored]]]:
-        scan = Scan(prefix=prefix, with_bodies=True, limit=ITEMS_PAGE)
+        scan = Scan(prefix=prefix, with_bodies=True, limit=PAGE_DOCUMENTS)
         while (page := self._engine.next_page(self._collection, scan)) is not None:
-            yield self._items(page)
+            yield whole(self._found(page))
 
     async def ascan_items(self, prefix: str) -> AsyncGenerator[list[tuple[str, Stored]], None]:
-        scan = Scan(prefix=prefix, with_bodies=True, limit=ITEMS_PAGE)
+        scan = Scan(prefix=prefix, with_bodies=True, limit=PAGE_DOCUMENTS)
         while (page := await self._engine.bridge.read(self._engine.next_page, self._collection, scan)) is not None:
-            yield self._items(page)
+            yield await in_slices(self._found(page))
 
     def _texts(self, page: Sequence[Found]) -> list[tuple[str, bytes | BadRow | None]]:
         """Return what has a text id, with one log line for the rest of the page."""
@@ -87,9 +88,10 @@ class ClusterBackend(EngineBackend):
             )
         return [key for key in keys if key]
 
-    def _items(self, page: Sequence[Found]) -> list[tuple[str, Stored]]:
-        found = [(key, _stored(body)) for key, body in self._texts(page)]
-        return [(key, stored) for key, stored in found if stored is not None]
+    def _found(self, page: Sequence[Found]) -> Steps[list[tuple[str, Stored]]]:
+        texts = self._texts(page)
+        found = yield from _all_stored([body for _, body in texts])
+        return [(key, stored) for (key, _), stored in zip(texts, found, strict=True) if stored is not None]
 
     def _check(self, in_force: Settings) -> None:
         more = {"indexing": "the indexing of every field"} if not in_force.get("indexing") else {}
@@ -101,6 +103,18 @@ class ClusterBackend(EngineBackend):
                 " can write: give the URL of the cluster's Data API (https:...), or choose another name.",
             )
         super()._check(in_force)
+
+
+def _all_stored(rows: Sequence[bytes | BadRow | None]) -> Steps[list[Stored | None]]:
+    found: list[Stored | None] = []
+    size_bytes = 0
+    for row in rows:
+        if size_bytes >= SLICE_BYTES:
+            yield
+            size_bytes = 0
+        found.append(_stored(row))
+        size_bytes += len(row) if isinstance(row, bytes) else 0
+    return found
 
 
 def _stored(row: bytes | BadRow | None) -> Stored | None:

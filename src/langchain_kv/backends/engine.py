@@ -11,25 +11,18 @@ from typing import Any, Final, cast
 from langchain_kv.backends.base import INDEXING, Backend, Record, Stored, check_settings
 from langchain_kv.codecs import parse_document
 from langchain_kv.engines.base import CollectionName, DocId, Engine, Settings
+from langchain_kv.engines.pages import PAGE_BYTES, PAGE_DOCUMENTS, is_last
 from langchain_kv.errors import StoreClosedError, StoreError, UnknownCollectionError, UnknownKeyspaceError
 from langchain_kv.kept import kept_bytes
+from langchain_kv.slices import SLICE_BYTES, SLICE_KEYS, Steps, in_slices, whole
 
 __all__ = ["EngineBackend"]
-
-READ_PAGE: Final = 1_000
-"""Most keys of one call when a coroutine reads many, so that the reads of others come between."""
-
-LEAST_READ_PAGE: Final = 50
-"""Fewest keys of one; there are as many as make READ_PAGE_BYTES, going by what was read last."""
-
-READ_PAGE_BYTES: Final = 512 * 1024
-"""Bodies that are read before they are parsed: they stay in the processor's cache."""
 
 SHORT_READ: Final = 4
 """Keys that a coroutine reads at once, on its own loop: the way through a thread takes longer than reading them."""
 
-PARSED_AT_ONCE_BYTES: Final = 128 * 1024
-"""Bodies that a coroutine parses before it lets others run: JSON of this size takes two tenths of a millisecond."""
+LONG_BATCH: Final = 2_000
+"""From this number of keys on a coroutine's call is a long one: others do not wait for it."""
 
 KEYS_PAGE: Final = 1_000
 """Keys of one page of a scan."""
@@ -37,8 +30,8 @@ KEYS_PAGE: Final = 1_000
 SHORT_KEYS_PAGE: Final = 500
 """The same in a coroutine, which reads them on its own loop: a fifth of a millisecond."""
 
-ITEMS_PAGE: Final = 100
-"""Documents of one page of a scan: each may have megabytes."""
+_MISSING_BYTES: Final = SLICE_BYTES // SLICE_KEYS
+"""What a key counts for in a slice, also one that is missing."""
 
 _logger = logging.getLogger("langchain_kv")
 
@@ -69,7 +62,6 @@ class EngineBackend(Backend):
         self._create_keyspace = create_keyspace
         self._on_close = on_close
         self._closed = False
-        self._read_page = READ_PAGE
 
     @property
     def _engine(self) -> Engine:
@@ -80,9 +72,7 @@ class EngineBackend(Backend):
     # -- the four verbs -------------------------------------------------------------------------------------------
 
     def get_many(self, keys: Sequence[str]) -> list[Stored | None]:
-        bodies = self._engine.read(self._collection, keys)
-        parse = self._parse
-        return [None if body is None else parse(body) for body in bodies]
+        return whole(self._parsed(self._engine.read(self._collection, keys)))
 
     async def aget_many(self, keys: Sequence[str]) -> list[Stored | None]:
         bridge = self._engine.bridge
@@ -90,29 +80,34 @@ class EngineBackend(Backend):
             values = await bridge.read_short(self.get_many, keys)
             await asyncio.sleep(0)  # a loop of such reads lets others run
             return values
+        read = bridge.read if len(keys) < LONG_BATCH else bridge.read_long
+        # One call, as of one moment. Parsed here and not in its thread, which would hold the interpreter.
+        return await in_slices(self._parsed(await read(self._engine.read, self._collection, keys)))
+
+    def _parsed(self, bodies: list[bytes | None]) -> Steps[list[Stored | None]]:
+        parse = self._parse
         found: list[Stored | None] = []
-        while len(found) < len(keys):
-            page = keys[len(found) : len(found) + self._read_page]
-            bodies = await bridge.read(self._engine.read, self._collection, page)
-            fitting = READ_PAGE_BYTES * len(page) // (1 + sum(map(len, filter(None, bodies))))
-            self._read_page = max(LEAST_READ_PAGE, min(READ_PAGE, fitting))
-            # Parsed here and not in the thread, which would hold the interpreter for milliseconds.
-            for some in _split(bodies):
-                found += [None if body is None else self._parse(body) for body in some]
-                await asyncio.sleep(0)
+        for some in _split(bodies):
+            if found:
+                yield
+            found += [None if body is None else parse(body) for body in some]
         return found
 
     def put_many(self, records: Sequence[Record]) -> None:
         self._engine.write(self._collection, records)
 
     async def aput_many(self, records: Sequence[Record]) -> None:
-        await self._engine.bridge.write(self._engine.write, self._collection, records)
+        bridge = self._engine.bridge
+        write = bridge.write if len(records) < LONG_BATCH else bridge.write_long
+        await write(self._engine.write, self._collection, records)
 
     def delete_many(self, keys: Sequence[str]) -> None:
         self._engine.delete(self._collection, keys)
 
     async def adelete_many(self, keys: Sequence[str]) -> None:
-        await self._engine.bridge.write(self._engine.delete, self._collection, keys)
+        bridge = self._engine.bridge
+        write = bridge.write if len(keys) < LONG_BATCH else bridge.write_long
+        await write(self._engine.delete, self._collection, keys)
 
     # The colours of a scan differ in how a page is fetched; what is fetched, and when it ends, is said once, in _Scan.
 
@@ -128,14 +123,19 @@ class EngineBackend(Backend):
             await asyncio.sleep(0)
 
     def scan_items(self, prefix: str) -> Iterator[list[tuple[str, Stored]]]:
-        scan = _Scan(self._collection, prefix, ITEMS_PAGE)
+        scan = _Scan(self._collection, prefix, PAGE_DOCUMENTS)
         while scan.going_on:
-            yield scan.items(self._engine, self._parse)
+            yield whole(self._items(scan.documents(self._engine)))
 
     async def ascan_items(self, prefix: str) -> AsyncGenerator[list[tuple[str, Stored]], None]:
-        scan = _Scan(self._collection, prefix, ITEMS_PAGE)
+        scan = _Scan(self._collection, prefix, PAGE_DOCUMENTS)
         while scan.going_on:
-            yield await self._engine.bridge.read(scan.items, self._engine, self._parse)
+            yield await in_slices(self._items(await self._engine.bridge.read(scan.documents, self._engine)))
+            await asyncio.sleep(0)
+
+    def _items(self, documents: list[tuple[str, bytes]]) -> Steps[list[tuple[str, Stored]]]:
+        stored = yield from self._parsed([body for _, body in documents])
+        return [(key, one) for (key, _), one in zip(documents, stored, strict=True) if one is not None]
 
     # -- life -----------------------------------------------------------------------------------------------------
 
@@ -191,11 +191,11 @@ def _parse_body(body: bytes) -> Stored:
 
 
 def _split(bodies: list[bytes | None]) -> Iterator[list[bytes | None]]:
-    """Yield the bodies in parts of PARSED_AT_ONCE_BYTES, about."""
+    """Yield the bodies in parts of SLICE_BYTES, about."""
     start = size = 0
     for end, body in enumerate(bodies, 1):
-        size += len(body) if body else 0
-        if size >= PARSED_AT_ONCE_BYTES:
+        size += len(body) + _MISSING_BYTES if body else _MISSING_BYTES
+        if size >= SLICE_BYTES:
             yield bodies[start:end]
             start, size = end, 0
     if start < len(bodies):
@@ -216,25 +216,25 @@ class _Scan:
     def keys(self, engine: Engine) -> list[str]:
         """Return the next page of text keys; the last may be empty."""
         ids = engine.scan_ids(**self._where)
-        self._advance(ids)
+        self._advance(ids, is_last=len(ids) < self._where["limit"])
         if not ids or isinstance(ids[-1], str):  # text comes first: then they all are
             return cast("list[str]", ids)
         return [doc_id for doc_id in ids if isinstance(doc_id, str)]
 
-    def items(self, engine: Engine, parse: Callable[[bytes], Stored]) -> list[tuple[str, Stored]]:
-        """As ``keys``, with the documents."""
-        documents = engine.scan(**self._where)
-        self._advance([doc_id for doc_id, _ in documents])
-        return [(doc_id, parse(body)) for doc_id, body in documents if isinstance(doc_id, str)]
+    def documents(self, engine: Engine) -> list[tuple[str, bytes]]:
+        """As ``keys``, with the bodies; a page ends by its bytes, too."""
+        page = engine.scan(**self._where, size_bytes=PAGE_BYTES)
+        self._advance([doc_id for doc_id, _ in page], is_last=is_last(page, self._where["limit"], PAGE_BYTES))
+        return [(doc_id, body) for doc_id, body in page if isinstance(doc_id, str)]
 
-    def _advance(self, ids: Sequence[DocId]) -> None:
+    def _advance(self, ids: Sequence[DocId], *, is_last: bool) -> None:
         if ids and isinstance(ids[-1], bytes):  # no text comes after it
             _logger.warning(
                 "Collection '%s' has documents whose _id is not text, written by others: they are left out",
                 self._where["collection"].name,
             )
             self.going_on = False
-        elif len(ids) < self._where["limit"]:
+        elif is_last:
             self.going_on = False
         else:
             self._where["after"] = ids[-1]

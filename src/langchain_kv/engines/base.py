@@ -94,7 +94,13 @@ class Engine(ABC):
 
     @abstractmethod
     def scan(
-        self, collection: CollectionName, *, after: DocId | None = None, prefix: str = "", limit: int
+        self,
+        collection: CollectionName,
+        *,
+        after: DocId | None = None,
+        prefix: str = "",
+        limit: int,
+        size_bytes: int | None = None,
     ) -> list[tuple[DocId, bytes]]:
         """Return the next documents in the order of ids.
 
@@ -102,14 +108,15 @@ class Engine(ABC):
             collection: where to look.
             after: only ids after this one; None starts at the beginning.
             prefix: with a non-empty prefix, only text ids that start with it.
-            limit: at most this many; fewer mean that there are no more.
+            limit: at most this many; fewer mean that there are no more, unless ``size_bytes`` ended the page.
+            size_bytes: the page ends with the document that makes so many bytes of bodies; None: it does not.
         """
 
     @abstractmethod
     def scan_ids(
         self, collection: CollectionName, *, after: DocId | None = None, prefix: str = "", limit: int
     ) -> list[DocId]:
-        """As ``scan``, the ids only: no body is read."""
+        """As ``scan``, the ids only: no body is read, and fewer than ``limit`` mean that there are no more."""
 
     @abstractmethod
     def count(self, collection: CollectionName, *, limit: int | None = None) -> int:

@@ -93,9 +93,15 @@ class CassandraEngine(Engine):
         return self._run(collection, self._delete, ids)
 
     def scan(
-        self, collection: CollectionName, *, after: DocId | None = None, prefix: str = "", limit: int
+        self,
+        collection: CollectionName,
+        *,
+        after: DocId | None = None,
+        prefix: str = "",
+        limit: int,
+        size_bytes: int | None = None,
     ) -> list[tuple[DocId, bytes]]:
-        return self._run(collection, self._scan, after=after, prefix=prefix, limit=limit)
+        return self._run(collection, self._scan, after=after, prefix=prefix, limit=limit, size_bytes=size_bytes)
 
     def scan_ids(
         self, collection: CollectionName, *, after: DocId | None = None, prefix: str = "", limit: int
@@ -131,16 +137,14 @@ class CassandraEngine(Engine):
     def _delete(self, table: Table, ids: Sequence[DocId]) -> Work[int]:
         return work.delete(table, ids)
 
-    def _scan(
-        self, table: Table, *, after: DocId | None = None, prefix: str = "", limit: int
-    ) -> Work[list[tuple[DocId, bytes]]]:
-        found = yield from page(table, after=after, prefix=prefix, limit=limit, with_bodies=True)
+    def _scan(self, table: Table, **which: Any) -> Work[list[tuple[DocId, bytes]]]:
+        found = yield from page(table, **which, with_bodies=True)
         ids = [doc_id for doc_id, _ in found if doc_id is not None]
         bodies = work.good_bodies(ids, [body for _, body in found])
         return [(doc_id, body) for doc_id, body in zip(ids, bodies, strict=True) if body is not None]
 
     def _scan_ids(self, table: Table, *, after: DocId | None = None, prefix: str = "", limit: int) -> Work[list[DocId]]:
-        found = yield from page(table, after=after, prefix=prefix, limit=limit, with_bodies=False)
+        found = yield from page(table, after=after, prefix=prefix, limit=limit, size_bytes=None, with_bodies=False)
         return [doc_id for doc_id, _ in found if doc_id is not None]
 
     def _next_page(self, table: Table, scan: Scan) -> Work[list[Found] | None]:

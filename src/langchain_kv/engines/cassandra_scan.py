@@ -11,6 +11,8 @@ from langchain_kv.engines.cassandra_rows import BadRow, body_of, doc_id_of, key_
 from langchain_kv.engines.cassandra_tables import Table
 from langchain_kv.engines.cassandra_work import reading
 from langchain_kv.engines.ids import check_text
+from langchain_kv.engines.pages import PAGE_BYTES, PAGE_DOCUMENTS, body_bytes, cut
+from langchain_kv.limits import PAGE_SIZE
 
 __all__ = ["Found", "Scan", "page"]
 
@@ -23,11 +25,9 @@ LAST_TOKEN: Final = 2**63 - 1
 RANGES_AT_ONCE: Final = 8
 RANGES_MAX: Final = 64
 
-PAGE_BYTES: Final = 256 * 1024
-"""Bytes of documents that one statement is meant to answer."""
-
 FIRST_DOCUMENTS: Final = 20
-DOCUMENTS_MAX: Final = 500
+"""Rows of the first statement of a Scan that reads bodies: only rows can be asked for, and their size is not known."""
+
 STATEMENT_ROWS_MAX: Final = 5_000
 
 
@@ -98,7 +98,6 @@ class Scan:
             self._ranges.extendleft(reversed(ranges))  # the next call goes on from here
             raise
         least = 1  # more than a statement answers where that was nothing new: many rows at one token
-        size_bytes = sum(len(row[1] or "") for rows in answers for row in rows) if self._with_bodies else 0
         for part, rows in zip(reversed(ranges), reversed(answers), strict=True):
             new = part.rest(rows)
             if len(rows) == count:
@@ -108,9 +107,7 @@ class Scan:
         if self._ranges and not self._is_split:
             self._split()
         if self._with_bodies:
-            found = sum(map(len, answers))
-            fitting = found * PAGE_BYTES // max(1, size_bytes)
-            count = max(2, min(self._limit, DOCUMENTS_MAX, fitting))
+            count = min(self._limit, _fitting([row for rows in answers for row in rows], PAGE_BYTES))
         self._rows_a_statement = max(least, count if self._with_bodies else self._limit)
 
     def _keep(self, rows: list[Row]) -> None:
@@ -141,37 +138,54 @@ def _has_prefix(row: Row, prefix: str) -> bool:
     return tag == 1 and text is not None and text.startswith(prefix)
 
 
-def page(table: Table, *, after: DocId | None, prefix: str, limit: int, with_bodies: bool) -> Work[list[Found]]:
+def _fitting(rows: list[Row], size_bytes: int) -> int:
+    """Return how many rows like these have so many bytes of bodies, going by characters."""
+    found_bytes = sum(len(row[1] or "") for row in rows)
+    return max(2, min(PAGE_DOCUMENTS, len(rows) * size_bytes // max(1, found_bytes)))
+
+
+def page(
+    table: Table, *, after: DocId | None, prefix: str, limit: int, size_bytes: int | None, with_bodies: bool
+) -> Work[list[Found]]:
     """Return the next rows in the order of tokens; rows of keys that are none of the Data API's are left out.
 
     Args:
         table: what to look through.
         after: only rows behind this id's, whether it still exists or not; None starts at the beginning.
         prefix: with a non-empty prefix, only text ids that start with it.
-        limit: at most this many; fewer mean that there are no more.
+        limit: at most this many; fewer mean that there are no more, unless ``size_bytes`` ended the page.
+        size_bytes: the page ends with the row whose body makes so many bytes; None: it does not.
         with_bodies: whether ``doc_json`` is read, too.
     """
     check_text([prefix] if after is None else [prefix, after])
     statement = yield from table.statement("scan" if with_bodies else "scan_ids")
-    found: list[Row] = []
+    found: list[Found] = []
+    left_bytes = size_bytes
     part: _Range | None = _Range(FIRST_TOKEN, LAST_TOKEN)
     key = None if after is None else key_of(after)
     if key is not None:
         part = _Range(FIRST_TOKEN, LAST_TOKEN).behind((key,))
     # One more than is missing, for the row at ``after`` itself. Where a prefix leaves most rows out, many.
-    least = 2 if not prefix else DOCUMENTS_MAX if with_bodies else STATEMENT_ROWS_MAX
-    while part is not None and len(found) < limit:
-        count = max(least, min(limit - len(found) + 1, STATEMENT_ROWS_MAX))
+    most = STATEMENT_ROWS_MAX if not with_bodies else PAGE_SIZE + 1 if size_bytes else PAGE_DOCUMENTS
+    least = most if prefix else 2
+    while part is not None and len(found) < limit and (left_bytes is None or left_bytes > 0):
+        count = max(least, min(limit - len(found) + 1, most))
         (rows,) = yield from reading([(statement, (part.start, part.end, count))], 1)
         new = part.rest(rows)
-        found += [row for row in new if _is_wanted(row, prefix)]
+        wanted = [_found(row) for row in new if _is_wanted(row, prefix)]
+        if left_bytes is not None:
+            wanted = cut(wanted, left_bytes)
+            left_bytes -= body_bytes(wanted)
+            most = _fitting(rows, size_bytes or 0)
+            least = most if prefix else 2
+        found += wanted
         if not new:  # a page of rows at one token
             least = 2 * count
         if len(rows) < count:
             part = None
         elif new:
             part = part.behind(rows[-1])
-    return [_found(row) for row in found[: max(limit, 0)]]
+    return found[: max(limit, 0)]
 
 
 def _found(row: Row) -> Found:

@@ -46,9 +46,16 @@ class _Documents(Engine):
         return settings, _texts(ids, bodies)
 
     def scan(
-        self, collection: CollectionName, *, after: DocId | None = None, prefix: str = "", limit: int
+        self,
+        collection: CollectionName,
+        *,
+        after: DocId | None = None,
+        prefix: str = "",
+        limit: int,
+        size_bytes: int | None = None,
     ) -> list[tuple[DocId, bytes]]:
-        page = self._engine.scan(collection, after=after, prefix=prefix, limit=limit)
+        # Never shorter than what the engine counted by, so a page that bytes have ended is known to be one.
+        page = self._engine.scan(collection, after=after, prefix=prefix, limit=limit, size_bytes=size_bytes)
         return [(doc_id, _text(doc_id, body)) for doc_id, body in page]
 
     def modify(self, collection: CollectionName, ids: Sequence[DocId], change: Change) -> None:

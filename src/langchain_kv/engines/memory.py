@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from langchain_kv.engines.base import KEEP, Change, CollectionName, DocId, Engine, Settings
 from langchain_kv.engines.catalog import unknown_collection, unknown_keyspace
 from langchain_kv.engines.ids import SortedIds, check_text, prefix_end
+from langchain_kv.engines.pages import cut
 from langchain_kv.limits import DEFAULT_KEYSPACE
 from langchain_kv.work_queue import Bridge, InlineBridge
 
@@ -109,12 +110,18 @@ class MemoryEngine(Engine):
             return found.remove(ids)
 
     def scan(
-        self, collection: CollectionName, *, after: DocId | None = None, prefix: str = "", limit: int
+        self,
+        collection: CollectionName,
+        *,
+        after: DocId | None = None,
+        prefix: str = "",
+        limit: int,
+        size_bytes: int | None = None,
     ) -> list[tuple[DocId, bytes]]:
         with _Guard.lock:
             ids = self.scan_ids(collection, after=after, prefix=prefix, limit=limit)
             bodies = self._collection(collection).bodies
-            return [(doc_id, bodies[doc_id]) for doc_id in ids]
+            return cut(((doc_id, bodies[doc_id]) for doc_id in ids), size_bytes)
 
     def scan_ids(
         self, collection: CollectionName, *, after: DocId | None = None, prefix: str = "", limit: int

@@ -8,12 +8,14 @@ import sqlite3
 import sys
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from operator import itemgetter
 from typing import Any, Final, TypeVar
 
 from langchain_kv.engines.base import KEEP, Change, CollectionName, DocId, Engine, Settings
 from langchain_kv.engines.catalog import unknown_collection, unknown_keyspace
 from langchain_kv.engines.ids import prefix_end
+from langchain_kv.engines.pages import cut
 from langchain_kv.engines.sqlite_backup import back_up, restore
 from langchain_kv.engines.sqlite_connections import ConnectionPool
 from langchain_kv.engines.sqlite_copies import restore_command
@@ -63,7 +65,6 @@ class SQLiteEngine(Engine):
         if not ids:
             self.settings(collection)  # no statement would notice that the collection is gone
             return []
-
         return self._query(collection, lambda connection, table: self._read(connection, table, ids))
 
     def read_with_settings(
@@ -139,14 +140,20 @@ class SQLiteEngine(Engine):
         return self._change(collection, lambda connection, table: _delete(connection, table, ids), single=single)
 
     def scan(
-        self, collection: CollectionName, *, after: DocId | None = None, prefix: str = "", limit: int
+        self,
+        collection: CollectionName,
+        *,
+        after: DocId | None = None,
+        prefix: str = "",
+        limit: int,
+        size_bytes: int | None = None,
     ) -> list[tuple[DocId, bytes]]:
-        return self._page(collection, "id, body", after, prefix, limit)
+        return self._page(collection, "id, body", _range(after, prefix, limit), size_bytes)
 
     def scan_ids(
         self, collection: CollectionName, *, after: DocId | None = None, prefix: str = "", limit: int
     ) -> list[DocId]:
-        return list(map(itemgetter(0), self._page(collection, "id", after, prefix, limit)))
+        return list(map(itemgetter(0), self._page(collection, "id", _range(after, prefix, limit))))
 
     def count(self, collection: CollectionName, *, limit: int | None = None) -> int:
         def query(connection: sqlite3.Connection, table: int) -> int:
@@ -350,14 +357,11 @@ class SQLiteEngine(Engine):
             raise unknown_collection(collection) if in_default else unknown_keyspace(collection.keyspace)
 
     def _page(
-        self, collection: CollectionName, columns: str, after: DocId | None, prefix: str, limit: int
+        self, collection: CollectionName, columns: str, which: tuple[str, list[Any]], size_bytes: int | None = None
     ) -> list[tuple[Any, ...]]:
-        where, bounds = _range(after, prefix)
-
         def query(connection: sqlite3.Connection, table: int) -> list[tuple[Any, ...]]:
-            return connection.execute(
-                f"SELECT {columns} FROM docs_{table} {where} ORDER BY id LIMIT ?", (*bounds, _rows(limit))
-            ).fetchall()
+            with closing(connection.execute(f"SELECT {columns} FROM docs_{table} {which[0]}", which[1])) as rows:
+                return cut(rows, size_bytes)
 
         return self._query(collection, query)
 
@@ -370,19 +374,17 @@ def _rows(limit: int) -> int:
     return min(max(limit, 0), sys.maxsize)
 
 
-def _range(after: DocId | None, prefix: str) -> tuple[str, list[DocId]]:
-    """Return the condition on ids, and its values."""
-    conditions, values = [], []
+def _range(after: DocId | None, prefix: str, limit: int) -> tuple[str, list[Any]]:
+    """Return the condition on ids, their order and number, and its values."""
+    bounds: dict[str, Any] = {}
     if after is not None and (isinstance(after, bytes) or after >= prefix):
-        conditions.append("id>?")
-        values.append(after)
+        bounds["id>?"] = after
     elif prefix:
-        conditions.append("id>=?")
-        values.append(prefix)
+        bounds["id>=?"] = prefix
     if prefix:
-        conditions.append("id<?")
-        values.append(prefix_end(prefix) or b"")  # every text sorts before the empty blob
-    return ("WHERE " + " AND ".join(conditions) if conditions else ""), values
+        bounds["id<?"] = prefix_end(prefix) or b""  # every text sorts before the empty blob
+    where = f"WHERE {' AND '.join(bounds)} " if bounds else ""
+    return f"{where}ORDER BY id LIMIT ?", [*bounds.values(), _rows(limit)]
 
 
 def _bodies(connection: sqlite3.Connection, table: int, ids: Sequence[DocId]) -> dict[DocId, bytes]:

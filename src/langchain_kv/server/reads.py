@@ -14,6 +14,7 @@ from langchain_kv.server.paging import Position, read_position
 from langchain_kv.server.reply import Reply, document_data, documents_data
 from langchain_kv.server.requests import Request, flag, invalid, mismatch
 from langchain_kv.server.searching import (
+    REPLY_BYTES,
     Document,
     Search,
     documents,
@@ -50,16 +51,20 @@ async def find(request: Request) -> Reply:
         return await _sorted(search, search.sort, skip or 0, size)
     found = []
     damaged: dict[DocId, DataAPIError] = {}
-    most = limit if search.condition.ids is not None else size
+    is_scan = search.condition.ids is None
+    most, is_full = size if is_scan else limit, False
+    size_bytes = 0
     async with aclosing(documents(search, damaged)) as matching:
         async for document in matching:
             found.append(document)
-            if len(found) == most:
+            size_bytes += len(document[1])
+            is_full = len(found) == most or (is_scan and size_bytes >= REPLY_BYTES)
+            if is_full:
                 break
     state = None
     # A full page means "may be more": a result of exactly one page is followed by an empty one, as on the Data API.
-    if search.condition.ids is None and len(found) == size != left:
-        state = Position(start.sent + size, found[-1][0]).as_page_state()
+    if is_scan and is_full and len(found) != left:
+        state = Position(start.sent + len(found), found[-1][0]).as_page_state()
     turns = Turns()
     bodies = [
         _projected(search, document, damaged)

@@ -12,6 +12,7 @@ from contextlib import aclosing
 from typing import Any, Final, NamedTuple, TypeGuard
 
 from langchain_kv.engines.base import CollectionName, DocId
+from langchain_kv.engines.pages import PAGE_BYTES, PAGE_DOCUMENTS, is_last
 from langchain_kv.errors import DataAPIError
 from langchain_kv.server.filters import Filter, read_filter
 from langchain_kv.server.pacing import Turns
@@ -21,12 +22,22 @@ from langchain_kv.server.settings import Indexing
 from langchain_kv.server.sorting import Picker, Sort, read_sort
 from langchain_kv.server.stored import is_unparseable, unparseable
 
-__all__ = ["Document", "Search", "documents", "first_document", "open_search", "picked_ids", "read_again"]
+__all__ = [
+    "REPLY_BYTES",
+    "Document",
+    "Search",
+    "documents",
+    "first_document",
+    "open_search",
+    "picked_ids",
+    "read_again",
+]
+
+REPLY_BYTES: Final = 8 * 1024 * 1024
+"""Bytes of documents after which a page that is sent ends, however few they are."""
 
 _FIRST_PAGE: Final = 20
-_PAGE_MAX: Final = 200
-_PAGE_BYTES: Final = 256 * 1024
-"""Bytes that a page of a long scan is meant to have: more would hold up the other requests for too long."""
+"""Documents of the first page where most may not match, and one may be enough."""
 
 Document = tuple[DocId, bytes]
 
@@ -42,7 +53,7 @@ class Search(NamedTuple):
         projection: its field ``projection``.
         found: the documents of the filter's ids, in its order, repeats repeated; or the first page of a scan.
         after: the id after which a scan begins.
-        page_size: how many documents the first page was to have; 0 where nothing was read.
+        is_all: whether nothing comes after what was found.
     """
 
     request: Request
@@ -52,11 +63,11 @@ class Search(NamedTuple):
     projection: Projection
     found: Sequence[Document]
     after: DocId | None
-    page_size: int
+    is_all: bool
 
 
 async def open_search(
-    request: Request, *, after: DocId | None = None, limit: int = _PAGE_MAX, reads: bool = True
+    request: Request, *, after: DocId | None = None, limit: int = PAGE_DOCUMENTS, reads: bool = True
 ) -> Search:
     """Check what a command looks for, and read what it needs first.
 
@@ -84,15 +95,17 @@ def _open(request: Request, after: DocId | None, limit: int, reads: bool) -> Sea
     sort = read_sort(request.fields.get("sort"), collection.indexing)
     projection = read_projection(request.fields.get("projection"))
     found: Sequence[Document] = ()
-    size = 0
+    is_all = True
     if reads and condition.ids is not None:
         bodies = request.engine.read(collection.name, condition.ids) if condition.ids else []
         found = [(key, body) for key, body in zip(condition.ids, bodies, strict=True) if body is not None]
     elif reads and limit:
         is_for_all = condition.test is None and sort is None
-        size = min(limit, _PAGE_MAX) if is_for_all else _FIRST_PAGE
-        found = request.engine.scan(collection.name, after=after, limit=size)
-    return Search(request, collection, condition, sort, projection, found, after, size)
+        size = min(limit, PAGE_DOCUMENTS) if is_for_all else _FIRST_PAGE
+        size_bytes = REPLY_BYTES if is_for_all else PAGE_BYTES
+        found = request.engine.scan(collection.name, after=after, limit=size, size_bytes=size_bytes)
+        is_all = is_last(found, size, size_bytes)
+    return Search(request, collection, condition, sort, projection, found, after, is_all)
 
 
 def _is_plain(value: Any) -> TypeGuard[str]:
@@ -108,7 +121,7 @@ def _open_one(request: Request, wanted: str, after: DocId | None) -> Search:
     sort = read_sort(request.fields.get("sort"), indexing)
     projection = read_projection(request.fields.get("projection"))
     found = [] if body is None else [(wanted, body)]
-    return Search(request, Collection(name, settings, indexing), condition, sort, projection, found, after, 0)
+    return Search(request, Collection(name, settings, indexing), condition, sort, projection, found, after, True)
 
 
 async def documents(search: Search, damaged: dict[DocId, DataAPIError] | None = None) -> AsyncGenerator[Document, None]:
@@ -118,7 +131,8 @@ async def documents(search: Search, damaged: dict[DocId, DataAPIError] | None = 
         search: what to look for.
         damaged: takes the errors of those of which nobody can tell, because they are no JSON; None raises the first.
     """
-    page, size = search.found, search.page_size
+    page, is_all = search.found, search.is_all
+    engine = search.request.engine
     turns = Turns()
     is_for_all = search.condition.test is None
     while True:
@@ -129,12 +143,12 @@ async def documents(search: Search, damaged: dict[DocId, DataAPIError] | None = 
                 is_match = await turns.do(len(document[1]), _is_match, search, document, damaged)
             if is_match:
                 yield document
-        if search.condition.ids is not None or not page or len(page) < size:
+        if is_all:
             return
-        size = _next_size(page)
-        engine = search.request.engine
         await asyncio.sleep(0)  # an engine that answers at once would leave the loop no room
-        page = await engine.bridge.read(engine.scan, search.collection.name, after=page[-1][0], limit=size)
+        bounds = {"limit": PAGE_DOCUMENTS, "size_bytes": PAGE_BYTES}
+        page = await engine.bridge.read(engine.scan, search.collection.name, after=page[-1][0], **bounds)
+        is_all = is_last(page, **bounds)
 
 
 def _is_match(search: Search, document: Document, damaged: dict[DocId, DataAPIError] | None) -> bool:
@@ -148,12 +162,6 @@ def _is_match(search: Search, document: Document, damaged: dict[DocId, DataAPIEr
             raise named from None
         damaged[document[0]] = named
         return False
-
-
-def _next_size(page: Sequence[Document]) -> int:
-    """Return how many documents of a page's average size make about ``_PAGE_BYTES``."""
-    size_bytes = sum(len(body) for _, body in page)
-    return max(1, min(_PAGE_MAX, len(page) * _PAGE_BYTES // max(1, size_bytes)))
 
 
 async def picked_ids(search: Search, sort: Sort, count: int) -> list[DocId]:

@@ -2,28 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from langchain_kv.errors import InvalidKeyError, UsageError
 from langchain_kv.keys import check_key, check_keys, type_name
+from langchain_kv.slices import SLICE_KEYS, Steps, parts
 
-__all__ = ["checked_keys", "checked_pairs", "checked_prefix"]
+__all__ = ["checked_keys", "checked_pairs", "checked_prefix", "unique_keys"]
 
 
-def checked_keys(keys: Iterable[str]) -> list[str]:
+def checked_keys(keys: Iterable[str]) -> Steps[list[str]]:
     """Return the keys as a list."""
     if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):
         raise UsageError(f"keys must be a sequence of strings, got one {type_name(keys)}: pass [key].")
-    return check_keys(keys)
+    listed = list(keys)  # at once: the caller's may change between two slices
+    if len(listed) <= SLICE_KEYS:
+        return check_keys(listed)
+    checked: list[str] = []
+    for some in parts(listed, SLICE_KEYS):
+        checked += check_keys(some)
+        yield
+    return checked
 
 
-def checked_pairs(pairs: Iterable[Any]) -> dict[str, Any]:
+def unique_keys(keys: list[str]) -> Steps[list[str]]:
+    """Return each of the keys once, in the order of their first places."""
+    if len(keys) <= SLICE_KEYS:
+        return list(dict.fromkeys(keys))
+    unique: dict[str, None] = {}
+    for some in parts(keys, SLICE_KEYS):
+        unique.update(dict.fromkeys(some))
+        yield
+    return list(unique)
+
+
+def checked_pairs(pairs: Iterable[Any]) -> Steps[dict[str, Any]]:
     """Return the pairs as a dict: of a repeated key the last one wins."""
     if isinstance(pairs, Mapping):
         raise UsageError("mset takes (key, value) pairs, got a mapping: pass mapping.items().")
     if not isinstance(pairs, Iterable):
         raise UsageError(f"mset takes (key, value) pairs, got {type_name(pairs)}: pass [(key, value), ...].")
+    listed = list(pairs)
+    if len(listed) <= SLICE_KEYS:
+        return _checked_pairs(listed)
+    checked: dict[str, Any] = {}
+    for some in parts(listed, SLICE_KEYS):
+        checked.update(_checked_pairs(some))
+        yield
+    return checked
+
+
+def _checked_pairs(pairs: Sequence[Any]) -> dict[str, Any]:
     listed = [pair if type(pair) is tuple and len(pair) == 2 else _checked_pair(pair) for pair in pairs]
     if len(listed) == 1:
         ((key, value),) = listed

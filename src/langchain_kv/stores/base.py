@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
@@ -15,7 +15,9 @@ from langchain_kv.backends.opening import open_backend
 from langchain_kv.errors import ConfigError, InvalidValueError, StoreClosedError
 from langchain_kv.keys import shown
 from langchain_kv.secret import hidden
-from langchain_kv.stores.arguments import checked_keys, checked_pairs, checked_prefix
+from langchain_kv.slices import Steps, in_slices, whole
+from langchain_kv.stores import batches
+from langchain_kv.stores.arguments import checked_keys, checked_pairs, checked_prefix, unique_keys
 from langchain_kv.stores.collection import CollectionHandle
 from langchain_kv.stores.damage import raise_damaged
 from langchain_kv.stores.setup import AnySetupMode, Setup, SetupMode
@@ -141,17 +143,18 @@ class KVBaseStore(BaseStore[str, V], Generic[V]):
             InvalidKeyError: a key is not a non-empty string of at most 8,000 bytes of UTF-8; nothing was sent.
             DamagedValueError: stored values cannot be read; it names their keys and carries the values of the others.
         """
-        wanted = checked_keys(keys)
+        wanted = whole(checked_keys(keys))
         self._begin()
-        unique = list(dict.fromkeys(wanted))
-        return self._decode_all(wanted, unique, self._backend.get_many(unique) if unique else [])
+        unique = whole(unique_keys(wanted))
+        return whole(self._decode_all(wanted, unique, self._backend.get_many(unique) if unique else []))
 
     async def amget(self, keys: Sequence[str]) -> list[V | None]:
         """As ``mget``."""
-        wanted = checked_keys(keys)
+        wanted = await in_slices(checked_keys(keys))
         await self._abegin()
-        unique = list(dict.fromkeys(wanted))
-        return self._decode_all(wanted, unique, await self._backend.aget_many(unique) if unique else [])
+        unique = await in_slices(unique_keys(wanted))
+        stored = await self._backend.aget_many(unique) if unique else []
+        return await in_slices(self._decode_all(wanted, unique, stored))
 
     def mset(self, key_value_pairs: Sequence[tuple[str, V]]) -> None:
         """Store every pair; of a repeated key the last one wins. Everything is checked before anything is stored.
@@ -164,14 +167,14 @@ class KVBaseStore(BaseStore[str, V], Generic[V]):
             InvalidValueError: a value cannot be kept (InvalidValueTypeError, also a TypeError, for its type).
             PartialWriteError: some pairs were stored and some were not.
         """
-        records = self._encode_all(key_value_pairs)
+        records = whole(self._encode_all(key_value_pairs))
         self._begin()
         if records:
             self._backend.put_many(records)
 
     async def amset(self, key_value_pairs: Sequence[tuple[str, V]]) -> None:
         """As ``mset``."""
-        records = self._encode_all(key_value_pairs)
+        records = await in_slices(self._encode_all(key_value_pairs))
         await self._abegin()
         if records:
             await self._backend.aput_many(records)
@@ -183,14 +186,14 @@ class KVBaseStore(BaseStore[str, V], Generic[V]):
             InvalidKeyError: see ``mget``.
             PartialWriteError: some keys were removed and some were not.
         """
-        unique = list(dict.fromkeys(checked_keys(keys)))
+        unique = whole(unique_keys(whole(checked_keys(keys))))
         self._begin()
         if unique:
             self._backend.delete_many(unique)
 
     async def amdelete(self, keys: Sequence[str]) -> None:
         """As ``mdelete``."""
-        unique = list(dict.fromkeys(checked_keys(keys)))
+        unique = await in_slices(unique_keys(await in_slices(checked_keys(keys))))
         await self._abegin()
         if unique:
             await self._backend.adelete_many(unique)
@@ -216,7 +219,9 @@ class KVBaseStore(BaseStore[str, V], Generic[V]):
     # -- beyond LangChain's interface ---------------------------------------------------------------------------------
 
     def yield_items(self, *, prefix: str | None = None) -> Iterator[tuple[str, V | None]]:
-        """Yield (key, value) of the keys that start with ``prefix``, page by page.
+        """Yield (key, value) of the keys that start with ``prefix``, page by page; memory is bounded by a page or two.
+
+        Each page is read when it is wanted: keys that others write or remove meanwhile may or may not be seen.
 
         Raises:
             DamagedValueError: at the end, after every good item, where stored values could not be read; ``.values``
@@ -332,25 +337,24 @@ class KVBaseStore(BaseStore[str, V], Generic[V]):
         if not self._setup.done:
             await self._setup.await_()
 
-    def _encode_all(self, pairs: Iterable[tuple[str, V]]) -> list[Record]:
-        return self._encode_pairs(checked_pairs(pairs))
+    def _encode_all(self, pairs: Iterable[tuple[str, V]]) -> Steps[list[Record]]:
+        return (yield from self._encode_pairs((yield from checked_pairs(pairs))))
 
-    def _encode_pairs(self, pairs: Mapping[str, V]) -> list[Record]:
-        encode = self._encode
-        return [(key, encode(key, value)) for key, value in pairs.items()]
+    def _encode_pairs(self, pairs: Mapping[str, V]) -> Steps[list[Record]]:
+        return batches.encode_each(pairs, self._encode)
 
     def _decode_all(
         self, wanted: list[str], unique: list[str], stored: Sequence[codecs.Stored | None]
-    ) -> list[V | None]:
-        damaged: dict[str, str] = {}
-        decode = self._decode
-        values = [decode(key, document, damaged) for key, document in zip(unique, stored, strict=True)]
-        if not damaged and len(unique) == len(wanted):
-            return values
-        by_key = dict(zip(unique, values, strict=True))
-        if damaged:
-            raise_damaged(damaged, {key: value for key, value in by_key.items() if key not in damaged})
-        return [by_key[key] for key in wanted]
+    ) -> Steps[list[V | None]]:
+        together = self._decode_together()
+        values = (yield from together(stored)) if together else None
+        if values is None:
+            values = yield from batches.decode_each(unique, stored, self._decode)
+        return (yield from batches.in_order(wanted, unique, values))
+
+    def _decode_together(self) -> Callable[[Sequence[codecs.Stored | None]], Steps[list[V | None] | None]] | None:
+        """Return what decodes the usual values of a batch, and answers None where one is to be decoded by itself."""
+        return None
 
     def _decode(self, key: str, stored: codecs.Stored | None, damaged: dict[str, str]) -> V | None:
         if stored is None:
@@ -394,19 +398,15 @@ class KVStore(KVBaseStore[Any]):
             return codecs.encode_document(key, value)
         return super()._encode(key, value)
 
-    def _decode_all(self, wanted: list[str], unique: list[str], stored: Sequence[codecs.Stored | None]) -> list[Any]:
+    def _encode_pairs(self, pairs: Mapping[str, Any]) -> Steps[list[Record]]:
         kind = type(self)
-        if kind.decode_value is KVStore.decode_value and kind._decode is KVStore._decode and len(unique) == len(wanted):
-            values = codecs.usual_values(stored)
-            if values is not None:
-                return values
-        return super()._decode_all(wanted, unique, stored)
+        is_usual = kind.encode_value is KVStore.encode_value and kind._encode is KVStore._encode
+        return codecs.encode_documents(pairs) if is_usual else super()._encode_pairs(pairs)
 
-    def _encode_pairs(self, pairs: Mapping[str, Any]) -> list[Record]:
+    def _decode_together(self) -> Callable[[Sequence[codecs.Stored | None]], Steps[list[Any] | None]] | None:
         kind = type(self)
-        if kind.encode_value is KVStore.encode_value and kind._encode is KVStore._encode:
-            return codecs.encode_documents(pairs)
-        return super()._encode_pairs(pairs)
+        is_usual = kind.decode_value is KVStore.decode_value and kind._decode is KVStore._decode
+        return batches.usual_values if is_usual else None
 
 
 class KVByteStore(KVBaseStore[bytes]):
@@ -442,3 +442,8 @@ class KVByteStore(KVBaseStore[bytes]):
         if type(stored) is bytes and type(self).decode_value is KVByteStore.decode_value:
             return stored
         return super()._decode(key, stored, damaged)
+
+    def _decode_together(self) -> Callable[[Sequence[codecs.Stored | None]], Steps[list[bytes | None] | None]] | None:
+        kind = type(self)
+        is_usual = kind.decode_value is KVByteStore.decode_value and kind._decode is KVByteStore._decode
+        return batches.usual_bytes if is_usual else None

@@ -9,7 +9,7 @@ import socket
 import ssl
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from email.utils import parsedate_to_datetime
@@ -54,11 +54,11 @@ COMPRESSED_REPLY_MAX_BYTES: Final = 64 * 1024 * 1024
 PROXY_REFUSED: Final = 407
 """The HTTP status of a proxy that asks who one is."""
 
-_LARGE_BODY_BYTES: Final = 1024 * 1024
-"""From this size on aiohttp warns of a body in one piece: writing it would hold up the loop."""
-
 _PIECE_BYTES: Final = 256 * 1024
 """What of a large body is handed to the connection at once; aiohttp would write a file in smaller pieces, slower."""
+
+_LARGE_REPLY_BYTES: Final = 1024 * 1024
+"""From this size on a reply is read into its place."""
 
 
 _UNKNOWN_NAME: Final = frozenset(
@@ -78,7 +78,7 @@ class Reply(NamedTuple):
     """
 
     status: int
-    body: bytes
+    body: bytes | bytearray
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -102,19 +102,34 @@ _attempt: ContextVar[Attempt] = ContextVar("_attempt")
 class _LargeBody(aiohttp.Payload):
     """A body that is written piece by piece, as fast as the connection takes it; it may be written again."""
 
-    _value: bytes
+    _value: Sequence[bytes]
 
-    def __init__(self, body: bytes) -> None:
-        super().__init__(body)
-        self._size = len(body)
+    def __init__(self, parts: Sequence[bytes]) -> None:
+        super().__init__(parts)
+        self._size = sum(map(len, parts))
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        return self._value.decode(encoding, errors)
+        return b"".join(self._value).decode(encoding, errors)
 
     async def write(self, writer: aiohttp.abc.AbstractStreamWriter) -> None:
-        body = memoryview(self._value)
-        for start in range(0, len(body), _PIECE_BYTES):
-            await writer.write(body[start : start + _PIECE_BYTES])
+        for piece in _pieces(self._value):
+            await writer.write(piece)
+            await asyncio.sleep(0)  # a connection that takes it all at once would leave others no turn
+
+
+def _pieces(parts: Sequence[bytes]) -> Iterator[bytes | memoryview]:
+    """Yield what stands in the parts, in pieces of about _PIECE_BYTES."""
+    some: list[bytes] = []
+    size = 0
+    for part in parts:
+        some.append(part)
+        size += len(part)
+        if size >= _PIECE_BYTES:
+            piece = memoryview(b"".join(some))
+            for start in range(0, size, _PIECE_BYTES):
+                yield piece[start : start + _PIECE_BYTES]
+            some, size = [], 0
+    yield b"".join(some)
 
 
 class _Session(NamedTuple):
@@ -152,12 +167,14 @@ class Pool:
                 flow = self._flows[loop] = Flow()
         return flow
 
-    async def post(self, url: URL, body: bytes, headers: Mapping[str, str], attempt: Attempt) -> Reply:
+    async def post(
+        self, url: URL, body: bytes | Sequence[bytes], headers: Mapping[str, str], attempt: Attempt
+    ) -> Reply:
         """Send one request; return the answer, whatever its status.
 
         Args:
             url: where to.
-            body: JSON.
+            body: JSON; or its parts, where it is large.
             headers: all but the length, as ``prepared`` made them.
             attempt: says how long everything may take, from the connection to the last byte of the answer; learns
                 how far it came.
@@ -174,7 +191,7 @@ class Pool:
         try:
             async with asyncio.timeout(timeout_s):
                 session = await self._session()
-                data = body if len(body) < _LARGE_BODY_BYTES else _LargeBody(body)
+                data = body if isinstance(body, bytes) else _LargeBody(body)
                 limits = _limits(min(CONNECT_TIMEOUT_S, timeout_s / 2))
                 # By a connection that was kept, unless the connector has to make one: as the flow sends no more than
                 # the connector has places for, there is no waiting for one.
@@ -347,12 +364,12 @@ def _close_orphans(entry: _Session) -> None:
                 getattr(transport, "_call_connection_lost")(None)  # noqa: B009
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes:
+async def _read(response: aiohttp.ClientResponse) -> bytes | bytearray:
     length = response.content_length
     is_compressed = "Content-Encoding" in response.headers
     max_bytes = COMPRESSED_REPLY_MAX_BYTES if is_compressed else REPLY_MAX_BYTES
     if length is not None and length <= max_bytes and not is_compressed:
-        return await response.read()
+        return await (response.read() if length < _LARGE_REPLY_BYTES else _read_large(response, length))
     parts: list[bytes] = []
     size = 0
     async for part in response.content.iter_any():
@@ -367,6 +384,17 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
             raise error
         parts.append(part)
     return b"".join(parts)
+
+
+async def _read_large(response: aiohttp.ClientResponse, length: int) -> bytearray:
+    """Read an answer into its place as it comes: to join the parts of what may be 400 MB would hold up the loop."""
+    body = bytearray(length)
+    end = 0
+    async for part in response.content.iter_any():
+        body[end : end + len(part)] = part
+        end += len(part)
+        await asyncio.sleep(0)
+    return body
 
 
 def _is_refused(error: Exception) -> bool:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from contextlib import suppress
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import orjson
@@ -18,6 +19,7 @@ from langchain_kv.backends.base import INDEXING, Damaged, Document, Record, Stor
 from langchain_kv.backends.dataapi import causes
 from langchain_kv.codecs import parse_document
 from langchain_kv.errors import BadReplyError, DataAPIError, LimitError, StoreError
+from langchain_kv.slices import SLICE_BYTES
 
 __all__ = [
     "Command",
@@ -26,6 +28,7 @@ __all__ = [
     "create_collection",
     "delete_collection",
     "delete_many",
+    "documents",
     "find_collections",
     "find_keys",
     "find_page",
@@ -41,16 +44,22 @@ __all__ = [
 ]
 
 
+LARGE_BYTES: Final = 256 * 1024
+"""From this size on a request is sent in parts, and the documents of a reply are parsed a few at a time."""
+
+
 class Command(NamedTuple):
     """A request.
 
     Attributes:
         name: the Data API's command.
         body: the JSON to send.
+        parts: the same in parts, where it is large: then ``body`` is empty, and nothing joins what may be 20 MB.
     """
 
     name: str
     body: bytes
+    parts: Sequence[bytes] = ()
 
 
 class Page(NamedTuple):
@@ -59,10 +68,12 @@ class Page(NamedTuple):
     Attributes:
         items: each document with its ``_id``, which need not be text.
         state: asks for the next page; None after the last one. A page may be empty and not the last.
+        unparsed: documents of a large page, as they came: ``documents`` parses them a few at a time.
     """
 
     items: list[tuple[Any, Stored]]
     state: str | None
+    unparsed: Sequence[msgspec.Raw] = ()
 
 
 class Inserted(NamedTuple):
@@ -100,19 +111,25 @@ def find_page(state: str | None, *, values: bool) -> Command:
 def upsert(record: Record) -> Command:
     """Store one document, whether its key exists or not. The answer holds no value."""
     key, document = record
-    body = (
-        b'{"findOneAndReplace":{"filter":{"_id":%b},"replacement":%b,"projection":{"value":false},"options":{"upsert":true}}}'
-        % (orjson.dumps(key), document)
+    return _command(
+        "findOneAndReplace",
+        b'{"findOneAndReplace":{"filter":{"_id":%b},"replacement":' % orjson.dumps(key),
+        document,
+        b',"projection":{"value":false},"options":{"upsert":true}}}',
     )
-    return Command("findOneAndReplace", body)
 
 
 def insert_many(records: Sequence[Record]) -> Command:
     """Insert at most INSERT_MANY_MAX documents, each on its own."""
-    documents = [document for _, document in records]
-    documents[0] = b'{"insertMany":{"documents":[' + documents[0]
-    documents[-1] += b'],"options":{"ordered":false}}}'
-    return Command("insertMany", b",".join(documents))  # the one copy of what may be 20 MB
+    parts = [b'{"insertMany":{"documents":[']
+    for _, document in records:
+        parts += (document, b",")
+    parts[-1] = b'],"options":{"ordered":false}}}'
+    return _command("insertMany", *parts)
+
+
+def _command(name: str, *parts: bytes) -> Command:
+    return Command(name, b"".join(parts)) if sum(map(len, parts)) < LARGE_BYTES else Command(name, b"", parts)
 
 
 def delete_many(keys: Sequence[str]) -> Command:
@@ -153,20 +170,35 @@ def split_by_size(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
 # -- answers ----------------------------------------------------------------------------------------------------
 
 
-def read_page(status: int, body: bytes, what: str) -> Page:
+def read_page(status: int, body: bytes | bytearray, what: str) -> Page:
     """Read the answer to a find. A document that cannot be parsed is Damaged; the others are read."""
     if status != 200:
         _refuse(status, body, what)
     try:
-        reply = msgspec.json.decode(body)
-        return _page(reply, what)
+        return _split_page(body, what) if len(body) >= LARGE_BYTES else _page(msgspec.json.decode(body), what)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return _read_page_slowly(body, what)
     except (AttributeError, TypeError, KeyError):
         raise _no_envelope(status, what) from None
 
 
-def read_replaced(status: int, body: bytes, what: str) -> bool:
+def documents(page: Page) -> Iterator[list[tuple[Any, Stored]]]:
+    """Yield the items of a page, as many at a time as are parsed in a few tenths of a millisecond."""
+    some = list(page.items)
+    size_bytes = 0
+    for raw in page.unparsed:
+        if size_bytes >= SLICE_BYTES:
+            yield some
+            some, size_bytes = [], 0
+        text = bytes(raw)
+        document = parse_document(text)
+        key = document.get("_id") if isinstance(document, dict) else _id_of(text)
+        some.append((key, document))
+        size_bytes += len(text)
+    yield some
+
+
+def read_replaced(status: int, body: bytes | bytearray, what: str) -> bool:
     """Read the answer to an upsert; return whether the key existed.
 
     Raises:
@@ -182,7 +214,7 @@ def read_replaced(status: int, body: bytes, what: str) -> bool:
     raise DataAPIError.of("FAILED_CONCURRENT_OPERATIONS", f"{what} was overtaken by a delete of the same key.")
 
 
-def read_inserted(status: int, body: bytes, what: str, keys: Sequence[str]) -> Inserted:
+def read_inserted(status: int, body: bytes | bytearray, what: str, keys: Sequence[str]) -> Inserted:
     """Read the answer to an insertMany of ``keys``; an error that is not of single documents is raised."""
     reply = _read(status, body, what, partial=True)
     entries = _errors(reply, what)
@@ -212,17 +244,17 @@ def read_inserted(status: int, body: bytes, what: str, keys: Sequence[str]) -> I
     return Inserted(existing, again, failed)
 
 
-def read_deleted(status: int, body: bytes, what: str) -> bool:
+def read_deleted(status: int, body: bytes | bytearray, what: str) -> bool:
     """Read the answer to a deleteMany; return whether more is to be deleted by the same command."""
     return bool(_part(_read(status, body, what), "status", what).get("moreData"))
 
 
-def read_status(status: int, body: bytes, what: str) -> None:
+def read_status(status: int, body: bytes | bytearray, what: str) -> None:
     """Read the answer to a command that answers nothing but success."""
     _part(_read(status, body, what), "status", what)
 
 
-def read_collections(status: int, body: bytes, what: str) -> dict[str, dict[str, Any]]:
+def read_collections(status: int, body: bytes | bytearray, what: str) -> dict[str, dict[str, Any]]:
     """Read the answer to findCollections; return each collection's settings by its name."""
     entries = _part(_read(status, body, what), "status", what).get("collections")
     try:
@@ -231,11 +263,11 @@ def read_collections(status: int, body: bytes, what: str) -> dict[str, dict[str,
         raise _no_envelope(status, what) from None
 
 
-def _read(status: int, body: bytes, what: str, *, partial: bool = False) -> dict[str, Any]:
+def _read(status: int, body: bytes | bytearray, what: str, *, partial: bool = False) -> dict[str, Any]:
     """Return the envelope; raise its first error, unless ``partial`` success is to be looked at."""
     if status != 200:
         _refuse(status, body, what)
-    reply = parse_document(body)
+    reply = parse_document(bytes(body))
     if isinstance(reply, Damaged):
         raise _no_envelope(status, what)
     if not partial:
@@ -306,19 +338,29 @@ class _IdOnly(msgspec.Struct):
     id: Any = msgspec.field(default=None, name="_id")
 
 
-def _read_page_slowly(body: bytes, what: str) -> Page:
+def _split_page(body: bytes | bytearray, what: str) -> Page:
+    reply = msgspec.json.decode(body, type=_RawPage)
+    if not all(memoryview(raw)[0] == ord("{") for raw in reply.data.documents):
+        raise msgspec.DecodeError("a document is no object")
+    damaged = _damaged({"data": reply.data, "errors": reply.errors}, what)
+    return Page(damaged, reply.data.state, reply.data.documents)
+
+
+def _id_of(document: bytes) -> Any:
+    """Return the ``_id`` of a document that cannot be read whole."""
+    with suppress(msgspec.DecodeError, UnicodeDecodeError):
+        return msgspec.json.decode(document, type=_IdOnly).id
+    raise _no_envelope(200, "find")  # out here, without the document
+
+
+def _read_page_slowly(body: bytes | bytearray, what: str) -> Page:
     """Read a page in which something is beyond the fast reader, document by document."""
-    try:
-        reply = msgspec.json.decode(body, type=_RawPage)
-        data, damaged = reply.data, _damaged({"data": reply.data, "errors": reply.errors}, what)
-        items = [(msgspec.json.decode(raw, type=_IdOnly).id, parse_document(bytes(raw))) for raw in data.documents]
-        return Page(items + damaged, data.state)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        pass
-    try:  # a lone surrogate, say: the splitter refuses it too
-        return _page(json.loads(body), what)
-    except (ValueError, RecursionError, AttributeError, TypeError, KeyError):
-        pass
+    with suppress(msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        page = _split_page(body, what)
+        items = [item for some in documents(page._replace(items=[])) for item in some]
+        return Page(items + page.items, page.state)
+    with suppress(ValueError, RecursionError, AttributeError, TypeError, KeyError):
+        return _page(json.loads(body), what)  # a lone surrogate, say: the splitter refuses it too
     raise _no_envelope(200, what)  # out here: json's error, which holds the whole answer, is not its context
 
 
@@ -367,7 +409,7 @@ def _no_envelope(status: int, what: str) -> BadReplyError:
     )
 
 
-def _refuse(status: int, body: bytes, what: str) -> None:
+def _refuse(status: int, body: bytes | bytearray, what: str) -> None:
     """Raise the error of an answer whose HTTP status is not 200."""
     try:
         reply = msgspec.json.decode(body)
@@ -390,7 +432,7 @@ def _refuse(status: int, body: bytes, what: str) -> None:
     raise _bad_status(status, body, what)
 
 
-def _bad_status(status: int, body: bytes, what: str) -> BadReplyError:
+def _bad_status(status: int, body: bytes | bytearray, what: str) -> BadReplyError:
     found = _TITLE.search(body[:4096])
     page = f" ({' '.join(found[2].decode('utf-8', 'replace').split())[:200]})" if found else ""
     if status == 429:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Final, TypeVar
 
 from langchain_kv.errors import BadReplyError, DataAPIError, RequestTimeoutError, StoreError
 
-__all__ = ["WIDTH_MAX", "Flow", "is_overload"]
+__all__ = ["CHUNKS_AT_ONCE", "WIDTH_MAX", "Flow", "each", "is_overload"]
+
+T = TypeVar("T")
 
 WIDTH_MAX: Final = 100
 """Requests under way at once of one endpoint and event loop, as long as the service keeps up."""
+
+CHUNKS_AT_ONCE: Final = 64
+"""Chunks, or requests that need not be sent, after which a long batch lets others run."""
 
 OVERLOAD_STATUSES: Final = frozenset({429, 503, 504})
 
@@ -111,3 +117,27 @@ class Flow:
             if not turn.done():
                 turn.set_result(None)
                 self._under_way += 1
+
+
+async def each(job: Callable[[T], Awaitable[None]], items: Sequence[T], width: int) -> None:
+    """Run ``job`` on each item, at most ``width`` at once. The first exception ends the others before it is raised."""
+    if len(items) == 1:
+        await job(items[0])
+        return
+    left = iter(items)
+
+    async def work() -> None:
+        for number, item in enumerate(left, 1):
+            await job(item)
+            if not number % CHUNKS_AT_ONCE:  # jobs that have nothing to wait for let others run, too
+                await asyncio.sleep(0)
+
+    failure: BaseException
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(width, len(items))):
+                group.create_task(work())
+        return
+    except BaseExceptionGroup as caught:
+        failure = caught.exceptions[0]
+    raise failure

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from itertools import islice
 
 from langchain_kv.backends.dataapi.retry import Call
 from langchain_kv.errors import AuthError, DataAPIError, PartialWriteError, StoreClosedError, StoreError, TransportError
 from langchain_kv.keys import shown
+from langchain_kv.slices import SLICE_KEYS, Steps, parts
 
 __all__ = ["Outcome"]
 
@@ -65,25 +67,32 @@ class Outcome:
     def _is_unwritten(self, key: str) -> bool:
         return (key in self._unsent or self._errors[key].applied is False) and key not in self._doubtful
 
-    def settle(self, done: str) -> None:
+    def settle(self, done: str) -> Steps[None]:
         """Raise the error that the whole batch failed for, or one that names each key's; every request has ended."""
         if not self._errors:
             return
         unwritten: list[str] = []
         unknown: list[str] = []
-        for key in self._errors:
+        reasons: set[tuple[type[StoreError], str]] = set()
+        for number, (key, error) in enumerate(self._errors.items(), 1):
             (unwritten if self._is_unwritten(key) else unknown).append(key)
-        reasons = {(type(error), getattr(error, "code", "")) for error in self._errors.values()}
+            reasons.add((type(error), getattr(error, "code", "")))
+            if not number % SLICE_KEYS:
+                yield
         first = next(iter(self._errors.values()))
         if len(self._errors) == len(self._keys) and len(reasons) == 1 and not (unwritten and unknown):
             first.applied = None if unknown else False
             raise first
-        names = ", ".join(shown(key) for key in list(self._errors)[:3])
+        written: list[str] = []
+        for some in parts(self._keys, SLICE_KEYS):
+            written += [key for key in some if key not in self._errors]
+            yield
+        names = ", ".join(shown(key) for key in islice(self._errors, 3))
         raise PartialWriteError(
-            f"{len(self._keys) - len(self._errors)} of {len(self._keys)} keys were {done}; the others"
+            f"{len(written)} of {len(self._keys)} keys were {done}; the others"
             f" ({names}{', ...' if len(self._errors) > 3 else ''}) failed, the first with: {first} See .written,"
             " .unwritten, .unknown and .errors; repeating the call is safe.",
-            written=tuple(key for key in self._keys if key not in self._errors),
+            written=tuple(written),
             unwritten=tuple(unwritten),
             unknown=tuple(unknown),
             errors=self._errors,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -16,6 +16,7 @@ from langchain_kv.backends.base import Record, Stored
 from langchain_kv.backends.dataapi import commands
 from langchain_kv.backends.dataapi.client import Pool, Reply, prepared
 from langchain_kv.backends.dataapi.commands import Command
+from langchain_kv.backends.dataapi.flow import CHUNKS_AT_ONCE, each
 from langchain_kv.backends.dataapi.outcome import Outcome
 from langchain_kv.backends.dataapi.retry import Attempt, Call
 from langchain_kv.errors import (
@@ -24,6 +25,7 @@ from langchain_kv.errors import (
     DataAPIError,
     StoreError,
 )
+from langchain_kv.slices import SLICE_KEYS, Steps, gathered, in_slices, parts
 
 __all__ = ["Verbs"]
 
@@ -59,6 +61,9 @@ RACED: Final = frozenset(
 )
 """Answers to a creation that another one, under way at the same time, may have caused."""
 
+REPLY_TARGET_BYTES: Final = 4 * 1024 * 1024
+"""Bytes of documents that one find of keys is meant to be answered with."""
+
 TOKEN_MIN_LENGTH: Final = 6
 """A shorter token is no secret, and taking it out of messages would only garble them."""
 
@@ -77,6 +82,8 @@ class Verbs:
         self._keyspace = keyspace
         self._collection = collection
         self._headers = headers
+        self._find_keys = limits.IN_MAX
+        """Of one request, going by the size of the documents of the last large reply."""
         self._existing_share = 0.0
         """Of the last batch of more than FEW_KEYS keys."""
 
@@ -85,18 +92,33 @@ class Verbs:
     async def get(self, call: Call, keys: Sequence[str]) -> list[Stored | None]:
         """Return the document of each key, in order."""
         found: dict[Any, Stored] = {}
+        taken = 0
 
         async def fetch(chunk: Sequence[str]) -> None:
             state: str | None = None
             while True:
                 page = await self._send(call, commands.find_keys(chunk, state), commands.read_page)
-                found.update([item for item in page.items if isinstance(item[0], str)])
+                self._learn_find_keys(page)
+                await in_slices(_collect(page, found))
                 state = _next_state(page, state)
                 if state is None:
                     return
 
-        await _each(fetch, _chunks(keys, limits.IN_MAX), FIND_WIDTH)
-        return [found.get(key) for key in keys]
+        async def fetch_chunks(_: int) -> None:
+            nonlocal taken
+            while taken < len(keys):
+                chunk = keys[taken : taken + self._find_keys]
+                taken += len(chunk)
+                await fetch(chunk)
+
+        await each(fetch_chunks, range(min(FIND_WIDTH, -(-len(keys) // self._find_keys))), FIND_WIDTH)
+        return await in_slices(_in_order(found, keys))
+
+    def _learn_find_keys(self, page: commands.Page) -> None:
+        """Ask for fewer keys at once where documents are large: a reply is split in one piece."""
+        size_bytes = sum(len(memoryview(raw)) for raw in page.unparsed)
+        fitting = REPLY_TARGET_BYTES * len(page.unparsed) // size_bytes if size_bytes else 2 * self._find_keys
+        self._find_keys = max(1, min(limits.IN_MAX, fitting))
 
     async def pages(self, call: Call, prefix: str, *, values: bool) -> AsyncGenerator[list[Any] | None, None]:
         """Yield pages of keys, or of (key, document), that are not empty; the next page comes while the consumer works.
@@ -105,7 +127,7 @@ class Verbs:
         called, renews the call's token and goes on, or does not and raises.
         """
         state: str | None = None
-        skipped = 0
+        has_others = False
         ahead = asyncio.create_task(self._page(call, state, values))
         try:
             while True:
@@ -117,17 +139,24 @@ class Verbs:
                     ahead = asyncio.create_task(self._page(call, state, values))
                     page = await ahead
                 state = _next_state(page, state)
-                if state is not None:
+                is_large = bool(page.unparsed)
+                if state is not None and not is_large:
                     ahead = asyncio.create_task(self._page(call, state, values))
-                texts = [item for item in page.items if isinstance(item[0], str)]
-                if len(texts) < len(page.items) and not skipped:
-                    self._log_other_ids()
-                skipped += len(page.items) - len(texts)
-                chosen = [item for item in texts if item[0].startswith(prefix)] if prefix else texts
-                if chosen:
-                    yield chosen if values else [key for key, _ in chosen]
+                for items in commands.documents(page):
+                    texts = [item for item in items if isinstance(item[0], str)]
+                    if len(texts) < len(items) and not has_others:
+                        has_others = True
+                        self._log_other_ids()
+                    chosen = [item for item in texts if item[0].startswith(prefix)] if prefix else texts
+                    if chosen:
+                        yield chosen if values else [key for key, _ in chosen]
+                    if is_large:
+                        await asyncio.sleep(0)
                 if state is None:
                     return
+                if is_large:  # two of them would be more than memory may have room for
+                    del page
+                    ahead = asyncio.create_task(self._page(call, state, values))
         finally:
             await _abandon(ahead)
 
@@ -155,7 +184,7 @@ class Verbs:
             existing = await self._put_many(call, records, outcome)
             if outcome.stop is None:
                 self._existing_share = existing / len(records)
-        outcome.settle("stored")
+        await in_slices(outcome.settle("stored"))
 
     async def _put_many(self, call: Call, records: Sequence[Record], outcome: Outcome) -> int:
         """Store the records by whichever way is the faster one; return how many keys existed.
@@ -182,13 +211,13 @@ class Verbs:
                 tried += 1
                 existing += existed
 
-        await _each(store, range(len(records)), UPSERT_WIDTH)
+        await each(store, range(len(records)), UPSERT_WIDTH)
         return existing
 
     async def _insert(self, call: Call, records: Sequence[Record], outcome: Outcome) -> int:
         """Insert, and replace at once what was there already; return how many that were."""
         tried = existing = 0
-        chunks = list(commands.split_by_size(records))
+        chunks = await in_slices(gathered(commands.split_by_size(records), CHUNKS_AT_ONCE))
         width = -(-UPSERT_WIDTH // max(1, min(INSERT_WIDTH, len(chunks))))
 
         async def insert(chunk: Sequence[Record]) -> None:
@@ -219,7 +248,7 @@ class Verbs:
                 left = {*inserted.existing, *inserted.again}
                 await self._upsert(call, [record for record in chunk if record[0] in left], outcome, width)
 
-        await _each(insert, chunks, INSERT_WIDTH)
+        await each(insert, chunks, INSERT_WIDTH)
         return existing
 
     async def _upsert(self, call: Call, records: Sequence[Record], outcome: Outcome, width: int = UPSERT_WIDTH) -> int:
@@ -231,7 +260,7 @@ class Verbs:
             if await self._replace(call, record, outcome):
                 existing += 1  # not in one statement with the await, which would count from before it
 
-        await _each(upsert, records, width)
+        await each(upsert, records, width)
         return existing
 
     async def _replace(self, call: Call, record: Record, outcome: Outcome) -> bool | None:
@@ -262,8 +291,8 @@ class Verbs:
                     error.applied = None
                 outcome.fail(chunk, error)
 
-        await _each(remove, _chunks(keys, limits.DELETE_MANY_MAX), DELETE_WIDTH)
-        outcome.settle("deleted")
+        await each(remove, _chunks(keys, limits.DELETE_MANY_MAX), DELETE_WIDTH)
+        await in_slices(outcome.settle("deleted"))
 
     # -- the collection -----------------------------------------------------------------------------------------
 
@@ -325,7 +354,7 @@ class Verbs:
         self,
         call: Call,
         command: Command,
-        read: Callable[[int, bytes, str], T],
+        read: Callable[[int, bytes | bytearray, str], T],
         *,
         url: URL | None = None,
         timeout_s: float | None = None,
@@ -337,7 +366,7 @@ class Verbs:
 
         async def attempt(one: Attempt) -> T:
             try:
-                reply = await pool.post(target, command.body, self._request_headers(call), one)
+                reply = await pool.post(target, command.parts or command.body, self._request_headers(call), one)
                 return _readable(read, reply, what)
             except StoreError as error:
                 _hide(error, call.token)
@@ -353,7 +382,7 @@ class Verbs:
         return call.headers
 
 
-def _readable(read: Callable[[int, bytes, str], T], reply: Reply, what: str) -> T:
+def _readable(read: Callable[[int, bytes | bytearray, str], T], reply: Reply, what: str) -> T:
     """Read an answer; one in which something is of another type than it should be is not one of the Data API."""
     try:
         return read(reply.status, reply.body, what)
@@ -368,33 +397,29 @@ def _readable(read: Callable[[int, bytes, str], T], reply: Reply, what: str) -> 
     raise failure  # out here: the exception, which may hold the whole answer, is not its context
 
 
-async def _each(job: Callable[[T], Awaitable[None]], items: Sequence[T], width: int) -> None:
-    """Run ``job`` on each item, at most ``width`` at once. The first exception ends the others before it is raised."""
-    if len(items) == 1:
-        await job(items[0])
-        return
-    left = iter(items)
-
-    async def work() -> None:
-        for item in left:
-            await job(item)
-
-    failure: BaseException
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(width, len(items))):
-                group.create_task(work())
-        return
-    except BaseExceptionGroup as caught:
-        failure = caught.exceptions[0]
-    raise failure
-
-
 async def _abandon(task: asyncio.Task[Any]) -> None:
     task.cancel()
     await asyncio.wait([task])
     if not task.cancelled():
         task.exception()  # seen
+
+
+def _collect(page: commands.Page, found: dict[Any, Stored]) -> Steps[None]:
+    """Add the documents of a page to what was found."""
+    for number, items in enumerate(commands.documents(page)):
+        if number:
+            yield
+        found.update([item for item in items if isinstance(item[0], str)])
+
+
+def _in_order(found: Mapping[Any, Stored], keys: Sequence[str]) -> Steps[list[Stored | None]]:
+    """Return what was found of each key."""
+    ordered: list[Stored | None] = []
+    for some in parts(keys, SLICE_KEYS):
+        if ordered:
+            yield
+        ordered += [found.get(key) for key in some]
+    return ordered
 
 
 def _chunks(items: Sequence[str], size: int) -> list[Sequence[str]]:

@@ -1,0 +1,108 @@
+"""Work in slices: the same result in both colours, and turns of the loop in between."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from langchain_kv.slices import SLICE_KEYS, Steps, gathered, in_slices, parts, whole
+from langchain_kv.stores.arguments import checked_keys, checked_pairs, unique_keys
+from langchain_kv.stores.batches import in_order, usual_bytes, usual_values
+
+
+def counting(done: list[int], count: int) -> Steps[str]:
+    for number in range(count):
+        if number:
+            yield
+        done.append(number)
+    return "done"
+
+
+async def turns_of(steps: Steps[Any]) -> tuple[Any, int]:
+    """Return what the steps return, and how often another task ran meanwhile."""
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(count())
+    result = await in_slices(steps)
+    task.cancel()
+    return result, turns
+
+
+async def test_both_colours_return_the_same() -> None:
+    plain: list[int] = []
+    sliced: list[int] = []
+    assert whole(counting(plain, 5)) == await in_slices(counting(sliced, 5)) == "done"
+    assert plain == sliced == [0, 1, 2, 3, 4]
+
+
+async def test_others_run_between_two_parts() -> None:
+    assert await turns_of(counting([], 5)) == ("done", 4)
+
+
+async def test_one_part_costs_no_turn() -> None:
+    assert await turns_of(counting([], 1)) == ("done", 0)
+
+
+async def test_an_error_is_passed_on() -> None:
+    def failing() -> Steps[None]:
+        yield
+        raise ValueError("wrong")
+
+    with pytest.raises(ValueError, match="wrong"):
+        whole(failing())
+    with pytest.raises(ValueError, match="wrong"):
+        await in_slices(failing())
+
+
+async def test_who_is_cancelled_does_no_more() -> None:
+    done: list[int] = []
+    task = asyncio.create_task(in_slices(counting(done, 5)))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert done == [0]
+
+
+def test_parts_and_what_is_gathered_join_to_the_whole() -> None:
+    items = list(range(10))
+    assert [list(some) for some in parts(items, 4)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    steps = gathered(iter(items), 4)
+    assert len(list(steps)) == 2
+    assert whole(gathered(iter(items), 4)) == items
+
+
+MANY = 5 * SLICE_KEYS + 1
+KEYS = [f"k{number % (MANY - 10)}" for number in range(MANY)]
+WORK: dict[str, tuple[Any, Any]] = {
+    "keys checked": (lambda: checked_keys(KEYS), KEYS),
+    "keys once": (lambda: unique_keys(KEYS), list(dict.fromkeys(KEYS))),
+    "pairs checked": (lambda: checked_pairs(zip(KEYS, range(MANY), strict=True)), dict(zip(KEYS, range(MANY)))),  # noqa: B905
+    "values": (lambda: usual_values([{"_id": "k", "value": 1}, None] * MANY), [1, None] * MANY),
+    "bytes": (lambda: usual_bytes([b"x", None] * MANY), [b"x", None] * MANY),
+    "repeated keys": (lambda: in_order(KEYS, KEYS[:-10], KEYS[:-10]), KEYS),
+}
+
+
+@pytest.mark.parametrize("name", WORK)
+async def test_what_grows_with_the_keys_alone_gives_turns_too(name: str) -> None:
+    work, expected = WORK[name]
+    result, turns = await turns_of(work())
+    assert result == whole(work()) == expected
+    assert turns >= 4
+
+
+@pytest.mark.parametrize("keys", [["a", "", "b"], ["a", 1]])
+def test_a_bad_key_is_found_in_any_part(keys: list[Any]) -> None:
+    with pytest.raises(ValueError, match="A key must"):
+        whole(checked_keys([*KEYS, *keys]))
+    with pytest.raises(ValueError, match="A key must"):
+        whole(checked_pairs([(key, 1) for key in [*KEYS, *keys]]))
