@@ -261,20 +261,11 @@ class SQLiteEngine(Engine):
         self._pool.read(lambda connection: back_up(connection, source, copy, replace=replace))
 
     def restore_to(self, path: str, *, replace: bool = False) -> None:
-        """Put a copy of this database, a backup, in the place of another one; what has that one open goes on with it.
-
-        Args:
-            path: the path of the other one, which need not exist; links are followed.
-            replace: whether to take also the place of what is not recognised as a database of this package.
-
-        Raises:
-            EngineFileError: what is there may not be replaced.
-            EngineError: there is no backup, it is damaged, or the copy cannot be written. Then all is as it was.
-        """
+        """Put a copy of this database, a backup, in the place of another one: see ``sqlite_backup.restore``."""
         if not self._has_file():
             raise EngineError(f"There is no backup at {self._pool.path}; check the path")
-        backup, other = self._pool.path, os.path.realpath(path)
-        self._pool.read(lambda connection: restore(connection, backup, other, replace=replace))
+        source, to = self._pool.path, os.path.realpath(path)
+        self._pool.read(lambda connection: restore(connection, source, to, replace=replace))
 
     @property
     def bridge(self) -> Bridge:
@@ -284,9 +275,7 @@ class SQLiteEngine(Engine):
         """Run calls of this engine in one transaction: each whole or not at all, all stored by one commit.
 
         Where the whole transaction is undone, each call is run again by itself, so that only the one at fault fails.
-
-        Returns:
-            The outcome of each call, in order.
+        Returns the outcome of each call, in order.
         """
         if len(calls) <= 1 or not self._pool.has_file(look=False):
             return run_each(calls)

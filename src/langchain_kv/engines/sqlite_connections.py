@@ -18,7 +18,6 @@ from langchain_kv.engines.sqlite_file import (
     File,
     Synchronous,
     Translated,
-    closes_safely,
     connect,
     create_file,
     exists,
@@ -27,6 +26,7 @@ from langchain_kv.engines.sqlite_file import (
     recognise,
 )
 from langchain_kv.engines.sqlite_forks import LEFT_OVER, forget, register
+from langchain_kv.engines.sqlite_open_file import OpenFile, Threads
 from langchain_kv.errors import EngineError, EngineFileError, StoreClosedError, StoreError, UsageError
 from langchain_kv.sharing import keep_for_ever
 from langchain_kv.work_queue import WouldWait
@@ -45,39 +45,23 @@ LOOK_AGAIN_S: Final = 1.0
 """Seconds after which a waiting call looks again by itself: Ctrl-C may take the place of a wake-up."""
 
 
-class _Threads(threading.local):
-    """What each thread has for itself."""
-
-    transaction: Connection | None = None
-
-
-class ConnectionPool:
+class ConnectionPool(OpenFile):
     """One connection for writing, a few for reading; opened at first use, under the file lock.
 
     Ctrl-C may raise KeyboardInterrupt in the main thread at the entry of any function and after any call. Therefore
     connections are lent to functions, not handed out: a context manager's own way in and out could be cut short, and
     would leave a transaction open or a connection taken.
 
-    A file that is removed or replaced under the connections is noticed by each call: they are given up, and the file
-    that has the name then is opened as if for the first time.
-
     Args:
         path: the database file; links are followed, once.
         synchronous: whether a commit waits for the disk.
-
-    Attributes:
-        path: the absolute path, links resolved: two names of one file would have two locks.
-        was_lost: whether the file was removed, or moved away, while it was open, and no other one was opened yet.
     """
 
     def __init__(self, path: str, synchronous: Synchronous) -> None:
-        self._name = os.path.abspath(path)
-        self.path = path = os.path.realpath(path)
-        self.was_lost = False
+        super().__init__(path)
         self._synchronous: Synchronous = synchronous
-        self._lock = FileLock(f"{path}.lock")
-        self._translated = Translated(path)
-        self._committing = Translated(path, applied=None)
+        self._lock = FileLock(f"{self.path}.lock")
+        self._committing = Translated(self.path, applied=None)
         self._closed = False
         self._held_for_fork = False
         self._start_anew()
@@ -86,29 +70,9 @@ class ConnectionPool:
         self._mutex = threading.Lock()
         self._changed = threading.Condition(self._mutex)
         self._waiting = 0  # for a change: to wake nobody costs as much as to wake somebody
-        self._threads = _Threads()
-        self._file = File(None)  # which one the connections are of
-        self._open: list[Connection] = []  # all of them
-        self._given_up: list[Connection] = []  # those of a file that has lost its name, until they are closed
-        self._writer: Connection | None = None
-        self._readers: list[Connection] = []
-        self._quick: Connection | None = None  # the one whose calls wait for nobody
+        self._start_with_nothing_open()
         self._wants_quick = False
-        self._using: dict[object, Connection | None] = {}  # by reading call in flight; None: being opened
         self._forking = False
-
-    def has_file(self, *, look: bool = True) -> bool:
-        """Return whether there is a database.
-
-        Args:
-            look: whether to look if an open file still is the one that has the name; ``change`` does so itself.
-        """
-        if not self._open:
-            return exists(self.path)
-        if look and self._threads.transaction is None and identity(self._name) != self._file.identity:
-            self._give_up()
-            return exists(self.path)
-        return True
 
     def require_open(self) -> None:
         """Raise StoreClosedError after ``close``."""
@@ -274,7 +238,7 @@ class ConnectionPool:
                 raise
             raise
 
-    def _end(self, threads: _Threads) -> None:
+    def _end(self, threads: Threads) -> None:
         """Undo what this thread began and did not commit, and let others in. Idempotent, from any point on."""
         connection = threads.transaction
         if connection is not None and threads is self._threads and connection.in_transaction:
@@ -299,7 +263,7 @@ class ConnectionPool:
             connection.execute("RELEASE part")
         return result
 
-    def _require_this_process(self, threads: _Threads) -> None:
+    def _require_this_process(self, threads: Threads) -> None:
         if threads is not self._threads:
             raise EngineError(f"{self.path}: this process forked inside a transaction, which is its parent's")
 
@@ -367,23 +331,6 @@ class ConnectionPool:
         self.was_lost = False
         return connection
 
-    def _give_up(self) -> None:
-        """Give up the connections, unless they are of the file that has the name now."""
-        if os.path.realpath(self._name) != self.path:
-            raise EngineError(
-                f"{self._name} led to {self.path} when it was opened, and leads elsewhere by now: open a new store, or"
-                " restart the server"
-            )
-        with self._mutex:
-            found = identity(self.path)
-            if self._open and found != self._file.identity:
-                self.was_lost = found is None
-                self._give_up_all()
-
-    def _give_up_all(self) -> None:
-        self._given_up += self._open
-        self._open, self._readers, self._writer, self._quick = [], [], None, None
-
     def close(self, wait_s: float = math.inf) -> None:
         """Close every connection once the calls in flight have ended. Idempotent.
 
@@ -420,26 +367,6 @@ class ConnectionPool:
         except BaseException:
             self._lock.release()  # Ctrl-C at the entry of the lock's own __exit__
             raise
-
-    def _close_connections(self) -> None:
-        """Close all of them; the file lock is held and no call is in flight."""
-        with self._mutex:
-            self._give_up_all()
-        self._close_given_up()
-
-    def _close_given_up(self) -> None:
-        """Close those that no call uses any more; the file lock is held."""
-        with self._mutex:
-            in_use = list(self._using.values())
-            unused = [connection for connection in self._given_up if connection not in in_use]
-            self._given_up = [connection for connection in self._given_up if connection in in_use]
-        found = identity(self.path) if unused else None
-        for connection in unused:
-            if closes_safely(connection, found):
-                with self._translated:
-                    connection.close()
-            else:
-                keep_for_ever(connection)
 
     # -- forks ------------------------------------------------------------------------------------------------------
     #
