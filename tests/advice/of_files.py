@@ -6,7 +6,7 @@ import shutil
 
 from advice.world import Case, World
 from langchain_kv import KVStore
-from langchain_kv.backends.backups import back_up
+from langchain_kv.backends.backups import back_up, restore
 from langchain_kv.targets import parse_target
 
 DB = "sqlite:kv.db"
@@ -22,7 +22,7 @@ def onto_a_file(w: World) -> None:
     copied(w, "copy.db")
 
 
-def replaced_while_open(w: World) -> None:
+def removed_while_open(w: World) -> None:
     with KVStore("kv", DB) as store:
         store.mset([("a", 1)])
         for name in ("kv.db", "kv.db-wal", "kv.db-shm"):
@@ -60,15 +60,22 @@ def another_copy(w: World, message: str) -> None:
     w.kv("sqlite:moved.db")
 
 
+def restored(w: World, message: str) -> None:
+    copied(w, "copy.db")
+    restore("copy.db", parse_target("sqlite:restored.db"))
+    w.kv("sqlite:restored.db")
+
+
 CASES = [
+    Case("Only a file can be restored: give", lambda w: restore("copy.db", parse_target("memory:")), restored),
     Case("does not exist; create it first", lambda w: w.kv("sqlite:new/kv.db"), directory_made),
     Case("choose another path for the database", directory_as_file, another_path),
     Case(
-        "was removed or replaced while it was open; close the store and open a new one",
-        replaced_while_open,
+        "create the collection anew, as a new store does",
+        removed_while_open,
         lambda w, m: w.kv(DB),
     ),
-    Case("or remove what is left of it", log_without_its_file, log_removed),
+    Case("remove what is left of it, or put a backup", log_without_its_file, log_removed),
     Case("to back up; check the path", lambda w: back_up(parse_target("sqlite:none.db"), "copy.db"), another_copy),
     Case("is the database itself; choose another path for the backup", lambda w: copied(w, "kv.db"), another_copy),
     Case(

@@ -204,7 +204,7 @@ def test_a_server_makes_the_keyspace_that_the_url_names_and_no_other(
     keyspaces: list[str] = []
     engine = SimpleNamespace(create_keyspace=keyspaces.append)
     monkeypatch.setattr(serving, "acquire_engine", lambda target: engine)
-    monkeypatch.setattr(serving, "release_engine", lambda target, engine: None)
+    monkeypatch.setattr(serving, "release_engine", lambda engine: None)
     with serving.opened(parse_target(url)):
         assert keyspaces == [made]
 

@@ -21,13 +21,14 @@ from langchain_core.messages import HumanMessage
 
 from langchain_kv import KVByteStore, KVStore, codecs
 from langchain_kv.errors import InvalidValueError, InvalidValueTypeError
+from langchain_kv.slices import whole
 
 
 def refusal(value: Any) -> str:
     with pytest.raises(InvalidValueError) as caught:
-        codecs.encode_documents({"k": value})
+        whole(codecs.encode_documents({"k": value}))
     with pytest.raises(InvalidValueError, match=re.escape(str(caught.value))):
-        codecs.encode_documents({"other": 1, "k": value})
+        whole(codecs.encode_documents({"other": 1, "k": value}))
     return str(caught.value)
 
 
@@ -90,7 +91,7 @@ class Item:
 )
 def test_the_conversion_that_a_refusal_names_works(value: Any, advice: str, followed: Any) -> None:
     assert advice in refusal(within(value))
-    codecs.encode_documents({"k": within(followed(value))})
+    whole(codecs.encode_documents({"k": within(followed(value))}))
 
 
 class Own(Document):
