@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -139,27 +138,26 @@ async def _load(port: int, pid: int, rounds: int) -> None:
         print(f"{name} | {rate} | {statistics.median(costs[name]) * 1e6:,.0f} us |")
 
 
-def report(rounds: int = 5, serve: Sequence[str] = ()) -> str:
+def report(rounds: int = 5) -> str:
     """Load a server on a file and one in memory; return a table.
 
     Args:
         rounds: how often each command's rate is taken; their median is told, the least and the most.
-        serve: more options for ``lckv serve``. Without any the server has a core of its own.
     """
     lines = [
         "### The local server",
         "",
-        f"{' '.join(serve) or 'One worker'}; {CONNECTIONS} connections from another process.",
+        f"One server, on a core of its own; {CONNECTIONS} connections from another process.",
         "",
         "| on | command, what is counted | a second | processor time of a command |",
         "|---|---|---|---|",
     ]
     with tempfile.TemporaryDirectory() as folder:
         targets = [f"sqlite:{Path(folder) / 'load.db'}", "memory:"]
-        for target in targets[: 1 if "--workers" in serve else 2]:  # workers cannot share a memory
-            with data_api(target, *serve) as (url, pid):
+        for target in targets:
+            with data_api(target) as (url, pid):
                 cores = sorted(os.sched_getaffinity(0))
-                if len(cores) > 1 and not serve:
+                if len(cores) > 1:
                     os.sched_setaffinity(pid, cores[:1])
                 load = ["--load", url.rpartition(":")[2], "--server", str(pid), "--rounds", str(rounds)]
                 command = [sys.executable, "-m", "benchmarks.server_load", *load]
@@ -172,9 +170,6 @@ def main() -> None:
     """Run."""
     parser = argparse.ArgumentParser(prog="benchmarks.server_load", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument(
-        "--options", nargs=argparse.REMAINDER, default=[], help="all that follows: more options for lckv serve"
-    )
     parser.add_argument("--load", type=int, default=0, metavar="PORT", help="only load what listens there")
     parser.add_argument("--server", type=int, default=os.getpid(), metavar="PID", help="of the server that is loaded")
     options = parser.parse_args()
@@ -183,7 +178,7 @@ def main() -> None:
 
         uvloop.run(_load(options.load, options.server, options.rounds))
         return
-    print(report(options.rounds, options.options))
+    print(report(options.rounds))
 
 
 if __name__ == "__main__":

@@ -19,9 +19,9 @@ TOKEN = "benchmarks"
 
 
 @contextmanager
-def data_api(target: str, *options: str) -> Iterator[tuple[str, int]]:
+def data_api(target: str) -> Iterator[tuple[str, int]]:
     """Serve the target by ``lckv serve``; yield its URL and process id."""
-    command = [sys.executable, "-m", "langchain_kv.cli", "serve", "--db", target, "--port", "0", *options]
+    command = [sys.executable, "-m", "langchain_kv.cli", "serve", "--db", target, "--port", "0"]
     with _running(command, {"LCKV_TOKEN": TOKEN}, "listening on ") as (url, process):
         yield url, process.pid
 

@@ -17,8 +17,6 @@ FOLLOWED: Final = {
     "cli/test_process.py::test_a_server_that_may_not_start_says_why": [
         "lckv serve keeps values itself: give",
         "needs a token, as others can reach it: give",
-        "cannot share a listening socket on Windows: leave it out",
-        "or leave --workers out",
     ],
     "unit/test_loop_thread.py::test_cancelled_operation_is_an_error_of_ours": [
         "The operation was cancelled on langchain-kv's event loop: repeat it"

@@ -200,13 +200,15 @@ def test_a_server_makes_the_keyspace_that_the_url_names_and_no_other(
     url: str, made: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from langchain_kv.cli import serving
+    from langchain_kv.server import running
 
     keyspaces: list[str] = []
-    engine = SimpleNamespace(create_keyspace=keyspaces.append)
+    engine = SimpleNamespace(create_keyspace=keyspaces.append, keeps_bytes=False)
     monkeypatch.setattr(serving, "acquire_engine", lambda target: engine)
     monkeypatch.setattr(serving, "release_engine", lambda engine: None)
-    with serving.opened(parse_target(url)):
-        assert keyspaces == [made]
+    monkeypatch.setattr(running, "serve", lambda *_: None)
+    serving.serve_until_stopped(url, "127.0.0.1", 0, None)
+    assert keyspaces == [made]
 
 
 def test_a_stores_deadline_reaches_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:

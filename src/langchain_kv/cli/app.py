@@ -97,9 +97,6 @@ def serve(
             " one is made and printed on stderr.",
         ),
     ] = None,
-    workers: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Processes that share the work; more than 1 not with memory:.")
-    ] = 1,
 ) -> None:
     """Serve a file as a Data API.
 
@@ -107,7 +104,7 @@ def serve(
     """
     from langchain_kv.cli.serving import serve_until_stopped
 
-    serve_until_stopped(db, host, port, token, workers)
+    serve_until_stopped(db, host, port, token)
 
 
 @app.command()

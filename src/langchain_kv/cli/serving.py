@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 import os
 import secrets
-import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from langchain_kv.backends.opening import acquire_engine, release_engine
 from langchain_kv.cli.main import note
@@ -18,15 +14,12 @@ from langchain_kv.limits import DEFAULT_KEYSPACE
 from langchain_kv.secret import Secret
 from langchain_kv.targets import Target, parse_target
 
-if TYPE_CHECKING:
-    from langchain_kv.engines.base import Engine
-
-__all__ = ["opened", "serve_until_stopped"]
+__all__ = ["serve_until_stopped"]
 
 TOKEN_VARIABLE = "LCKV_TOKEN"  # noqa: S105 - the name of a variable, no secret
 
 
-def serve_until_stopped(db: str | None, host: str, port: int, token_option: str | None, workers: int = 1) -> None:
+def serve_until_stopped(db: str | None, host: str, port: int, token_option: str | None) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Args:
@@ -34,44 +27,28 @@ def serve_until_stopped(db: str | None, host: str, port: int, token_option: str 
         host: the address to listen on; any but loopback needs a token.
         port: 0 takes any free one.
         token_option: ``@FILE``, or None for ``LCKV_TOKEN``.
-        workers: how many processes serve; more than 1 only what processes can share.
 
     Raises:
         ConfigError: one of these is wrong, or the address cannot be listened on.
-        EngineError: the file cannot be opened, or workers cannot be kept running.
+        EngineError: the file cannot be opened.
     """
     try:
         from langchain_kv.server.running import serve
     except ModuleNotFoundError as error:
         raise ConfigError(f"Serving needs {error.name}: pip install 'langchain-kv[cli]'.") from None
 
-    url = "memory:" if db is None else db
-    target = _embedded(url)
-    if workers > 1:
-        _require_shareable(target)
-    elif db is None:
+    target = _embedded("memory:" if db is None else db)
+    if db is None:
         note("no --db given: everything is kept in memory and gone when this process ends")
     token = _token(token_option, host)
-    with opened(target) as engine:
+    engine = acquire_engine(target)
+    try:
+        # A file that cannot be opened is an error here, not of the first request.
+        engine.create_keyspace(target.keyspace or DEFAULT_KEYSPACE)
         if token is None:
             token = Secret(secrets.token_urlsafe(24))
             note(f"no token given, made one for this run: {token}")
-        if workers == 1:
-            serve(engine, token, host, port, _announce)
-            return
-    # Closed again here: no process but a worker uses the engine, and each worker opens its own.
-    from langchain_kv.cli.workers import serve_with_workers
-
-    serve_with_workers(workers, url, token, host=host, port=port, on_ready=_announce)
-
-
-@contextlib.contextmanager
-def opened(target: Target) -> Iterator[Engine]:
-    """Open what is served; a file that cannot be opened is an error here, not of the first request."""
-    engine = acquire_engine(target)
-    try:
-        engine.create_keyspace(target.keyspace or DEFAULT_KEYSPACE)
-        yield engine
+        serve(engine, token, host, port, _announce)
     finally:
         release_engine(engine)
 
@@ -81,15 +58,6 @@ def _embedded(url: str) -> Target:
     if target.kind == "dataapi":
         raise ConfigError("--db: lckv serve keeps values itself: give sqlite:PATH or memory:, not the URL of a server.")
     return target
-
-
-def _require_shareable(target: Target) -> None:
-    if sys.platform == "win32":
-        raise ConfigError("--workers: processes cannot share a listening socket on Windows: leave it out.")
-    if target.kind == "memory":
-        raise ConfigError(
-            "--workers: each worker would have a memory of its own: give --db sqlite:PATH, or leave --workers out."
-        )
 
 
 def _token(option: str | None, host: str) -> str | None:

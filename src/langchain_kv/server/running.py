@@ -26,7 +26,6 @@ __all__ = [
     "run_app_in_thread",
     "run_in_thread",
     "serve",
-    "serve_dealt",
     "url_of",
 ]
 
@@ -57,24 +56,6 @@ def serve(engine: Engine, token: str, host: str, port: int, on_ready: Callable[[
         server = _Server(create_app(engine, token), lambda: on_ready(url_of(listener)))
         with _stopping_at_signals(server):
             _run(server, listener)
-
-
-def serve_dealt(engine: Engine, token: str, channel: socket.socket, on_ready: Callable[[], None]) -> None:
-    """As ``serve``, of connections that another process accepts and sends by a Unix socket, until that one's end.
-
-    Args:
-        engine: where documents are kept; the caller closes it.
-        token: what clients send as their token.
-        channel: where connections come from, each with one byte.
-        on_ready: called when connections are answered.
-
-    Raises:
-        ConfigError: the token is empty.
-    """
-    token = Secret(token)
-    server = _Server(create_app(engine, token), on_ready, channel)
-    with _stopping_at_signals(server):
-        _run(server)
 
 
 @contextlib.contextmanager
@@ -124,7 +105,7 @@ def run_app_in_thread(app: ASGIApp, host: str = "127.0.0.1", port: int = 0) -> I
 class _Server(uvicorn.Server):
     """uvicorn's server without its handling of signals, and with a word once it answers."""
 
-    def __init__(self, app: Any, on_ready: Callable[[], None], channel: socket.socket | None = None) -> None:
+    def __init__(self, app: Any, on_ready: Callable[[], None]) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -141,8 +122,6 @@ class _Server(uvicorn.Server):
             )
         )
         self._on_ready = on_ready
-        self._channel = channel
-        self._connecting: set[asyncio.Task[Any]] = set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -150,42 +129,7 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        if self._channel is not None:
-            self._channel.setblocking(False)
-            asyncio.get_running_loop().add_reader(self._channel, self._take, self._channel)
         self._on_ready()
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        if self._channel is not None:
-            asyncio.get_running_loop().remove_reader(self._channel)
-            with contextlib.suppress(OSError):  # the other end is gone
-                self._channel.shutdown(socket.SHUT_RD)  # what would be sent now is refused, and goes elsewhere
-        await super().shutdown(sockets)
-
-    def _take(self, channel: socket.socket) -> None:
-        """Take the next connection from the channel; at its end, stop gently."""
-        loop = asyncio.get_running_loop()
-        try:
-            byte, descriptors, _, _ = socket.recv_fds(channel, 1, 1)
-        except BlockingIOError:
-            return
-        except OSError:  # the other end was killed
-            byte, descriptors = b"", []
-        if not byte:
-            loop.remove_reader(channel)
-            self.should_exit = True
-        for descriptor in descriptors:
-            client = socket.socket(fileno=descriptor)
-            client.setblocking(False)
-            with contextlib.suppress(OSError):  # the client left again
-                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            task = loop.create_task(loop.connect_accepted_socket(self._protocol, client))
-            self._connecting.add(task)
-            task.add_done_callback(self._connecting.discard)
-
-    def _protocol(self) -> asyncio.Protocol:
-        make: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
-        return make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
 
 def _run(server: _Server, *listeners: socket.socket) -> None:
