@@ -18,6 +18,13 @@ FOLLOWED: Final = {
         "lckv serve keeps values itself: give",
         "needs a token, as others can reach it: give",
     ],
+    "cli/test_process.py::test_a_user_and_a_password_open_the_door_beside_a_token": [
+        "--user needs a name and its password: give",
+        "--password needs the user that it is of: give",
+    ],
+    "unit/test_server_doors.py::test_white_space_around_the_servers_token_is_taken_off": [
+        "has a line end or a control character in it: give one line of text"
+    ],
     "unit/test_loop_thread.py::test_cancelled_operation_is_an_error_of_ours": [
         "The operation was cancelled on langchain-kv's event loop: repeat it"
     ],

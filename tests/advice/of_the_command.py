@@ -84,7 +84,7 @@ CASES = [
         without_stdin,
         lambda w, m: [w.file("v", "1"), w.lckv_works(f"set k 1 {STORE}"), w.lckv_works(f"set k @v {STORE}")],
     ),
-    Case("write the token to a file, or set its environment variable", said(f"get k --token abc {STORE}"), token_given),
+    Case("to a file, or set its environment variable", said(f"get k --token abc {STORE}"), token_given),
     Case("is not text but JSON: leave out --text", stored(f"get k --text {STORE}"), works(f"get k {STORE}")),
     Case(
         "--text and --bytes exclude each other: give one",

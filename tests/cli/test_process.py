@@ -63,6 +63,39 @@ def test_the_commands_work_against_the_server_with_a_token_from_a_file(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("around", ["{}\n", "{}\r\n", " {} ", "\n{}"])
+def test_white_space_around_the_token_of_the_environment_is_taken_off(
+    serve: Callable[..., Server], around: str
+) -> None:
+    server = serve("--db", "memory:", LCKV_TOKEN=around.format(TOKEN))
+
+    assert "status" in ask(server.url, TOKEN, {"findKeyspaces": {}})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_token_given", [False, True])
+@pytest.mark.parametrize("by_file", [False, True])
+def test_a_user_and_a_password_open_the_door_beside_a_token(
+    serve: Callable[..., Server], tmp_path: Path, by_file: bool, is_token_given: bool
+) -> None:
+    (tmp_path / "password").write_text("pässword\n", "utf-8")
+    variables = {} if by_file else {"LCKV_PASSWORD": "pässword"}
+    options = ["--password", f"@{tmp_path / 'password'}"] if by_file else []
+    if is_token_given:
+        variables["LCKV_TOKEN"] = TOKEN
+    server = serve("--db", "memory:", "--user", "ann", *options, **variables)
+    login = "Cassandra:YW5u:cMOkc3N3b3Jk"
+
+    assert "status" in ask(server.url, login, {"findKeyspaces": {}})
+    if is_token_given:
+        assert "status" in ask(server.url, TOKEN, {"findKeyspaces": {}})
+    for wrong in (None, "ann", "Cassandra:YW5u:YW5u", "" if is_token_given else TOKEN):
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            ask(server.url, wrong, {"findKeyspaces": {}})
+    assert server.end() == (0, "", "")  # no token was made
+
+
+@pytest.mark.slow
 def test_on_loopback_without_a_token_one_is_made_and_needed(serve: Callable[..., Server]) -> None:
     server = serve()
     with pytest.raises(urllib.error.HTTPError, match="401"):
@@ -97,6 +130,11 @@ def test_the_token_that_was_made_is_the_one_that_works(serve: Callable[..., Serv
         (["--port", "65536"], 2, "--port"),
         (["--port", "-1"], 2, "--port"),
         (["--workers", "2"], 2, "--workers"),
+        (["--user", "ann"], 2, "--password @FILE"),
+        (["--user", ""], 2, "--password @FILE"),
+        (["--password", "secret"], 2, "@FILE"),
+        (["--user", "ann", "--password", f"@{__file__}"], 2, "one line"),
+        (["--token", f"@{__file__}"], 2, "one line"),
     ],
 )
 def test_a_server_that_may_not_start_says_why(
@@ -177,7 +215,7 @@ def test_without_typer_it_says_what_to_install() -> None:
 
 @pytest.mark.slow
 def test_help_loads_no_store_of_any_kind() -> None:
-    heavy = ["aiohttp", "uvloop", "orjson", "msgspec", "starlette", "uvicorn", "sqlite3"]
+    heavy = ["aiohttp", "uvloop", "orjson", "msgspec", "httptools", "sqlite3"]
     script = (
         "import sys\nfrom langchain_kv.cli.main import run\nrun(['--help'])\n"
         f"print([name for name in {heavy!r} if name in sys.modules], file=sys.stderr)"

@@ -235,9 +235,10 @@ in a document are VECTOR_SEARCH_NOT_SUPPORTED, `$lexical` is LEXICAL_NOT_ENABLED
 
 ## HTTP
 
-`POST /v1`, `/v1/{keyspace}`, `/v1/{keyspace}/{collection}`; `GET /stargate/health`, `/live`, `/ready`; `GET /`. One
-token, in `Token` or `X-Cassandra-Token`, compared in constant time. Bodies up to 20 MiB. No TLS, no CORS headers, no
-`/metrics`, no OpenAPI pages.
+`POST /v1`, `/v1/{keyspace}`, `/v1/{keyspace}/{collection}`, and the same below `/api/json`, Astra's path; `GET
+/stargate/health`, `/ready` (503 where the engine does not read or take writes), `/live`; `GET /`. One token, or that
+of one user and password, in `Token` or `X-Cassandra-Token`, compared in constant time. Bodies up to 20 MiB. No TLS,
+no CORS headers, no `/metrics`, no OpenAPI pages.
 """
 
 

@@ -149,7 +149,7 @@ class Fuzz:
     def _listening_to_the_log(self) -> Iterator[None]:
         handler = logging.Handler(logging.ERROR)
         handler.emit = self._failures.append  # type: ignore[method-assign]
-        loggers = [logging.getLogger(name) for name in ("langchain_kv", "uvicorn.error", "asyncio")]
+        loggers = [logging.getLogger(name) for name in ("langchain_kv", "asyncio")]
         for logger in loggers:
             logger.addHandler(handler)
         yield

@@ -325,26 +325,32 @@ def test_the_server_shows_its_token_nowhere(tmp_path: Path) -> None:
     assert TOKEN not in reachable(DataAPI(MemoryEngine(), TOKEN))
     for start in (
         lambda: run_in_thread(MemoryEngine(), TOKEN, "no.such.host.invalid").__enter__(),
-        lambda: serve(MemoryEngine(), TOKEN, "no.such.host.invalid", 0, print),
+        lambda: serve(DataAPI(MemoryEngine(), TOKEN), "no.such.host.invalid", 0, print),
     ):
         assert_hidden(raised(start))
 
 
-async def test_a_handler_that_fails_finds_no_token_in_the_request() -> None:
+def test_a_request_that_fails_shows_no_token(caplog: pytest.LogCaptureFixture) -> None:
+    import http.client
+
     from langchain_kv.engines.memory import MemoryEngine
     from langchain_kv.server.app import DataAPI
+    from langchain_kv.server.connections import HttpRequest
+    from langchain_kv.server.running import run_app_in_thread
 
-    async def receive() -> Any:
-        raise ZeroDivisionError
+    class Failing(DataAPI):
+        async def answer(self, request: HttpRequest) -> Answer:
+            raise ZeroDivisionError(str(request.headers))
 
-    async def send(message: Any) -> None:
-        raise AssertionError
-
-    scope = {"type": "http", "path": "/v1", "method": "POST", "headers": [(b"token", TOKEN.encode()), (b"host", b"x")]}
-    with pytest.raises(ZeroDivisionError) as caught:
-        await DataAPI(MemoryEngine(), TOKEN)(scope, receive, send)
-    assert_hidden(caught.value)
-    assert "host" in shown(caught.value)
+    with run_app_in_thread(Failing(MemoryEngine(), TOKEN)) as url:
+        connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=30)
+        connection.request("POST", "/v1", b"{}", {"Token": TOKEN, "X-Name": "value"})
+        assert connection.getresponse().status == 500
+        connection.close()
+    (error,) = [record.exc_info[1] for record in caplog.records if record.exc_info]
+    assert error is not None
+    assert_hidden(error)
+    assert "x-name" in shown(error)
 
 
 @pytest.mark.slow

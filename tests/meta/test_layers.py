@@ -53,19 +53,18 @@ PLACES: dict[str, set[str]] = {
     "aiohttp": {"backends/dataapi/client"},
     "cassandra": {f"engines/cassandra_{part}" for part in ("cluster", "connect", "driver", "failures")},
     "fcntl": {"engines/file_lock"},
+    "httptools": {"server/connections"},
     "langchain_core": {"stores/base", "options"},  # options: its version, for the User-Agent
     "msvcrt": {"engines/file_lock"},
     "sqlite3": {"engines/sqlite"} | {f"engines/sqlite_{part}" for part in ("backup", "connections", "copies", "file")},
-    "starlette": {"server/app"},
     "typer": {"cli/app", "cli/main", "cli/stopping"},
-    "uvicorn": {"server/connections", "server/running"},
     "uvloop": {"loop_thread", "server/running"},
 }
 """The only modules that import each of these."""
 
 FOREIGN_TO = {
-    "engines": {"langchain_core", "langchain_classic", "aiohttp", "starlette"},
-    "backends": {"langchain_core", "langchain_classic", "starlette"},
+    "engines": {"langchain_core", "langchain_classic", "aiohttp", "httptools"},
+    "backends": {"langchain_core", "langchain_classic", "httptools"},
     "server": {"langchain_core", "langchain_classic", "aiohttp"},
 }
 
@@ -124,7 +123,7 @@ def test_each_foreign_library_is_imported_in_its_places_only() -> None:
                 found[library].add(module.with_suffix("").as_posix())
 
     assert {library: found[library] - places for library, places in PLACES.items()} == {name: set() for name in PLACES}
-    assert found.keys() >= {"aiohttp", "langchain_core", "sqlite3", "starlette", "typer", "uvicorn"}
+    assert found.keys() >= {"aiohttp", "httptools", "langchain_core", "sqlite3", "typer"}
 
 
 @pytest.mark.parametrize("name", FOREIGN_TO)
@@ -141,7 +140,7 @@ def test_astrapy_is_never_imported() -> None:
 
 
 def test_importing_the_package_loads_nothing_that_is_not_needed_yet() -> None:
-    heavy = ["aiohttp", "uvloop", "orjson", "msgspec", "starlette", "uvicorn", "typer", "sqlite3", "langchain_classic"]
+    heavy = ["aiohttp", "uvloop", "orjson", "msgspec", "httptools", "typer", "sqlite3", "langchain_classic"]
     # langchain_core loads some of these itself in some versions: what counts is what comes on top.
     script = (
         "import sys, langchain_kv\nfound = ['langchain_core'] if 'langchain_core' in sys.modules else []\n"
@@ -158,7 +157,7 @@ def test_importing_the_package_loads_nothing_that_is_not_needed_yet() -> None:
 def test_making_a_store_in_memory_needs_no_http() -> None:
     script = (
         "import sys\nfrom langchain_kv import KVStore\nKVStore('kv', 'memory:').mset([('a', 1)])\n"
-        "print([name for name in ('aiohttp', 'uvloop', 'starlette', 'sqlite3') if name in sys.modules])"
+        "print([name for name in ('aiohttp', 'uvloop', 'httptools', 'sqlite3') if name in sys.modules])"
     )
     # Coverage, where it is measured, keeps its counts in SQLite.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}

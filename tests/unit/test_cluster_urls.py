@@ -207,7 +207,7 @@ def test_a_server_makes_the_keyspace_that_the_url_names_and_no_other(
     monkeypatch.setattr(serving, "acquire_engine", lambda target: engine)
     monkeypatch.setattr(serving, "release_engine", lambda engine: None)
     monkeypatch.setattr(running, "serve", lambda *_: None)
-    serving.serve_until_stopped(url, "127.0.0.1", 0, None)
+    serving.serve_until_stopped(url, "127.0.0.1", 0, token=None, user=None, password=None)
     assert keyspaces == [made]
 
 

@@ -23,7 +23,7 @@ from langchain_kv.engines.base import CollectionName
 from langchain_kv.engines.memory import MemoryEngine
 from langchain_kv.errors import ConfigError
 from langchain_kv.limits import BODY_MAX_BYTES
-from langchain_kv.server.app import create_app
+from langchain_kv.server.app import DataAPI
 from langchain_kv.server.running import run_in_thread, serve
 
 TOKEN = "tökén"
@@ -84,7 +84,7 @@ def test_the_older_header_carries_the_token_too(url: str) -> None:
 
 def test_an_empty_token_cannot_be_configured() -> None:
     with pytest.raises(ConfigError, match="token"):
-        create_app(MemoryEngine(), "")
+        DataAPI(MemoryEngine(), "")
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_a_port_in_use_is_an_error_that_names_it() -> None:
         with pytest.raises(ConfigError, match=str(port)), run_in_thread(MemoryEngine(), "t", port=port):
             pass
         with pytest.raises(ConfigError, match=str(port)):
-            serve(MemoryEngine(), "t", "127.0.0.1", port, lambda url: None)
+            serve(DataAPI(MemoryEngine(), "t"), "127.0.0.1", port, lambda url: None)
 
 
 def test_an_exception_in_the_block_stops_the_server_and_is_passed_on() -> None:
@@ -211,11 +211,12 @@ SERVE = """
 import socket, sys
 from urllib.parse import urlsplit
 from langchain_kv.engines.memory import MemoryEngine
+from langchain_kv.server.app import DataAPI
 from langchain_kv.server.running import serve
 def ready(url):
     socket.create_connection((urlsplit(url).hostname, urlsplit(url).port)).close()
     print(url, flush=True)
-serve(MemoryEngine(), "t", "127.0.0.1", 0, ready)
+serve(DataAPI(MemoryEngine(), "t"), "127.0.0.1", 0, ready)
 print("ended", flush=True)
 """
 
@@ -235,7 +236,7 @@ def test_a_signal_ends_serving_in_good_order_and_in_silence(number: signal.Signa
 
 
 def test_an_import_of_the_package_loads_no_server() -> None:
-    code = "import langchain_kv, sys; print([m for m in ('starlette', 'uvicorn', 'msgspec') if m in sys.modules])"
+    code = "import langchain_kv, sys; print([m for m in ('httptools', 'msgspec') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 
@@ -243,7 +244,7 @@ def test_an_import_of_the_package_loads_no_server() -> None:
 def test_reading_json_text_needs_no_third_party_module() -> None:
     code = (
         "import sys; from langchain_kv.json_text import read; read(b'[1.5]');"
-        "print([m for m in ('orjson', 'uvicorn', 'msgspec', 'aiohttp') if m in sys.modules])"
+        "print([m for m in ('orjson', 'httptools', 'msgspec', 'aiohttp') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

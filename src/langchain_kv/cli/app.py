@@ -82,6 +82,7 @@ def _options(
 
 @app.command()
 def serve(
+    *,
     db: Annotated[
         str | None,
         typer.Option(metavar="URL", show_default=False, help="sqlite:PATH, or memory: (the default: gone at the end)."),
@@ -97,6 +98,20 @@ def serve(
             " one is made and printed on stderr.",
         ),
     ] = None,
+    user: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            show_default=False,
+            help="Also take what clients make of this user and --password.",
+        ),
+    ] = None,
+    password: Annotated[
+        str | None,
+        typer.Option(
+            metavar="@FILE", show_default=False, help="A file that holds it; else LCKV_PASSWORD of the environment."
+        ),
+    ] = None,
 ) -> None:
     """Serve a file as a Data API.
 
@@ -104,7 +119,7 @@ def serve(
     """
     from langchain_kv.cli.serving import serve_until_stopped
 
-    serve_until_stopped(db, host, port, token)
+    serve_until_stopped(db, host, port, token=token, user=user, password=password)
 
 
 @app.command()

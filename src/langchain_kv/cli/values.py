@@ -13,7 +13,7 @@ from typing import Any
 
 from langchain_kv.errors import ConfigError, InvalidValueError, UsageError
 from langchain_kv.keys import shown
-from langchain_kv.secret import Secret, checked_token
+from langchain_kv.secret import Secret
 
 __all__ = ["Form", "emit", "json_line", "printed", "read_secret", "read_value"]
 
@@ -83,23 +83,25 @@ def _decoded(data: bytes) -> str:
     return data.decode("utf-16" if is_wide else "utf-8-sig")
 
 
-def read_secret(option: str, given: str) -> str:
-    """Return the token that an option's ``@FILE`` holds, without the white space around it.
+def read_secret(option: str, given: str, *, is_ascii: bool = True) -> str:
+    """Return the token or password that an option's ``@FILE`` holds, without the white space around it.
 
     Raises:
-        UsageError: it is not of the form ``@FILE``, or the file cannot be read or holds no token.
+        UsageError: it is not of the form ``@FILE``, or the file cannot be read or holds none.
     """
+    name = option.lstrip("-")
     if not given.startswith("@"):
         raise ConfigError(
-            f"{option} takes @FILE, never the token itself, which everyone on this machine could see: write the token"
+            f"{option} takes @FILE, never the {name} itself, which everyone on this machine could see: write the {name}"
             " to a file, or set its environment variable."
         )
     try:
-        secret: Secret | None = checked_token(_decoded(_read_file(given[1:])))
-    except (UnicodeDecodeError, ConfigError):
-        secret = None
-    if secret is None:
-        raise ConfigError(f"{option}: the file {given[1:]!r} does not hold a token: one line of printable ASCII text.")
+        secret = Secret(_decoded(_read_file(given[1:])).strip())
+    except UnicodeDecodeError:
+        secret = Secret()
+    if not secret.isprintable() or not secret or (is_ascii and not secret.isascii()):
+        kind = "ASCII text" if is_ascii else "text"
+        raise ConfigError(f"{option}: the file {given[1:]!r} does not hold a {name}: one line of printable {kind}.")
     return secret
 
 

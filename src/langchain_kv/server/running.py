@@ -4,58 +4,43 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import signal
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
-
-import uvicorn
 
 from langchain_kv.engines.base import Engine
 from langchain_kv.errors import ConfigError
 from langchain_kv.secret import Secret
-from langchain_kv.server.app import create_app
-from langchain_kv.server.connections import HEAD_MAX_BYTES, Connection, Outbox
+from langchain_kv.server.app import DataAPI
+from langchain_kv.server.connections import Application, Connection
+from langchain_kv.server.pool import Pool
 
-__all__ = [
-    "HEAD_MAX_BYTES",
-    "SHUTDOWN_S",
-    "listening",
-    "run_app_in_thread",
-    "run_in_thread",
-    "serve",
-    "url_of",
-]
-
-ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
+__all__ = ["SHUTDOWN_S", "run_app_in_thread", "run_in_thread", "serve"]
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _BACKLOG: Final = 2048
-_KEEP_ALIVE_S: Final = 75
-SHUTDOWN_S: Final = 5
+SHUTDOWN_S: Final = 5.0
 """Seconds that requests in flight are given to end."""
 
 
-def serve(engine: Engine, token: str, host: str, port: int, on_ready: Callable[[str], None]) -> None:
-    """Serve an engine until SIGINT or SIGTERM; requests in flight end first, for at most 5 seconds.
+def serve(application: Application, host: str, port: int, on_ready: Callable[[str], None]) -> None:
+    """Serve until SIGINT or SIGTERM; requests in flight end first, for at most 5 seconds.
 
     Args:
-        engine: where documents are kept; the caller closes it.
-        token: what clients send as their token.
+        application: answers the requests: a ``DataAPI``.
         host: the address to listen at.
         port: the port to listen at; 0 takes a free one.
         on_ready: called with the server's URL once it answers, and only then.
 
     Raises:
-        ConfigError: the token is empty, or nobody can listen at this address and port.
+        ConfigError: nobody can listen at this address and port.
     """
-    token = Secret(token)
-    with listening(host, port) as listener:
-        server = _Server(create_app(engine, token), lambda: on_ready(url_of(listener)))
-        with _stopping_at_signals(server):
-            _run(server, listener)
+    with _listening(host, port) as listener:
+        running = _Running(application, listener, lambda: on_ready(_url_of(listener)))
+        with _stopping_at_signals(running):
+            running.run()
 
 
 @contextlib.contextmanager
@@ -63,28 +48,24 @@ def run_in_thread(engine: Engine, token: str, host: str = "127.0.0.1", port: int
     """Serve an engine on a thread of this process for the length of a ``with`` block; its value is the server's URL.
 
     Raises:
-        ConfigError: the token is empty, or nobody can listen at this address and port.
+        ConfigError: no client could send the token, or nobody can listen at this address and port.
     """
     token = Secret(token)
-    with run_app_in_thread(create_app(engine, token), host, port) as url:
+    with run_app_in_thread(DataAPI(engine, token), host, port) as url:
         yield url
 
 
 @contextlib.contextmanager
-def run_app_in_thread(app: ASGIApp, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
-    """As ``run_in_thread``, with an application in place of an engine: ``create_app``'s, or one around it.
-
-    It finds ``hang_up``, a function that closes the connection without a reply, in its scope's
-    ``["extensions"]["langchain_kv"]``.
-    """
-    with listening(host, port) as listener:
+def run_app_in_thread(application: Application, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
+    """As ``run_in_thread``, with an application in place of an engine: a ``DataAPI``, or one around it."""
+    with _listening(host, port) as listener:
         ready = threading.Event()
         failures: list[BaseException] = []
-        server = _Server(app, ready.set)
+        running = _Running(application, listener, ready.set)
 
         def run() -> None:
             try:
-                _run(server, listener)
+                running.run()
             except BaseException as error:
                 failures.append(error)
             finally:
@@ -96,45 +77,72 @@ def run_app_in_thread(app: ASGIApp, host: str = "127.0.0.1", port: int = 0) -> I
             ready.wait()
             if failures:
                 raise ConfigError("The server could not be started.") from failures[0]
-            yield url_of(listener)
+            yield _url_of(listener)
         finally:
-            server.should_exit = True
+            running.stop()
             thread.join()
 
 
-class _Server(uvicorn.Server):
-    """uvicorn's server without its handling of signals, and with a word once it answers."""
+class _Running:
+    """A server and its event loop."""
 
-    def __init__(self, app: Any, on_ready: Callable[[], None]) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                http=functools.partial(Connection, outbox=Outbox()),  # type: ignore[arg-type] # only called
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                proxy_headers=False,
-                server_header=False,
-                backlog=_BACKLOG,
-                timeout_keep_alive=_KEEP_ALIVE_S,
-                timeout_graceful_shutdown=SHUTDOWN_S,
-            )
-        )
+    def __init__(self, application: Application, listener: socket.socket, on_ready: Callable[[], None]) -> None:
+        self._application = application
+        self._listener = listener
         self._on_ready = on_ready
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wanted: asyncio.Event
+        self._serving: asyncio.Task[None] | None = None
+        self._is_stopping = False
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        yield
+    def run(self) -> None:
+        """Serve until ``stop`` is called."""
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(self._run())
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+    def stop(self) -> None:
+        """End gently; safe from any thread, from a signal's handler, before ``run`` and after it."""
+        self._is_stopping = True
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._wanted.set)
+
+    def handle(self, number: int, _: Any) -> None:
+        """Handle a signal: stop gently at the first, at once at a second SIGINT."""
+        if self._is_stopping and number == signal.SIGINT and self._loop is not None and self._serving is not None:
+            self._loop.call_soon_threadsafe(self._serving.cancel)
+        self.stop()
+
+    async def _run(self) -> None:
+        self._wanted = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._serving = self._loop.create_task(self._serve())
+        if self._is_stopping:
+            self._wanted.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._serving
+
+    async def _serve(self) -> None:
+        pool = Pool(_most_connections())
+        acceptor = await asyncio.get_running_loop().create_server(
+            lambda: Connection(pool, self._application), sock=self._listener, backlog=_BACKLOG
+        )
         self._on_ready()
+        await self._wanted.wait()
+        for _ in range(3):  # turns in which asyncio makes connections of what it accepted: once closed, it does no more
+            await asyncio.sleep(0)
+        acceptor.close()
+        await pool.stop(SHUTDOWN_S)
 
 
-def _run(server: _Server, *listeners: socket.socket) -> None:
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(server.serve(sockets=list(listeners)))
+def _most_connections() -> int:
+    """Return how many connections there may be: three quarters of the files that this process may have open."""
+    try:
+        import resource
+    except ImportError:  # Windows, which has no such limit
+        return 10_000
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 10_000 if limit == resource.RLIM_INFINITY else max(8, min(10_000, limit * 3 // 4))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
@@ -146,12 +154,8 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 
 
 @contextlib.contextmanager
-def listening(host: str, port: int) -> Iterator[socket.socket]:
-    """Listen before anything runs, so that a port in use is an error here and a free one is known.
-
-    Raises:
-        ConfigError: nobody can listen at this address and port.
-    """
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    """Listen before anything runs, so that a port in use is an error here and a free one is known."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
@@ -163,19 +167,18 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
         yield listener
 
 
-def url_of(listener: socket.socket) -> str:
-    """Return the URL of what listens there."""
+def _url_of(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 @contextlib.contextmanager
-def _stopping_at_signals(server: _Server) -> Iterator[None]:
+def _stopping_at_signals(running: _Running) -> Iterator[None]:
     """Let the first signal stop the server gently, a second SIGINT at once; handlers that were there come back."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, server.handle_exit) for number in _SIGNALS}
+    before = {number: signal.signal(number, running.handle) for number in _SIGNALS}
     try:
         yield
     finally:

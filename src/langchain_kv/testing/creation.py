@@ -4,20 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any, Final
+from typing import Final
 
 from langchain_kv.engines.base import CollectionName, Engine
-from langchain_kv.testing.faults import (
-    App,
-    Message,
-    Receive,
-    Send,
-    code_answer,
-    kept_in,
-    read_request,
-    replayed,
-    send_answer,
-)
+from langchain_kv.server.connections import Answer, Application, HttpRequest
+from langchain_kv.testing.faults import code_answer
 
 __all__ = ["SlowCreation"]
 
@@ -26,7 +17,7 @@ _MET: Final = "TOO_MANY_INDEXES_FOR_COLLECTION"
 
 
 class SlowCreation:
-    """An ASGI application around another one. What the real server does is its CreateCollectionOperation, as shipped.
+    """An application around another one. What the real server does is its CreateCollectionOperation, as shipped.
 
     A collection is listed from the beginning of its creation, and cannot be used before its end. A creation that meets
     another one of the same name, under way, drops the collection: then both have failed.
@@ -35,49 +26,45 @@ class SlowCreation:
         delay_s: seconds that the creation of a collection takes; 0 lets everything through.
     """
 
-    def __init__(self, app: App, engine: Engine) -> None:
+    def __init__(self, application: Application, engine: Engine) -> None:
         self.delay_s = 0.0
-        self._app = app
+        self._application = application
         self._engine = engine
         self._under_way: dict[CollectionName, asyncio.Event] = {}  # set where another creation dropped it
 
-    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
-        if not (self.delay_s or self._under_way):
-            await self._app(scope, receive, send)
-            return
-        messages, _ = await read_request(scope, receive)
-        receive = replayed(messages, receive)
-        keyspace, _, collection = scope["path"].removeprefix("/v1/").partition("/")
-        if CollectionName(keyspace, collection) in self._under_way:
-            await send_answer(code_answer("UNKNOWN_COLLECTION_OR_TABLE"), send)
-            return
-        created = _created(b"".join(message.get("body", b"") for message in messages))
-        if created is None or collection:
-            await self._app(scope, receive, send)
-            return
-        await self._create(CollectionName(keyspace, created), scope, receive, send)
+    def refuse(self, request: HttpRequest) -> Answer | None:
+        """Refuse what the application refuses."""
+        return self._application.refuse(request)
 
-    async def _create(self, name: CollectionName, scope: Any, receive: Receive, send: Send) -> None:
+    async def answer(self, request: HttpRequest) -> Answer:
+        """Let the creation of a collection take its time, and have all else answered."""
+        if not (self.delay_s or self._under_way):
+            return await self._application.answer(request)
+        keyspace, _, collection = request.path.removeprefix("/v1/").partition("/")
+        if CollectionName(keyspace, collection) in self._under_way:
+            return code_answer("UNKNOWN_COLLECTION_OR_TABLE")
+        created = _created(request.body)
+        if created is None or collection:
+            return await self._application.answer(request)
+        return await self._create(CollectionName(keyspace, created), request)
+
+    async def _create(self, name: CollectionName, request: HttpRequest) -> Answer:
         met = self._under_way.pop(name, None)
         if met is not None:
             self._engine.drop_collection(name)
             met.set()
-            await send_answer(code_answer(_MET), send)
-            return
+            return code_answer(_MET)
         if name.name in self._engine.collections(name.keyspace):
-            await self._app(scope, receive, send)
-            return
+            return await self._application.answer(request)
         dropped = self._under_way[name] = asyncio.Event()
-        reply: list[Message] = []
-        await self._app(scope, receive, kept_in(reply))
+        created = await self._application.answer(request)
         try:
             async with asyncio.timeout(self.delay_s):
                 await dropped.wait()
-            await send_answer(code_answer(_MET), send)
+            return code_answer(_MET)
         except TimeoutError:
             del self._under_way[name]
-            for message in reply:
-                await send(message)
+            return created
 
 
 def _created(body: bytes) -> str | None:

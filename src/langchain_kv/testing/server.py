@@ -11,7 +11,7 @@ from langchain_kv.engines.base import Engine
 from langchain_kv.engines.memory import MemoryEngine
 from langchain_kv.errors import ConfigError, UsageError
 from langchain_kv.limits import DEFAULT_KEYSPACE
-from langchain_kv.server.app import create_app
+from langchain_kv.server.app import DataAPI, server_token
 from langchain_kv.server.running import run_app_in_thread
 from langchain_kv.targets import parse_target
 from langchain_kv.testing.creation import SlowCreation
@@ -34,7 +34,7 @@ class DataAPIServer:
         token: what they take as their token.
 
     Raises:
-        ConfigError: ``db`` names no place on this machine; on entering, the token is empty.
+        ConfigError: ``db`` names no place on this machine, or no client could send the token.
 
     Example:
         >>> from langchain_kv import AstraDBStore
@@ -55,7 +55,7 @@ class DataAPIServer:
                 " server or a cluster."
             )
         self.url = ""
-        self.token = token
+        self.token = str(server_token(token))
         self._stores: list[KVStore | KVByteStore] = []
 
     def __enter__(self) -> Self:
@@ -64,7 +64,7 @@ class DataAPIServer:
             if self._target is not None:
                 self._engine = acquire_engine(self._target)
                 stack.callback(release_engine, self._engine)
-            self._creation = SlowCreation(create_app(self._engine, self.token), self._engine)
+            self._creation = SlowCreation(DataAPI(self._engine, self.token), self._engine)
             self._faults = Faults(self._creation)
             self.url = stack.enter_context(run_app_in_thread(self._faults))
             stack.callback(self._faults.clear)
