@@ -17,7 +17,6 @@ PHRASES: Final = {
     "or say to replace it": "or give --replace",
     "Opening the store with SetupMode.SYNC creates it.": "lckv set creates it.",
     "create it first (a store does unless its set-up mode is OFF)": "lckv set creates it",
-    "close the store and open a new one": "try again",
     "store None or text": "store null or text",
 }
 """What stands in a message, and what stands in its place."""
