@@ -31,8 +31,7 @@ def kept_bytes(body: bytes) -> bytes | None:
     first = body[:1]
     if first == ESCAPE:
         return body[1:] if body[1:2] in _ESCAPED else None
-    # Text, not bytes, is what a user of the sqlite3 command may have put there: JSON.
-    return None if first in _ESCAPED or type(body) is not bytes else body
+    return None if first in _ESCAPED else body
 
 
 def bytes_document(key: str, value: bytes | bytearray | memoryview) -> bytes:

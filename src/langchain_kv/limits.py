@@ -94,6 +94,9 @@ REQUEST_TIMEOUT_S: Final = 30.0
 DEADLINE_S: Final = 60.0
 """Seconds that an operation goes on trying without any success."""
 
+FILE_WAIT_S: Final = 30.0
+"""Seconds that a call on a file waits for other processes and programs, where no ``deadline_s`` says otherwise."""
+
 WAKE_TIMEOUT_S: Final = 180.0
 """Seconds that a hibernated Astra database is waited for: resuming takes minutes (source: Astra DB's documentation)."""
 

@@ -73,8 +73,9 @@ class Target:
         location: the endpoint without a trailing slash, the absolute path of a file, the name of a memory database, or
             the hosts of a cluster.
         synchronous: for a file, whether each commit reaches the disk before it is acknowledged (``full``) or may be
-        lost
-            by a power cut, never by a crash of the process (``normal``).
+            lost by a power cut, never by a crash of the process (``normal``).
+        read_only: for a file, whether nothing is written and no file is made.
+        wait_s: for a file, the seconds that a call waits for other processes and programs; no part of the URL.
         keyspace: what the URL of a cluster names in its path; empty where it names none.
         cluster: for a cluster, how to reach it.
     """
@@ -82,6 +83,8 @@ class Target:
     kind: Literal["dataapi", "sqlite", "memory", "cassandra"]
     location: str
     synchronous: Literal["full", "normal"] = "full"
+    read_only: bool = False
+    wait_s: float = limits.FILE_WAIT_S
     keyspace: str = ""
     cluster: ClusterSettings | None = None
 
@@ -171,10 +174,9 @@ def parse_target(url: str) -> Target:
     """Return what a URL names.
 
     Args:
-        url: ``sqlite:PATH`` (literal, ``~`` expanded; ``%`` and ``?`` percent-encoded; ``?synchronous=normal``),
-        ``memory:``,
-            ``memory:NAME``, ``https://HOST`` or ``http://HOST``, ``cassandra://...`` (see ``read_cluster_url``) or
-            ``cassandra+bundle:PATH``, with the token of ``ASTRA_DB_APPLICATION_TOKEN``.
+        url: ``sqlite:PATH`` (literal, ``~`` expanded; ``%`` and ``?`` percent-encoded; ``?synchronous=normal``,
+            ``?mode=ro``), ``memory:``, ``memory:NAME``, ``https://HOST`` or ``http://HOST``, ``cassandra://...`` (see
+            ``read_cluster_url``) or ``cassandra+bundle:PATH``, with the token of ``ASTRA_DB_APPLICATION_TOKEN``.
 
     Raises:
         ConfigError: it is none of these; the text lists them.
@@ -247,17 +249,18 @@ def _parse_sqlite(_: str, rest: str) -> Target:
     if "\0" in path:
         raise ConfigError("The path of a sqlite: URL must not hold a NUL character.")
     parameters = dict(parse_qsl(query, keep_blank_values=True))
-    synchronous = parameters.pop("synchronous", "full")
+    synchronous, access = parameters.pop("synchronous", "full"), parameters.pop("mode", "rw")
     if parameters:
-        names = ", ".join(sorted(parameters))
         raise ConfigError(
-            f"Unknown parameter of a sqlite: URL: {names}. The only one is synchronous=full|normal; write a ? in a"
-            f" path as %3F."
+            f"Unknown parameter of a sqlite: URL: {', '.join(sorted(parameters))}. There are synchronous=full|normal"
+            " and mode=rw|ro; write a ? in a path as %3F."
         )
+    if access not in ("rw", "ro"):
+        raise ConfigError(f"mode={access:.40} is not known: it is rw (the default) or ro, which only reads.")
     if synchronous not in ("full", "normal"):
         raise ConfigError(f"synchronous={synchronous} is not known: it is full (the default) or normal.")
     mode: Literal["full", "normal"] = "full" if synchronous == "full" else "normal"
-    return Target("sqlite", os.path.abspath(os.path.expanduser(path)), mode)
+    return Target("sqlite", os.path.abspath(os.path.expanduser(path)), mode, access == "ro")
 
 
 def _parse_memory(_: str, rest: str) -> Target:
@@ -350,13 +353,11 @@ def resolve(
             ``ASTRA_DB_APPLICATION_TOKEN``.
         namespace: the keyspace, by its older name.
         keyspace: the keyspace; None takes ``ASTRA_DB_KEYSPACE``, then ``default_keyspace``.
-        environment: ``prod``, ``dev``, ``test`` (Astra DB), ``hcd``, ``dse``, ``cassandra`` or ``other``; None reads
-        it off the URL.
+        environment: ``prod``, ``dev``, ``test`` (Astra DB), ``hcd``, ``dse``, ``cassandra`` or ``other``; None: by URL.
         ext_callers: names, or (name, version) pairs, that go first in the User-Agent.
         component: the name of the store's kind in the User-Agent.
-        api_options: an astrapy ``APIOptions`` (or anything with its attributes), of which timeouts, token,
-        environment, callers,
-            headers, the certificate file and the API path are read.
+        api_options: an astrapy ``APIOptions`` (or anything with its attributes), of which timeouts, token, environment,
+            callers, headers, the certificate file and the API path are read.
         request_timeout_s: seconds for one request; wins over ``api_options``.
         deadline_s: seconds that an operation goes on trying without any success; wins over ``api_options``.
         wake_timeout_s: seconds that a hibernated Astra database is waited for, in place of ``deadline_s``.

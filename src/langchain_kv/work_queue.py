@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -113,6 +114,7 @@ class QueueBridge(Bridge):
 
     Args:
         name: shown in the names of the threads.
+        run_reads: how the reading thread runs what has gathered.
         run_writes: how the writing thread runs what has gathered, such as in one transaction.
         run_at_once: runs a short read where it is called, or raises WouldWait; None: no call is run there. The way
             through a thread takes longer than reading a document does.
@@ -122,12 +124,13 @@ class QueueBridge(Bridge):
         self,
         name: str,
         *,
+        run_reads: RunCalls = run_each,
         run_writes: RunCalls = run_each,
         run_at_once: Callable[[Callable[[], Any]], Any] | None = None,
     ) -> None:
         self._run_at_once = run_at_once
-        self._reads = _Lane(f"langchain-kv reads {name}", run_each)
-        self._long_reads = _Lane(f"langchain-kv long reads {name}", run_each)
+        self._reads = _Lane(f"langchain-kv reads {name}", run_reads)
+        self._long_reads = _Lane(f"langchain-kv long reads {name}", run_reads)
         self._writes = _Lane(f"langchain-kv writes {name}", run_writes)
 
     async def read(self, call: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
@@ -157,11 +160,12 @@ class QueueBridge(Bridge):
 
 
 class _Job:
-    """A call that waits for its turn, and the future of the coroutine that waits for it."""
+    """A call that waits for its turn, since ``asked_at``, and the future of the coroutine that waits for it."""
 
-    __slots__ = ("call", "future", "loop")
+    __slots__ = ("asked_at", "call", "future", "loop")
 
     def __init__(self, call: Callable[[], Any], loop: asyncio.AbstractEventLoop) -> None:
+        self.asked_at = time.monotonic()
         self.call = call
         self.loop = loop
         self.future: asyncio.Future[Any] = loop.create_future()

@@ -33,7 +33,7 @@ def names(folder: Path) -> list[str]:
 def test_the_values_of_the_backup_are_back(database: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["restore", str(tmp_path / "copy.db"), database]) == 0
     assert capfd.readouterr() == ("", "")
-    assert names(tmp_path) == ["copy.db", "copy.db.lock", "kv.db", "kv.db.lock"]
+    assert names(tmp_path) == ["copy.db", "kv.db", "kv.db.lock"]
     with KVStore("kv", database) as store:
         assert store.mget(["a"]) == [1]
 
@@ -86,9 +86,8 @@ def test_what_is_not_recognised_is_replaced_on_demand(database: str, tmp_path: P
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="an open file cannot be replaced elsewhere")
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_server_goes_on_with_it(workers: int, database: str, serve: Callable[..., Server], tmp_path: Path) -> None:
-    server = serve("--db", database, "--workers", str(workers), LCKV_TOKEN=TOKEN, **STRICT)
+def test_a_server_goes_on_with_it(database: str, serve: Callable[..., Server], tmp_path: Path) -> None:
+    server = serve("--db", database, LCKV_TOKEN=TOKEN, **STRICT)
     with KVStore("kv", server.url, token=TOKEN) as store:
         for _ in range(4):
             assert store.mget(["a"]) == [2]

@@ -79,17 +79,14 @@ def newer_database(path: str) -> None:
     filled(path)
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version=99")
-    os.unlink(f"{path}.lock")
 
 
 def truncated(path: str, length: int) -> None:
     filled(path)
     os.truncate(path, length)
-    os.unlink(f"{path}.lock")
 
 
 FILES = {
-    "empty": lambda path: Path(path).touch(),
     "text": lambda path: Path(path).write_text("my notes\n" * 2_000),
     "zeros": lambda path: Path(path).write_bytes(bytes(3 * PAGE)),
     "another program's database": foreign_database,
@@ -256,7 +253,7 @@ def test_a_damaged_database_is_not_backed_up_as_if_it_were_whole(path: str, tmp_
     with pytest.raises(EngineError, match="is damaged"):
         engine.backup(str(tmp_path / "copy.db"))
     engine.close()
-    assert names(tmp_path) == ["kv.db", "kv.db.lock"]
+    assert names(tmp_path) == ["kv.db"]
 
 
 # -- full -------------------------------------------------------------------------------------------------------------
@@ -336,7 +333,7 @@ def test_no_new_database_is_left_behind_on_a_full_disk(small_disk: str) -> None:
         engine.create_collection(KV, {})
     assert caught.value.applied is False
     engine.close()
-    assert names(small_disk) == ["ballast", "kv.db.lock", "rest"]
+    assert names(small_disk) == ["ballast", "rest"]
 
 
 @pytest.mark.slow
@@ -397,49 +394,9 @@ def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
 
 
 @pytest.mark.slow
-def test_a_read_only_directory_is_named_and_left_as_it_is(open_folder: Path) -> None:
-    path = str(open_folder / "kv.db")
-    filled(path)
-    os.unlink(f"{path}.lock")
-    os.chmod(path, 0o444)
-    before = snapshot(open_folder)
-    open_folder.chmod(0o555)
-    script = """
-        for call in (lambda: engine.read(KV, ["0001"]), lambda: engine.write(KV, [("a", b"1")])):
-            error = refused(call)
-            assert "kv.db.lock: Permission denied; the database's directory must be one" in str(error), error
-            assert error.applied is False
-        missing = SQLiteEngine(os.path.join(os.path.dirname(path), "new.db"))
-        assert "Permission denied" in str(refused(lambda: missing.create_collection(KV, {})))
-    """
-    end(f"{AS_NOBODY}\n        engine = SQLiteEngine(path)\n{script}", path)
-    assert snapshot(open_folder) == before
-
-
-@pytest.mark.slow
-def test_a_read_only_file_is_named_and_left_as_it_is(open_folder: Path) -> None:
-    path = str(open_folder / "kv.db")
-    filled(path)
-    os.unlink(f"{path}.lock")
-    os.chmod(path, 0o444)
-    before = snapshot(open_folder)["kv.db"]
-    open_folder.chmod(0o777)
-    script = """
-        error = refused(lambda: engine.write(KV, [("a", b"1")]))
-        assert "it can only be read; make the file and its directory writable" in str(error), error
-        assert error.applied is False
-        assert engine.read(KV, ["0001"]) == [b"0001" * 250]
-        engine.close()
-    """
-    end(f"{AS_NOBODY}\n        engine = SQLiteEngine(path)\n{script}", path)
-    assert snapshot(open_folder)["kv.db"] == before
-
-
-@pytest.mark.slow
 def test_a_file_that_may_not_be_read_is_named_and_nothing_is_left_beside_it(open_folder: Path) -> None:
     path = str(open_folder / "kv.db")
     filled(path)
-    os.unlink(f"{path}.lock")
     os.chmod(path, 0)
     open_folder.chmod(0o777)
     script = """
@@ -461,4 +418,4 @@ def test_a_directory_that_may_be_written_but_not_listed_will_do(open_folder: Pat
         engine.close()
     """
     end(f"{AS_NOBODY}\n        engine = SQLiteEngine(path)\n{script}", path)
-    assert names(open_folder) == ["kv.db", "kv.db.copy", "kv.db.lock"]
+    assert names(open_folder) == ["kv.db", "kv.db.copy"]

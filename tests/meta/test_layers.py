@@ -56,7 +56,9 @@ PLACES: dict[str, set[str]] = {
     "httptools": {"server/connections"},
     "langchain_core": {"stores/base", "options"},  # options: its version, for the User-Agent
     "msvcrt": {"engines/file_lock"},
-    "sqlite3": {"engines/sqlite"} | {f"engines/sqlite_{part}" for part in ("backup", "connections", "copies", "file")},
+    "sqlite3": {"engines/sqlite"}
+    | {f"engines/sqlite_{part}" for part in ("backup", "catalog", "connections", "copies", "errors", "file")}
+    | {f"engines/sqlite_{part}" for part in ("read_only", "rows", "waits")},
     "typer": {"cli/app", "cli/main", "cli/stopping"},
     "uvloop": {"loop_thread", "server/running"},
 }

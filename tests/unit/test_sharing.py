@@ -115,7 +115,7 @@ def test_the_file_of_a_store_that_nobody_closed_is_closed_when_the_next_is_made(
     gc.collect()
     with KVStore("kv", "memory:"):
         pass
-    assert sorted(os.listdir(tmp_path)) == ["kv.db", "kv.db.lock"]
+    assert sorted(os.listdir(tmp_path)) == ["kv.db"]
 
 
 def test_a_store_that_was_not_closed_ends_no_use_of_others(tmp_path: Path) -> None:

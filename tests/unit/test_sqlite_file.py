@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from langchain_kv import KVByteStore, KVStore
 from langchain_kv.engines.base import KEEP, CollectionName, Keep
 from langchain_kv.engines.file_lock import FileLock
 from langchain_kv.engines.sqlite import SQLiteEngine
@@ -96,11 +97,75 @@ def test_a_new_file_is_private_and_marked(path: str, tmp_path: Path) -> None:
         os.umask(before)
     assert modes == dict.fromkeys(["kv.db", "kv.db-wal", "kv.db-shm", "kv.db.lock"], 0o600)
     engine.close()
-    assert sorted(found.name for found in tmp_path.iterdir()) == ["kv.db", "kv.db.lock"]
+    assert sorted(found.name for found in tmp_path.iterdir()) == ["kv.db"]
     with closing(sqlite3.connect(path)) as connection:
         pragmas = ("application_id", "user_version", "page_size", "journal_mode")
         found = [connection.execute(f"PRAGMA {pragma}").fetchone()[0] for pragma in pragmas]
     assert found == [APPLICATION_ID, SCHEMA_VERSION, 8192, "wal"]
+
+
+def test_an_empty_file_is_a_new_one(path: str, tmp_path: Path) -> None:
+    Path(path).touch(mode=0o640)
+    before = os.stat(path)
+    engine = SQLiteEngine(path)
+    assert engine.keyspaces() == ["default_keyspace"]
+    with pytest.raises(UnknownCollectionError):
+        engine.read(KV, ["a"])
+    assert os.stat(path).st_size == 0
+    engine.create_collection(KV, {})
+    engine.write(KV, [("a", b"1")])
+    engine.close()
+    assert [found.name for found in tmp_path.iterdir()] == ["kv.db"]
+    after = os.stat(path)
+    assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
+    with closing(sqlite3.connect(path)) as connection:
+        pragmas = ("application_id", "user_version", "page_size", "journal_mode")
+        found = [connection.execute(f"PRAGMA {pragma}").fetchone()[0] for pragma in pragmas]
+    assert found == [APPLICATION_ID, SCHEMA_VERSION, 8192, "wal"]
+    engine = SQLiteEngine(path)
+    assert engine.read(KV, ["a"]) == [b"1"]
+    engine.close()
+
+
+def test_a_kill_while_an_empty_file_is_filled_leaves_one_that_can_be_used(path: str) -> None:
+    code = """
+        import os, sqlite3, sys
+        connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+        connection.execute("PRAGMA cache_size=1")  # so that pages reach the file before the end of the transaction
+        connection.execute("BEGIN")
+        connection.execute("CREATE TABLE part(x)")
+        connection.execute("INSERT INTO part VALUES(zeroblob(1000000))")
+        os._exit(0)
+    """
+    Path(path).touch()
+    assert run(code, path).returncode == 0
+    assert os.path.exists(f"{path}-journal")
+    os.truncate(path, 0)
+    filled(path)
+    assert os.listdir(os.path.dirname(path)) == ["kv.db"]
+
+
+def test_what_is_left_of_another_database_is_not_mixed_into_an_empty_file(path: str) -> None:
+    Path(path).touch()
+    Path(f"{path}-wal").write_bytes(b"the last changes of a database that was moved")
+    engine = SQLiteEngine(path)
+    with pytest.raises(EngineFileError, match=r"kv\.db is empty, but .*kv\.db-wal is there"):
+        engine.create_collection(KV, {})
+    engine.close()
+    assert os.stat(path).st_size == 0
+
+
+def test_a_file_system_without_modes(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    for name in ("chmod", "fchmod", "fchown"):
+        monkeypatch.setattr(os, name, refuse)
+    filled(path)
+    engine = SQLiteEngine(path)
+    assert engine.count(KV) == 500
+    engine.backup(f"{path}.copy")
+    engine.close()
 
 
 def test_any_path_is_taken_literally(tmp_path: Path) -> None:
@@ -137,7 +202,7 @@ def test_a_file_that_appears_meanwhile_is_not_replaced(path: str, monkeypatch: p
         engine.create_collection(KV, {})
     engine.close()
     assert Path(path).read_text() == "theirs"
-    assert sorted(os.listdir(os.path.dirname(path))) == ["kv.db", "kv.db.lock"]
+    assert sorted(os.listdir(os.path.dirname(path))) == ["kv.db"]
 
 
 def test_a_file_system_without_hard_links(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +211,7 @@ def test_a_file_system_without_hard_links(path: str, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(os, "link", refuse)
     filled(path)
-    assert sorted(os.listdir(os.path.dirname(path))) == ["kv.db", "kv.db.lock"]
+    assert sorted(os.listdir(os.path.dirname(path))) == ["kv.db"]
 
 
 def test_what_is_left_of_another_database_is_not_mixed_in(path: str) -> None:
@@ -158,6 +223,45 @@ def test_what_is_left_of_another_database_is_not_mixed_in(path: str) -> None:
     engine.close()
     assert leftover.read_bytes() == b"the last changes of a database that was moved"
     assert not os.path.exists(path)
+
+
+FORMATS = {
+    1: {
+        "tables": [
+            "CREATE TABLE collections( id INTEGER PRIMARY KEY AUTOINCREMENT, keyspace TEXT NOT NULL, name TEXT NOT"
+            " NULL, settings TEXT NOT NULL, UNIQUE(keyspace, name) )",
+            "CREATE TABLE docs_1(id BLOB PRIMARY KEY NOT NULL, body BLOB NOT NULL)",
+            "CREATE TABLE file_mark(mark TEXT NOT NULL)",  # which a langchain-kv that does not know it need not read
+            "CREATE TABLE keyspaces(name TEXT PRIMARY KEY NOT NULL)",
+        ],
+        "settings": ['{"indexing": {"allow": ["_id"]}}'],
+        "bodies": {
+            "json": b'{"_id":"json","value":{"n":[1,null,"\xc3\xa9"]}}',
+            "refused": b'{"_id":"refused","value":"{\\"$a\\":1}","encoding":"json"}',
+            "bytes": b"\xff\x00{",
+            "brace": b"\x01{",
+            "escape": b"\x01\x01",
+            "zero": b"\x01\x00",
+            "nothing": b"\x01",
+        },
+    }
+}
+"""What is in a file of each version. Where this must change, SCHEMA_VERSION is raised, and what was is still read."""
+
+
+def test_the_version_of_the_format_changes_with_the_format(path: str) -> None:
+    with KVStore("kv", f"sqlite:{path}") as store:
+        store.mset([("json", {"n": [1, None, "é"]}), ("refused", {"$a": 1})])
+    with KVByteStore("kv", f"sqlite:{path}") as store:
+        store.mset([("bytes", b"\xff\0{"), ("brace", b"{"), ("escape", b"\1"), ("zero", b"\0"), ("nothing", b"")])
+    with closing(sqlite3.connect(path)) as connection:
+        statements = connection.execute("SELECT sql FROM sqlite_master WHERE sql NOT NULL AND name NOT LIKE 'sqlite_%'")
+        found = {
+            "tables": sorted(" ".join(statement.split()) for (statement,) in statements),
+            "settings": [settings for (settings,) in connection.execute("SELECT settings FROM collections")],
+            "bodies": dict(connection.execute("SELECT id, body FROM docs_1")),
+        }
+    assert found == FORMATS[SCHEMA_VERSION]
 
 
 # -- refused --------------------------------------------------------------------------------------------------------
@@ -174,12 +278,18 @@ def newer_database(path: str) -> None:
         connection.execute(f"PRAGMA user_version={SCHEMA_VERSION + 1}")
 
 
+def older_database(path: str) -> None:
+    filled(path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"PRAGMA user_version={SCHEMA_VERSION - 1}")
+
+
 FOREIGN = {
-    "empty": (lambda path: Path(path).write_bytes(b""), "empty"),
     "text": (lambda path: Path(path).write_text("my notes\n" * 1_000), "not a database of langchain-kv"),
     "short": (lambda path: Path(path).write_text("x"), "not a database of langchain-kv"),
     "sqlite": (foreign_database, "another program"),
-    "newer": (newer_database, f"schema version {SCHEMA_VERSION + 1}"),
+    "newer": (newer_database, f"schema version {SCHEMA_VERSION + 1}.* Install the newer langchain-kv"),
+    "older": (older_database, f"schema version {SCHEMA_VERSION - 1}.* Serve it with the older langchain-kv"),
 }
 
 
@@ -201,8 +311,7 @@ def test_a_file_that_is_not_ours_is_refused_untouched(kind: str, path: str) -> N
         assert caught.value.applied is False
     engine.close()
     assert (Path(path).read_bytes(), os.stat(path).st_mtime_ns) == before
-    # The one of a newer version has been in use, and so has a lock file.
-    assert set(os.listdir(os.path.dirname(path))) == {"kv.db"} | ({"kv.db.lock"} if kind == "newer" else set())
+    assert os.listdir(os.path.dirname(path)) == ["kv.db"]
 
 
 def test_a_foreign_database_with_unfinished_business_keeps_it(path: str) -> None:

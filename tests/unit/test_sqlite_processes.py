@@ -98,7 +98,7 @@ def test_processes_write_one_new_file_together(path: str) -> None:
     assert engine.count(KV) == 4 * 40 * 5 + 1
     engine.close()
     check_file(path)
-    assert sorted(os.listdir(os.path.dirname(path))) == ["kv.db", "kv.db.lock"]
+    assert sorted(os.listdir(os.path.dirname(path))) == ["kv.db"]
 
 
 @pytest.mark.slow

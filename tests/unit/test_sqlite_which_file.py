@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from langchain_kv import AstraDBStore, KVStore, SetupMode
-from langchain_kv.engines import sqlite_connections, sqlite_file
+from langchain_kv.engines import sqlite_file, sqlite_opening
 from langchain_kv.engines.base import CollectionName
 from langchain_kv.engines.sqlite import SQLiteEngine
 from langchain_kv.errors import EngineError, EngineFileError, StoreError, UnknownCollectionError
@@ -395,7 +395,7 @@ def test_a_look_beside_a_checkpoint_of_another_process_finds_no_damage(
         looks.append(path)
 
     monkeypatch.setattr(sqlite_file, "recognise", look_meanwhile)
-    monkeypatch.setattr(sqlite_connections, "recognise", look_meanwhile)
+    monkeypatch.setattr(sqlite_opening, "recognise", look_meanwhile)
     with closing(SQLiteEngine(path)) as engine:
         assert engine.count(KV) == 300
     assert len(looks) == 2  # without the lock, and under it
@@ -409,7 +409,7 @@ def test_what_the_look_without_the_lock_cannot_read_is_looked_at_again(
     def fail(path: str) -> None:
         raise EngineError("as in a moment that passes")
 
-    monkeypatch.setattr(sqlite_connections, "recognise", fail)
+    monkeypatch.setattr(sqlite_opening, "recognise", fail)
     with closing(SQLiteEngine(path)) as engine:
         assert engine.read(KV, ["k"]) == [b"1"]
         engine.write(KV, [("k", b"2")])

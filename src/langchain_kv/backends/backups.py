@@ -27,7 +27,7 @@ def back_up(target: Target, file: str, *, replace: bool = False) -> None:
     """
     if target.kind != "sqlite":
         raise ConfigError(f"Only a file can be backed up: give sqlite:PATH, not the URL of a {target.kind} target.")
-    engine = _engine(target.location)
+    engine = _engine(target.location, read_only=target.read_only)
     try:
         engine.backup(file, replace=replace)
     finally:
@@ -55,7 +55,7 @@ def restore(file: str, target: Target, *, replace: bool = False) -> None:
         engine.close()
 
 
-def _engine(path: str) -> SQLiteEngine:
+def _engine(path: str, *, read_only: bool = False) -> SQLiteEngine:
     from langchain_kv.engines.sqlite import SQLiteEngine
 
     return SQLiteEngine(path)

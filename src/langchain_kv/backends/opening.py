@@ -57,6 +57,8 @@ def open_backend(settings: Settings) -> Backend:
 
     if target.cluster is not None:
         target = replace(target, cluster=replace(target.cluster, deadline_s=settings.deadline_s))
+    if target.kind == "sqlite":
+        target = replace(target, wait_s=settings.deadline_s)
     engine = acquire_engine(target)
     collection = CollectionName(settings.keyspace, settings.collection)
     use = _Use(engine)
@@ -98,7 +100,9 @@ def _make_engine(target: Target) -> Engine:
     if target.kind == "sqlite":
         from langchain_kv.engines.sqlite import SQLiteEngine
 
-        return SQLiteEngine(target.location, synchronous=target.synchronous)
+        return SQLiteEngine(
+            target.location, synchronous=target.synchronous, read_only=target.read_only, wait_s=target.wait_s
+        )
     if target.cluster is not None:
         from langchain_kv.engines.cassandra_driver import require_driver
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import stat
 import sys
 import threading
 import time
@@ -17,6 +18,7 @@ from types import TracebackType
 from typing import Final
 
 from langchain_kv.errors import EngineBusyError, EngineError
+from langchain_kv.limits import FILE_WAIT_S
 
 if sys.platform == "win32":
     import msvcrt
@@ -25,7 +27,7 @@ else:
 
 __all__ = ["LOCK_WAIT_S", "NOTE_LENGTH", "FileLock"]
 
-LOCK_WAIT_S: Final = 30.0
+LOCK_WAIT_S: Final = FILE_WAIT_S
 """Seconds that a call waits for the lock before it gives up with EngineBusyError."""
 
 FIRST_PAUSE_S: Final = 0.0002
@@ -46,7 +48,8 @@ class FileLock:
     thread holds, if anything.
 
     Args:
-        path: the lock file; made with mode 0600 where it is missing, never removed.
+        path: the lock file, ``PATH.lock`` of the database at PATH. Where it is missing it is made, for those who may
+            write the database.
         wait_s: seconds to wait for it.
 
     Raises:
@@ -61,11 +64,16 @@ class FileLock:
         self._descriptor: int | None = None
         self._opened: tuple[int, int] | None = None  # which file the descriptor is of
 
-    def acquire(self) -> None:
-        """Take it. Where that fails, for whatever reason, it is not held."""
+    def acquire(self, deadline: float | None = None) -> None:
+        """Take it. Where that fails, for whatever reason, it is not held.
+
+        Args:
+            deadline: until when to wait (of ``time.monotonic``); None: for ``wait_s``.
+        """
         try:
-            deadline = time.monotonic() + self._wait_s
-            if not self._threads.acquire(timeout=self._wait_s):
+            if deadline is None:
+                deadline = time.monotonic() + self._wait_s
+            if not self._threads.acquire(timeout=max(deadline - time.monotonic(), 0)):
                 raise EngineBusyError(f"Another thread held {self.path} for {self._wait_s:g} s; try again later")
             self.lock_file(deadline)
         except BaseException:
@@ -130,6 +138,16 @@ class FileLock:
         if descriptor is not None:
             os.close(descriptor)
 
+    def remove(self) -> None:
+        """Remove the lock file if this process made or used it, and nobody holds it. The threads' half is held.
+
+        Whoever waits for it sees that it is gone, and makes another.
+        """
+        if self._descriptor is not None:
+            with suppress(OSError, EngineError):
+                if self._try_to_lock(self._descriptor) and _identity(self.path) == self._opened:
+                    os.unlink(self.path)
+
     def after_fork_in_child(self) -> None:
         """Start anew: the inherited descriptor is the parent's lock itself; kept open, it would outlive the parent."""
         self._threads = threading.RLock()
@@ -163,17 +181,26 @@ class FileLock:
     def _open(self) -> int:
         if self._descriptor is None:
             try:
-                self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+                self._descriptor = self._open_or_make()
                 self._opened = _identity(self._descriptor)
             except FileNotFoundError as error:
                 folder = os.path.dirname(self.path)
                 raise EngineError(f"The directory {folder} does not exist; create it first") from error
             except OSError as error:
                 raise EngineError(
-                    f"Cannot create or open {self.path}: {error.strerror}; the database's directory"
-                    " must be one that this process may write to"
+                    f"Cannot create or open {self.path}: {error.strerror}; {_rights_to_give(self.path)}"
                 ) from error
         return self._descriptor
+
+    def _open_or_make(self) -> int:
+        while True:
+            with suppress(FileNotFoundError):
+                # Without O_CREAT, which in a directory like /tmp is refused for the file of another user.
+                return os.open(self.path, os.O_RDWR, 0o600)
+            with suppress(FileExistsError):
+                descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+                _admit_writers(self.path.removesuffix(".lock"), descriptor)
+                return descriptor
 
     def _try_to_lock(self, descriptor: int) -> bool:
         try:
@@ -185,6 +212,26 @@ class FileLock:
                 f"Cannot lock {self.path}: {error.strerror}; keep the database on a file system of this machine"
             ) from error
         return True
+
+
+def _admit_writers(database: str, descriptor: int) -> None:
+    """Give a lock file that was just made to those who may write the database, as SQLite does with its own files.
+
+    Never one that was there already: it could be a link to any file of this process's user.
+    """
+    with suppress(OSError):
+        found = os.stat(database)
+        if os.name == "posix":
+            os.fchown(descriptor, found.st_uid if os.geteuid() == 0 else -1, found.st_gid)
+            os.fchmod(descriptor, 0o600 | (found.st_mode & 0o022) * 3)  # writing stands for reading, too
+
+
+def _rights_to_give(path: str) -> str:
+    try:
+        mode = stat.S_IMODE(os.stat(path).st_mode)
+    except OSError:
+        return "the database's directory must be one that this process may write to"
+    return f"its mode is {mode:04o}: give it the rights of the database, or close all programs that use that"
 
 
 def _identity(file: str | int) -> tuple[int, int] | None:

@@ -6,21 +6,43 @@ import json
 import os
 import sqlite3
 import sys
-from bisect import bisect_left
-from collections.abc import Callable, Sequence
-from contextlib import closing
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
+from functools import partial
+from itertools import islice
 from operator import itemgetter
 from typing import Any, Final, TypeVar
 
 from langchain_kv.engines.base import KEEP, Change, CollectionName, DocId, Engine, Settings
 from langchain_kv.engines.catalog import unknown_collection, unknown_keyspace
+from langchain_kv.engines.file_lock import LOCK_WAIT_S
 from langchain_kv.engines.ids import prefix_end
 from langchain_kv.engines.pages import cut
 from langchain_kv.engines.sqlite_backup import back_up, restore
-from langchain_kv.engines.sqlite_connections import ConnectionPool
+from langchain_kv.engines.sqlite_catalog import (
+    NO_TABLE,
+    collections_of,
+    drop,
+    keyspaces_of,
+    require_keyspace,
+    settings_in_force,
+    settings_of,
+    table_of,
+)
 from langchain_kv.engines.sqlite_copies import restore_command
-from langchain_kv.engines.sqlite_file import Connection, Synchronous, Translated, gone, is_damage, missing_table
-from langchain_kv.errors import EngineBusyError, EngineError, StoreClosedError, StoreError, UsageError
+from langchain_kv.engines.sqlite_errors import Translated, gone, is_damage, missing_table
+from langchain_kv.engines.sqlite_file import Connection, Synchronous
+from langchain_kv.engines.sqlite_read_only import open_pool
+from langchain_kv.engines.sqlite_rows import BODY, bodies_of, body_of, delete_rows, is_readable, upsert
+from langchain_kv.errors import (
+    EngineBusyError,
+    EngineError,
+    StoreClosedError,
+    StoreError,
+    UnknownCollectionError,
+    UsageError,
+)
 from langchain_kv.limits import DEFAULT_KEYSPACE, SQLITE_IN_MAX
 from langchain_kv.work_queue import Bridge, Outcome, QueueBridge, run_each
 
@@ -28,20 +50,20 @@ __all__ = ["SQLiteEngine"]
 
 T = TypeVar("T")
 
-_IN_LENGTHS: Final = (1, 2, 5, 10, 20, 50, 100, 200, SQLITE_IN_MAX)
-"""Statements exist for these numbers of ids; a shorter list repeats its last id, so that few need to be prepared."""
-
 
 class SQLiteEngine(Engine):
     """A database in one file, made by the first ``create_keyspace`` or ``create_collection``.
 
-    Any number of threads and processes share the file, and forked children. Beside it stand ``PATH-wal`` and ``PATH-
-    shm``, which are part of it while it is in use, and ``PATH.lock``. It must be on a file system of this machine.
+    Any number of threads and processes share the file, and forked children. Beside it stand, while it is in use,
+    ``PATH-wal`` and ``PATH-shm``, which are part of it, and ``PATH.lock``. It must be on a file system of this machine.
 
     Args:
         path: the file; links are followed.
         synchronous: ``full``: a commit survives a power cut. ``normal``: it survives the end of the process, and
             a power cut may undo the last ones; single writes are several times faster.
+        read_only: whether nothing is changed and no file is made, as by itself where this user may not write the file
+            or its directory.
+        wait_s: seconds that a call waits for other threads, processes and programs.
 
     Example:
         >>> engine = SQLiteEngine("kv.db")
@@ -54,10 +76,14 @@ class SQLiteEngine(Engine):
 
     keeps_bytes = True
 
-    def __init__(self, path: str, *, synchronous: Synchronous = "full") -> None:
-        self._pool = ConnectionPool(path, synchronous)
-        self._translated = Translated(self._pool.path)
-        self._bridge = QueueBridge(os.path.basename(path), run_writes=self.group, run_at_once=self._pool.read_at_once)
+    def __init__(
+        self, path: str, *, synchronous: Synchronous = "full", read_only: bool = False, wait_s: float = LOCK_WAIT_S
+    ) -> None:
+        self._pool = open_pool(path, synchronous, wait_s, read_only=read_only)
+        self._translated = Translated(self._pool.path, wait_s=wait_s)
+        self._bridge = QueueBridge(
+            os.path.basename(path), run_reads=self._in_turn, run_writes=self.group, run_at_once=self._pool.read_at_once
+        )
 
     # -- documents ----------------------------------------------------------------------------------------------
 
@@ -74,7 +100,7 @@ class SQLiteEngine(Engine):
             bodies = self._read(connection, table, ids)  # notices when the collection is gone
             settings = connection.file.settings.get(table)
             if settings is None:
-                settings = _settings_of(connection, table)
+                settings = settings_of(connection, table)
                 if not connection.in_transaction:
                     connection.file.settings[table] = settings
             return settings, bodies
@@ -84,8 +110,8 @@ class SQLiteEngine(Engine):
     def _read(self, connection: sqlite3.Connection, table: int, ids: Sequence[DocId]) -> list[bytes | None]:
         try:
             if len(ids) == 1:
-                return [_body(connection, table, ids[0])]
-            found = _bodies(connection, table, ids)
+                return [body_of(connection, table, ids[0])]
+            found = bodies_of(connection, table, ids)
         except sqlite3.DatabaseError as error:
             if is_damage(error):
                 raise self._unreadable(connection, table, ids, error) from error
@@ -96,7 +122,7 @@ class SQLiteEngine(Engine):
         self, connection: sqlite3.Connection, table: int, ids: Sequence[DocId], error: sqlite3.DatabaseError
     ) -> EngineError:
         """Say of which ids the documents stand on damaged pages."""
-        bad = [doc_id for doc_id in dict.fromkeys(ids) if not _is_readable(connection, table, doc_id)]
+        bad = [doc_id for doc_id in dict.fromkeys(ids) if not is_readable(connection, table, doc_id)]
         names = ", ".join(repr(doc_id[:100]) for doc_id in bad[:5]) + (f" and {len(bad) - 5:,} more" * (len(bad) > 5))
         return EngineError(
             f"{self._pool.path}: {error}; of {len(ids):,} keys these cannot be read: {names or 'none, alone'}. The file"
@@ -109,26 +135,26 @@ class SQLiteEngine(Engine):
             self.settings(collection)
             return
         single = len(documents) == 1
-        self._change(collection, lambda connection, table: _upsert(connection, table, documents), single=single)
+        self._change(collection, lambda connection, table: upsert(connection, table, documents), single=single)
 
     def modify(self, collection: CollectionName, ids: Sequence[DocId], change: Change) -> None:
         self._require_file(collection, look=False)
 
         def store(connection: sqlite3.Connection) -> None:
             with self._translated:
-                table = _row(connection, collection)[0]
+                table = table_of(connection, collection)
             for start in range(0, len(ids), SQLITE_IN_MAX):
                 chunk = ids[start : start + SQLITE_IN_MAX]
                 with self._translated:
-                    found: dict[DocId, bytes | None] = {**_bodies(connection, table, chunk)}
+                    found: dict[DocId, bytes | None] = {**bodies_of(connection, table, chunk)}
                 changed: dict[DocId, bytes | None] = {}
                 for doc_id in chunk:
                     new = change(doc_id, found.get(doc_id))  # what it raises is passed on as it is
                     if new is not KEEP:
                         found[doc_id] = changed[doc_id] = new
                 with self._translated:
-                    _upsert(connection, table, [(key, body) for key, body in changed.items() if body is not None])
-                    _delete(connection, table, [key for key, body in changed.items() if body is None])
+                    upsert(connection, table, [(key, body) for key, body in changed.items() if body is not None])
+                    delete_rows(connection, table, [key for key, body in changed.items() if body is None])
 
         self._pool.change(store)
 
@@ -137,7 +163,7 @@ class SQLiteEngine(Engine):
             self.settings(collection)
             return 0
         single = len(ids) == 1
-        return self._change(collection, lambda connection, table: _delete(connection, table, ids), single=single)
+        return self._change(collection, lambda connection, table: delete_rows(connection, table, ids), single=single)
 
     def scan(
         self,
@@ -148,12 +174,13 @@ class SQLiteEngine(Engine):
         limit: int,
         size_bytes: int | None = None,
     ) -> list[tuple[DocId, bytes]]:
-        return self._page(collection, "id, body", _range(after, prefix, limit), size_bytes)
+        which = _range(after, prefix)
+        return self._page(collection, f", {BODY}", which, limit=limit, size_bytes=size_bytes)
 
     def scan_ids(
         self, collection: CollectionName, *, after: DocId | None = None, prefix: str = "", limit: int
     ) -> list[DocId]:
-        return list(map(itemgetter(0), self._page(collection, "id", _range(after, prefix, limit))))
+        return list(map(itemgetter(0), self._page(collection, "", _range(after, prefix), limit=limit)))
 
     def count(self, collection: CollectionName, *, limit: int | None = None) -> int:
         def query(connection: sqlite3.Connection, table: int) -> int:
@@ -173,8 +200,12 @@ class SQLiteEngine(Engine):
         if not self._has_file() and collection.keyspace != DEFAULT_KEYSPACE:
             raise unknown_keyspace(collection.keyspace)
 
-        def make(connection: sqlite3.Connection) -> Settings:
-            _require_keyspace(connection, collection.keyspace)
+        if self._pool.read_only:
+            with suppress(UnknownCollectionError):
+                return self.settings(collection)
+
+        def make(connection: Connection) -> Settings:
+            require_keyspace(connection, collection.keyspace)
             made = connection.execute(
                 "INSERT INTO collections(keyspace, name, settings) VALUES(?,?,?) ON CONFLICT DO NOTHING",
                 (*collection, text),
@@ -183,8 +214,8 @@ class SQLiteEngine(Engine):
                 connection.execute(
                     f"CREATE TABLE docs_{made.lastrowid}(id BLOB PRIMARY KEY NOT NULL, body BLOB NOT NULL)"
                 )
-            in_force: Settings = json.loads(_row(connection, collection)[1])
-            return in_force
+            connection.file.settings.pop(table_of(connection, collection), None)  # damaged ones are replaced
+            return settings_in_force(connection, collection, text)
 
         return self._change_catalog(make, create=True)
 
@@ -194,14 +225,14 @@ class SQLiteEngine(Engine):
                 raise unknown_keyspace(collection.keyspace)
             return
 
-        def drop(connection: sqlite3.Connection) -> None:
-            _require_keyspace(connection, collection.keyspace)
-            _drop(connection, "keyspace=? AND name=?", collection)
+        def work(connection: sqlite3.Connection) -> None:
+            require_keyspace(connection, collection.keyspace)
+            drop(connection, "keyspace=? AND name=?", collection)
 
-        self._change_catalog(drop)
+        self._change_catalog(work)
 
     def settings(self, collection: CollectionName) -> Settings:
-        return self._query(collection, _settings_of)
+        return self._query(collection, settings_of)
 
     def collections(self, keyspace: str) -> dict[str, Settings]:
         if not self._has_file():
@@ -209,15 +240,12 @@ class SQLiteEngine(Engine):
                 raise unknown_keyspace(keyspace)
             return {}
 
-        def query(connection: sqlite3.Connection) -> list[tuple[str, str]]:
-            _require_keyspace(connection, keyspace)
-            return connection.execute(
-                "SELECT name, settings FROM collections WHERE keyspace=? ORDER BY name", (keyspace,)
-            ).fetchall()
-
-        return {name: json.loads(settings) for name, settings in self._pool.read(query)}
+        return self._pool.read(lambda connection: collections_of(connection, keyspace))
 
     def create_keyspace(self, keyspace: str) -> None:
+        if self._pool.read_only and self._has_file() and keyspace in self.keyspaces():
+            return
+
         def make(connection: sqlite3.Connection) -> None:
             connection.execute("INSERT INTO keyspaces VALUES(?) ON CONFLICT DO NOTHING", (keyspace,))
 
@@ -227,17 +255,16 @@ class SQLiteEngine(Engine):
         if not self._has_file():
             return
 
-        def drop(connection: sqlite3.Connection) -> None:
-            _drop(connection, "keyspace=?", (keyspace,))
+        def work(connection: sqlite3.Connection) -> None:
+            drop(connection, "keyspace=?", (keyspace,))
             connection.execute("DELETE FROM keyspaces WHERE name=?", (keyspace,))
 
-        self._change_catalog(drop)
+        self._change_catalog(work)
 
     def keyspaces(self) -> list[str]:
         if not self._has_file():
             return [DEFAULT_KEYSPACE]
-        names = "SELECT name FROM keyspaces ORDER BY name"
-        return [name for (name,) in self._pool.read(lambda connection: connection.execute(names).fetchall())]
+        return self._pool.read(keyspaces_of)
 
     # -- life -----------------------------------------------------------------------------------------------------
 
@@ -258,14 +285,24 @@ class SQLiteEngine(Engine):
         if not self._has_file():
             raise EngineError(f"There is no database at {self._pool.path} to back up; check the path")
         source, copy = self._pool.path, os.path.abspath(file)
-        self._pool.read(lambda connection: back_up(connection, source, copy, replace=replace))
+
+        def query(connection: Connection) -> None:
+            check = partial(self._pool.require_unchanged, connection)
+            back_up(connection, source, copy, replace=replace, check=check)
+
+        self._pool.read(query)
 
     def restore_to(self, path: str, *, replace: bool = False) -> None:
         """Put a copy of this database, a backup, in the place of another one: see ``sqlite_backup.restore``."""
         if not self._has_file():
             raise EngineError(f"There is no backup at {self._pool.path}; check the path")
-        source, to = self._pool.path, os.path.realpath(path)
-        self._pool.read(lambda connection: restore(connection, source, to, replace=replace))
+        backup, other = self._pool.path, os.path.realpath(path)
+
+        def query(connection: Connection) -> None:
+            check = partial(self._pool.require_unchanged, connection)
+            restore(connection, backup, other, replace=replace, check=check)
+
+        self._pool.read(query)
 
     @property
     def bridge(self) -> Bridge:
@@ -278,12 +315,30 @@ class SQLiteEngine(Engine):
         Returns the outcome of each call, in order.
         """
         if len(calls) <= 1 or not self._pool.has_file(look=False):
-            return run_each(calls)
+            return self._in_turn(calls)
+        deadlines = [self._deadline(call) for call in calls]
         try:
-            return self._pool.change(lambda connection: run_each(calls))
+            return self._pool.waits.run_until(
+                min(deadlines), lambda: self._pool.change(lambda connection: run_each(calls))
+            )
+        except EngineBusyError as error:
+            # Who came later may wait on.
+            outcomes, now = [Outcome(None, error)] * len(calls), time.monotonic()
+            later = [place for place, deadline in enumerate(deadlines) if deadline > now]
+            if later and len(later) < len(calls):
+                for place, outcome in zip(later, self.group([calls[place] for place in later]), strict=True):
+                    outcomes[place] = outcome
+            return outcomes
         except StoreError as error:
-            hopeless = isinstance(error, EngineBusyError | StoreClosedError) or error.applied is not False
-            return [Outcome(None, error)] * len(calls) if hopeless else run_each(calls)
+            hopeless = isinstance(error, StoreClosedError) or error.applied is not False
+            return [Outcome(None, error)] * len(calls) if hopeless else self._in_turn(calls)
+
+    def _in_turn(self, calls: Sequence[Callable[[], Any]]) -> list[Outcome]:
+        """Run each call by itself. What it waited for its turn is a part of what it may wait."""
+        return [self._pool.waits.run_until(self._deadline(call), partial(run_each, [call]))[0] for call in calls]
+
+    def _deadline(self, call: Callable[[], Any]) -> float:
+        return float(getattr(call, "asked_at", time.monotonic())) + self._pool.waits.wait_s
 
     def close(self) -> None:
         self._bridge.close()
@@ -315,14 +370,14 @@ class SQLiteEngine(Engine):
         while True:
             table = known.tables.get(collection)
             if table is None:
-                table = _row(connection, collection)[0]
+                table = table_of(connection, collection)
                 # Within a transaction nothing is remembered: a number that is undone goes to another collection.
                 if not connection.in_transaction:
                     known.tables[collection] = table
             try:
                 return work(connection, table)
             except sqlite3.OperationalError as error:
-                if not str(error).startswith(_NO_TABLE):
+                if not str(error).startswith(NO_TABLE):
                     raise
                 if table == missing:
                     raise missing_table(self._pool.path, collection.name) from error
@@ -346,16 +401,26 @@ class SQLiteEngine(Engine):
             raise unknown_collection(collection) if in_default else unknown_keyspace(collection.keyspace)
 
     def _page(
-        self, collection: CollectionName, columns: str, which: tuple[str, list[Any]], size_bytes: int | None = None
+        self,
+        collection: CollectionName,
+        body: str,
+        which: tuple[str, list[DocId]],
+        *,
+        limit: int,
+        size_bytes: int | None = None,
     ) -> list[tuple[Any, ...]]:
         def query(connection: sqlite3.Connection, table: int) -> list[tuple[Any, ...]]:
-            with closing(connection.execute(f"SELECT {columns} FROM docs_{table} {which[0]}", which[1])) as rows:
-                return cut(rows, size_bytes)
+            rows = f"FROM docs_{table} WHERE {which[0]} ORDER BY id"
+            try:
+                with closing(connection.execute(f"SELECT id{body} {rows} LIMIT ?", (*which[1], _rows(limit)))) as found:
+                    return cut(found, size_bytes)
+            except sqlite3.OperationalError as error:
+                if not str(error).startswith(_NO_UTF8):
+                    raise
+            with closing(connection.execute(f"SELECT typeof(id), CAST(id AS BLOB){body} {rows}", which[1])) as found:
+                return cut(islice(_decodable(found), _rows(limit)), size_bytes)
 
         return self._query(collection, query)
-
-
-_NO_TABLE: Final = "no such table: docs_"
 
 
 def _rows(limit: int) -> int:
@@ -363,91 +428,23 @@ def _rows(limit: int) -> int:
     return min(max(limit, 0), sys.maxsize)
 
 
-def _range(after: DocId | None, prefix: str, limit: int) -> tuple[str, list[Any]]:
-    """Return the condition on ids, their order and number, and its values."""
-    bounds: dict[str, Any] = {}
+def _range(after: DocId | None, prefix: str) -> tuple[str, list[DocId]]:
+    """Return the condition on ids, and its values. No id that is a number passes: only another program makes such."""
     if after is not None and (isinstance(after, bytes) or after >= prefix):
-        bounds["id>?"] = after
-    elif prefix:
-        bounds["id>=?"] = prefix
+        condition, values = "id>?", [after]
+    else:
+        condition, values = "id>=?", [prefix]
     if prefix:
-        bounds["id<?"] = prefix_end(prefix) or b""  # every text sorts before the empty blob
-    where = f"WHERE {' AND '.join(bounds)} " if bounds else ""
-    return f"{where}ORDER BY id LIMIT ?", [*bounds.values(), _rows(limit)]
+        condition += " AND id<?"
+        values.append(prefix_end(prefix) or b"")  # every text sorts before the empty blob
+    return condition, values
 
 
-def _bodies(connection: sqlite3.Connection, table: int, ids: Sequence[DocId]) -> dict[DocId, bytes]:
-    """Return the bodies of those ids that exist, as of one moment."""
-    if len(ids) <= SQLITE_IN_MAX or connection.in_transaction:
-        return _chunks_of_bodies(connection, table, ids)
-    try:
-        connection.execute("BEGIN")
-        return _chunks_of_bodies(connection, table, ids)
-    finally:
-        if connection.in_transaction:
-            connection.execute("COMMIT")
+_NO_UTF8: Final = "Could not decode to UTF-8"
 
 
-def _chunks_of_bodies(connection: sqlite3.Connection, table: int, ids: Sequence[DocId]) -> dict[DocId, bytes]:
-    found: dict[DocId, bytes] = {}
-    for start in range(0, len(ids), SQLITE_IN_MAX):
-        chunk = ids[start : start + SQLITE_IN_MAX]
-        length = _IN_LENGTHS[bisect_left(_IN_LENGTHS, len(chunk))]
-        marks = ",".join("?" * length)
-        values = [*chunk, *[chunk[-1]] * (length - len(chunk))]
-        found.update(connection.execute(f"SELECT id, body FROM docs_{table} WHERE id IN ({marks})", values))
-    return found
-
-
-def _body(connection: sqlite3.Connection, table: int, doc_id: DocId) -> bytes | None:
-    row = connection.execute(f"SELECT body FROM docs_{table} WHERE id=?", (doc_id,)).fetchone()
-    return None if row is None else row[0]
-
-
-def _settings_of(connection: sqlite3.Connection, table: int) -> Settings:
-    found = connection.execute("SELECT settings FROM collections WHERE id=?", (table,)).fetchone()
-    if found is None:
-        raise sqlite3.OperationalError(_NO_TABLE)  # dropped meanwhile, as a query of its documents would find
-    settings: Settings = json.loads(found[0])
-    return settings
-
-
-def _is_readable(connection: sqlite3.Connection, table: int, doc_id: DocId) -> bool:
-    try:
-        _body(connection, table, doc_id)
-    except sqlite3.DatabaseError:
-        return False
-    return True
-
-
-def _upsert(connection: sqlite3.Connection, table: int, documents: Sequence[tuple[DocId, bytes]]) -> None:
-    connection.executemany(
-        f"INSERT INTO docs_{table}(id, body) VALUES(?,?) ON CONFLICT(id) DO UPDATE SET body=excluded.body", documents
-    )
-
-
-def _delete(connection: sqlite3.Connection, table: int, ids: Sequence[DocId]) -> int:
-    deleted = connection.executemany(f"DELETE FROM docs_{table} WHERE id=?", [(doc_id,) for doc_id in ids]).rowcount
-    return max(deleted, 0)  # -1 where there was nothing to run
-
-
-def _row(connection: sqlite3.Connection, collection: CollectionName) -> tuple[int, str]:
-    """Return the number of the collection's table, and its settings as JSON text."""
-    row: tuple[int, str] | None = connection.execute(
-        "SELECT id, settings FROM collections WHERE keyspace=? AND name=?", collection
-    ).fetchone()
-    if row is None:
-        _require_keyspace(connection, collection.keyspace)
-        raise unknown_collection(collection)
-    return row
-
-
-def _require_keyspace(connection: sqlite3.Connection, keyspace: str) -> None:
-    if connection.execute("SELECT 1 FROM keyspaces WHERE name=?", (keyspace,)).fetchone() is None:
-        raise unknown_keyspace(keyspace)
-
-
-def _drop(connection: sqlite3.Connection, where: str, names: Sequence[str]) -> None:
-    for (table,) in connection.execute(f"SELECT id FROM collections WHERE {where}", names).fetchall():
-        connection.execute(f"DROP TABLE docs_{table}")
-        connection.execute("DELETE FROM collections WHERE id=?", (table,))
+def _decodable(rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+    """Yield (id, ...) of (type of the id, its bytes, ...); those whose text is no UTF-8 are left out."""
+    for kind, cell, *body in rows:
+        with suppress(UnicodeDecodeError):
+            yield cell if kind == "blob" else cell.decode(), *body

@@ -12,7 +12,8 @@ from typing import Final
 
 from langchain_kv.engines.file_lock import FileLock
 from langchain_kv.engines.sqlite_copies import give_new_mark, require_note
-from langchain_kv.engines.sqlite_file import Translated, identity, new_file, recognise
+from langchain_kv.engines.sqlite_errors import Translated
+from langchain_kv.engines.sqlite_file import identity, new_file, recognise
 from langchain_kv.errors import EngineError, EngineFileError
 
 __all__ = ["back_up", "restore"]
@@ -21,7 +22,9 @@ _STEP_PAGES: Final = 1_024
 """Pages copied at a time, 8 MiB: between two steps Python handles signals, so that Ctrl-C ends a backup."""
 
 
-def back_up(connection: sqlite3.Connection, source: str, file: str, *, replace: bool) -> None:
+def back_up(
+    connection: sqlite3.Connection, source: str, file: str, *, replace: bool, check: Callable[[], None]
+) -> None:
     """Copy the database behind ``connection`` to ``file``.
 
     All of it is read in one read transaction. Writers do not wait for that; only the ``-wal`` grows while it lasts.
@@ -31,6 +34,7 @@ def back_up(connection: sqlite3.Connection, source: str, file: str, *, replace: 
         source: the absolute path of its database.
         file: the absolute path of the copy.
         replace: whether to take the place of a file of that name.
+        check: called before the copy gets its name; what it raises is passed on.
 
     Raises:
         EngineFileError: something is there already, or may not be replaced.
@@ -38,12 +42,14 @@ def back_up(connection: sqlite3.Connection, source: str, file: str, *, replace: 
     """
     _require_place(source, file, replace)
     try:
-        _make_copy(connection, source, file, os.replace if replace else None)
+        _make_copy(connection, source, file, os.replace if replace else None, check)
     except FileExistsError:
         raise _is_there(file) from None
 
 
-def restore(connection: sqlite3.Connection, source: str, path: str, *, replace: bool) -> None:
+def restore(
+    connection: sqlite3.Connection, source: str, path: str, *, replace: bool, check: Callable[[], None]
+) -> None:
     """Put a copy of the database behind ``connection`` in the place of the one at ``path``, at one moment.
 
     Processes that have that one open, through this package, go on with the copy from their next call on. What it had
@@ -54,6 +60,7 @@ def restore(connection: sqlite3.Connection, source: str, path: str, *, replace: 
         source: the absolute path of its database, a backup.
         path: the absolute path of the database to be, links resolved; need not exist.
         replace: whether to take also the place of what is not recognised as a database of this package.
+        check: as of ``back_up``.
 
     Raises:
         EngineFileError: what is there may not be replaced.
@@ -70,15 +77,20 @@ def restore(connection: sqlite3.Connection, source: str, path: str, *, replace: 
             lock.close()
 
     _require_replaceable(source, path, replace)
-    _make_copy(connection, source, path, take_place)
+    _make_copy(connection, source, path, take_place, check)
 
 
 def _make_copy(
-    connection: sqlite3.Connection, source: str, file: str, give_name: Callable[[str, str], None] | None
+    connection: sqlite3.Connection,
+    source: str,
+    file: str,
+    give_name: Callable[[str, str], None] | None,
+    check: Callable[[], None],
 ) -> None:
     with new_file(file, give_name) as copy, Translated(source, doing=f"Copying {source} to {file}"):
         _copy(connection, copy)
         _require_whole(copy, source)
+        check()
         give_new_mark(copy)
 
 

@@ -11,23 +11,18 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, TypeVar
 
-from langchain_kv.engines.file_lock import FileLock
-from langchain_kv.engines.sqlite_copies import note_mark, require_no_other_wal
+from langchain_kv.engines.file_lock import LOCK_WAIT_S
+from langchain_kv.engines.sqlite_errors import Translated
 from langchain_kv.engines.sqlite_file import (
     Connection,
-    File,
     Synchronous,
-    Translated,
-    connect,
     create_file,
     exists,
-    gone,
     identity,
-    recognise,
 )
 from langchain_kv.engines.sqlite_forks import LEFT_OVER, forget, register
-from langchain_kv.engines.sqlite_open_file import OpenFile, Threads
-from langchain_kv.errors import EngineError, EngineFileError, StoreClosedError, StoreError, UsageError
+from langchain_kv.engines.sqlite_opening import OpenFile
+from langchain_kv.errors import EngineBusyError, EngineError, StoreError, UsageError
 from langchain_kv.sharing import keep_for_ever
 from langchain_kv.work_queue import WouldWait
 
@@ -45,6 +40,12 @@ LOOK_AGAIN_S: Final = 1.0
 """Seconds after which a waiting call looks again by itself: Ctrl-C may take the place of a wake-up."""
 
 
+class _Threads(threading.local):
+    """What each thread has for itself."""
+
+    transaction: Connection | None = None
+
+
 class ConnectionPool(OpenFile):
     """One connection for writing, a few for reading; opened at first use, under the file lock.
 
@@ -55,29 +56,41 @@ class ConnectionPool(OpenFile):
     Args:
         path: the database file; links are followed, once.
         synchronous: whether a commit waits for the disk.
+        wait_s: seconds that a call waits for others in all: for the file lock, for connections, for other programs.
     """
 
-    def __init__(self, path: str, synchronous: Synchronous) -> None:
-        super().__init__(path)
-        self._synchronous: Synchronous = synchronous
-        self._lock = FileLock(f"{self.path}.lock")
-        self._committing = Translated(self.path, applied=None)
-        self._closed = False
+    def __init__(self, path: str, synchronous: Synchronous, wait_s: float = LOCK_WAIT_S) -> None:
+        super().__init__(path, synchronous, wait_s)
+        self._translated = Translated(self.path, wait_s=self.waits.wait_s)
+        self._committing = Translated(self.path, applied=None, wait_s=self.waits.wait_s)
         self._held_for_fork = False
         self._start_anew()
 
     def _start_anew(self) -> None:
+        self._start_without_connections()
         self._mutex = threading.Lock()
         self._changed = threading.Condition(self._mutex)
         self._waiting = 0  # for a change: to wake nobody costs as much as to wake somebody
-        self._start_with_nothing_open()
+        self._threads = _Threads()
         self._wants_quick = False
         self._forking = False
 
-    def require_open(self) -> None:
-        """Raise StoreClosedError after ``close``."""
-        if self._closed:
-            raise StoreClosedError(f"The store on {self.path} was closed; open a new one")
+    def has_file(self, *, look: bool = True) -> bool:
+        """Return whether there is a database.
+
+        Args:
+            look: whether to look if an open file still is the one that has the name; ``change`` does so itself.
+        """
+        if not self._open:
+            return exists(self.path)
+        if look and self.joined is None and identity(self._name) != self._file.identity:
+            self._give_up()
+            return exists(self.path)
+        return True
+
+    def _connect(self, deadline: float) -> Connection:
+        register(self)
+        return super()._connect(deadline)
 
     # -- reading --------------------------------------------------------------------------------------------------
 
@@ -96,26 +109,33 @@ class ConnectionPool(OpenFile):
             with self._translated:
                 return query(joined)
         call = object()
+        deadline = self.waits.deadline()
         try:
-            connection = self._reader(call)
+            connection = self._reader(call, deadline)
             with self._translated:
+                self.waits.limit(connection, deadline)
                 return query(connection)
         finally:
             self._using.pop(call, None)  # one call of C: nothing can come between
             if self._waiting:
                 self._wake()
 
-    def _reader(self, call: object) -> Connection:
+    def _reader(self, call: object, deadline: float) -> Connection:
         """Give ``call`` a connection; it is in use as long as ``call`` is in ``_using``."""
         with self._mutex:
             if self._forking or not self._may_read():
-                self._wait_until(lambda: self._closed or (not self._forking and self._may_read()))
+                left_s = deadline - time.monotonic()
+                self._wait_until(lambda: self._closed or (not self._forking and self._may_read()), left_s)
             self.require_open()
+            if self._forking or not self._may_read():
+                raise EngineBusyError(
+                    f"{self.path} was read by {READERS_MAX} other threads for {self.waits.wait_s:g} s; try again later"
+                )
             connection = self._using[call] = self._idle()
             wants_quick, self._wants_quick = self._wants_quick, False
         if connection is None:
             self._recognise()
-            connection = self._locked(self._connect)
+            connection = self._locked(lambda: self._connect(deadline), deadline)
             with self._mutex:
                 self._using[call] = connection
                 if connection in self._open:
@@ -161,8 +181,9 @@ class ConnectionPool(OpenFile):
             return
         try:
             with suppress(EngineError), self._translated:
-                self._lock.lock_file(time.monotonic())
-                connection = self._connect()
+                now = time.monotonic()
+                self._lock.lock_file(now)
+                connection = self._connect(now)
                 connection.execute("PRAGMA busy_timeout=0")
                 self._quick = connection
         finally:
@@ -212,9 +233,11 @@ class ConnectionPool(OpenFile):
             return self._part(threads.transaction, work)
         if not self._open:
             self._recognise()
+        deadline = self.waits.deadline()
         try:
-            self._lock.acquire()
-            threads.transaction = connection = self._writing_connection(create)
+            self._lock.acquire(deadline)
+            threads.transaction = connection = self._writing_connection(create, deadline)
+            self.waits.limit(connection, deadline)
             if single:
                 with self._committing:
                     result = work(connection)
@@ -238,7 +261,7 @@ class ConnectionPool(OpenFile):
                 raise
             raise
 
-    def _end(self, threads: Threads) -> None:
+    def _end(self, threads: _Threads) -> None:
         """Undo what this thread began and did not commit, and let others in. Idempotent, from any point on."""
         connection = threads.transaction
         if connection is not None and threads is self._threads and connection.in_transaction:
@@ -263,7 +286,7 @@ class ConnectionPool(OpenFile):
             connection.execute("RELEASE part")
         return result
 
-    def _require_this_process(self, threads: Threads) -> None:
+    def _require_this_process(self, threads: _Threads) -> None:
         if threads is not self._threads:
             raise EngineError(f"{self.path}: this process forked inside a transaction, which is its parent's")
 
@@ -271,65 +294,19 @@ class ConnectionPool(OpenFile):
         if not connection.in_transaction:  # after some errors, a full disk among them, SQLite undoes all of it
             raise EngineError(f"{self.path}: an earlier error undid the whole transaction; try again")
 
-    def _writing_connection(self, create: bool) -> Connection:
+    def _writing_connection(self, create: bool, deadline: float) -> Connection:
         self.require_open()
         writer = self._writer
         if writer is None or writer not in self._open or identity(self._name) != self._file.identity:
-            if create and not os.path.lexists(self.path):
+            if create and not exists(self.path):
                 create_file(self.path)
-            self._writer = writer = self._connect()
+            self._writer = writer = self._connect(deadline)
         elif writer.in_transaction:  # what could not be undone when it failed
             with self._translated:
                 writer.execute("ROLLBACK")
         return writer
 
     # -- opening and closing ----------------------------------------------------------------------------------------
-
-    def _recognise(self) -> None:
-        """Refuse a file that is not ours before the lock file is made beside it."""
-        self.require_open()
-        if not self._open and os.path.lexists(self.path):
-            try:
-                recognise(self.path)
-            except EngineFileError:
-                raise
-            except EngineError:
-                # Others may be at work on it: what else there is to say is said under the lock. But no lock file is
-                # left beside a file of somebody who then could not use it.
-                if not os.access(self.path, os.R_OK) and exists(self.path):
-                    raise
-
-    def _connect(self) -> Connection:
-        """Open one more connection; the file lock is held."""
-        self.require_open()
-        register(self)
-        self._give_up()
-        found = identity(self.path)
-        if found is None:
-            raise gone(self.path)
-        if found in LEFT_OVER:
-            raise EngineError(
-                f"{self.path} was in use at the moment this process was forked, and cannot be used here: start"
-                " processes by 'spawn' or 'forkserver', or fork while no call is in flight"
-            )
-        self._close_given_up()
-        if not self._open:  # also where the identity is the same: a number that nobody has open is given out again
-            self._file = File(found)
-        require_no_other_wal(self.path, self._lock)
-        connection = connect(self.path, self._synchronous)
-        try:
-            with self._translated:
-                note_mark(connection, self._lock)
-            if identity(self.path) != found:
-                raise EngineError(f"{self.path} was replaced at this very moment; try again")
-        except BaseException:
-            connection.close()
-            raise
-        connection.file = self._file
-        with self._mutex:
-            self._open.append(connection)
-        self.was_lost = False
-        return connection
 
     def close(self, wait_s: float = math.inf) -> None:
         """Close every connection once the calls in flight have ended. Idempotent.
@@ -354,19 +331,12 @@ class ConnectionPool(OpenFile):
             self._locked(self._close_connections) if exists(self.path) else self._close_connections()
         self._lock.lock_threads(-1)
         try:
+            if not any(os.path.lexists(f"{self.path}{beside}") for beside in ("-wal", "-shm")):  # the last removes them
+                self._lock.remove()
             self._lock.close()
         finally:
             self._lock.release()
         forget(self)
-
-    def _locked(self, work: Callable[[], T]) -> T:
-        """Run ``work`` under the file lock."""
-        try:
-            with self._lock:
-                return work()
-        except BaseException:
-            self._lock.release()  # Ctrl-C at the entry of the lock's own __exit__
-            raise
 
     # -- forks ------------------------------------------------------------------------------------------------------
     #

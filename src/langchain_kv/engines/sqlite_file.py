@@ -15,20 +15,12 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Literal
 
 from langchain_kv.engines.base import CollectionName, Settings
-from langchain_kv.engines.ids import lone_surrogate
 from langchain_kv.engines.sqlite_copies import give_new_mark, remove_what_is_empty, restore_command
-from langchain_kv.errors import (
-    DataAPIError,
-    EngineBusyError,
-    EngineError,
-    EngineFileError,
-    InvalidValueError,
-    StoreError,
-)
+from langchain_kv.engines.sqlite_errors import Translated, kind_of, not_ours
+from langchain_kv.errors import EngineError, EngineFileError
 from langchain_kv.limits import DEFAULT_KEYSPACE
 
 __all__ = [
@@ -37,31 +29,29 @@ __all__ = [
     "Connection",
     "File",
     "Synchronous",
-    "Translated",
     "closes_safely",
     "connect",
+    "connect_read_only",
     "create_file",
     "exists",
-    "gone",
     "has_wal_reset_bug",
     "identity",
-    "is_damage",
-    "missing_table",
     "new_file",
     "recognise",
+    "set_wait",
 ]
 
 APPLICATION_ID: Final = int.from_bytes(b"lckv")
 """Marks the file as ours (``PRAGMA application_id``)."""
 
 SCHEMA_VERSION: Final = 1
-"""The version of the tables (``PRAGMA user_version``)."""
-
-BUSY_WAIT_S: Final = 30.0
-"""Seconds that SQLite itself waits for a lock: only for programs other than ours, which do not take the file lock."""
+"""The version of the tables and of what is in them (``PRAGMA user_version``). Each change of either raises it: an older
+langchain-kv refuses the file, and does not take what it cannot read for damage."""
 
 WAL_SIZE_KEPT_BYTES: Final = 64 * 1024 * 1024
 """A larger ``-wal`` is cut to this size when it starts again."""
+
+PAGE_SIZE_BYTES: Final = 8192
 
 Synchronous = Literal["full", "normal"]
 
@@ -69,7 +59,9 @@ Synchronous = Literal["full", "normal"]
 # overflow pages. AUTOINCREMENT: the number of a dropped collection never comes back, so nobody's late write can hit
 # another.
 _SCHEMA = f"""
+PRAGMA page_size={PAGE_SIZE_BYTES};
 BEGIN;
+PRAGMA application_id={APPLICATION_ID};
 CREATE TABLE keyspaces(name TEXT PRIMARY KEY NOT NULL);
 CREATE TABLE collections(
   id INTEGER PRIMARY KEY AUTOINCREMENT, keyspace TEXT NOT NULL, name TEXT NOT NULL, settings TEXT NOT NULL,
@@ -111,19 +103,30 @@ class Connection(sqlite3.Connection):
 def create_file(path: str) -> None:
     """Make an empty database at ``path``, mode 0600, whole from the first moment it can be seen. The file lock is held.
 
-    Does nothing where somebody else's file appears at ``path`` meanwhile.
+    A file of 0 bytes that is there already becomes the database, and keeps its mode: it may be a mount of its own,
+    whose name nothing else can take. Does nothing where somebody else's file appears at ``path`` meanwhile.
     """
+    is_there = os.path.lexists(path)
     leftover = remove_what_is_empty(path)
-    if leftover is not None:
+    # A journal beside a file of 0 bytes is what a kill leaves of the lines below; SQLite removes it.
+    if leftover is not None and not (is_there and leftover.endswith("-journal")):
         raise EngineFileError(
-            f"{path} is missing, but {leftover} is there: it belongs to a database that was moved or removed, and"
-            " SQLite would mix it into a new one. Bring the database back, remove what is left of it, or put a backup"
-            f" in its place: {restore_command(path)}"
+            f"{path} is {'empty' if is_there else 'missing'}, but {leftover} is there: it belongs to a database"
+            " that was moved or removed, and SQLite would mix it into a new one. Bring the database back, remove what"
+            f" is left of it, or put a backup in its place: {restore_command(path)}"
         )
-    with suppress(FileExistsError), new_file(path) as connection:
-        connection.executescript(_SCHEMA)
-        give_new_mark(connection)
-        connection.execute("PRAGMA journal_mode=WAL")
+    if is_there:
+        with Translated(path), closing(sqlite3.connect(_uri(path, "rw"), uri=True, isolation_level=None)) as connection:
+            _make_tables(connection)
+    else:
+        with suppress(FileExistsError), new_file(path) as connection:
+            _make_tables(connection)
+
+
+def _make_tables(connection: sqlite3.Connection) -> None:
+    connection.executescript(_SCHEMA)
+    give_new_mark(connection)
+    connection.execute("PRAGMA journal_mode=WAL")
 
 
 @contextmanager
@@ -148,10 +151,11 @@ def new_file(path: str, give_name: Callable[[str, str], None] | None = None) -> 
                 sqlite3.connect(_uri(temporary, "rwc"), uri=True, isolation_level=None, check_same_thread=False)
             ) as connection,
         ):
-            connection.execute("PRAGMA page_size=8192")
+            connection.execute(f"PRAGMA page_size={PAGE_SIZE_BYTES}")
             # With this the file comes into being, still without content.
             connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-            os.chmod(temporary, 0o600)
+            with suppress(OSError):  # some file systems have no modes
+                os.chmod(temporary, 0o600)
             yield connection
         (give_name or _name)(temporary, path)
     except FileExistsError:
@@ -187,21 +191,27 @@ def _make_name_durable(folder: str) -> None:
             os.close(descriptor)
 
 
-def connect(path: str, synchronous: Synchronous) -> Connection:
+def connect(path: str, synchronous: Synchronous, wait_s: float, left_s: float) -> Connection:
     """Open a connection to an existing database of ours, for use by one thread at a time. The file lock is held.
+
+    Args:
+        path: the file.
+        synchronous: whether a commit waits for the disk.
+        wait_s: seconds that a call waits in all.
+        left_s: seconds of these that its statements may wait for programs other than ours.
 
     Raises:
         EngineFileError: the file is not ours or of a newer version; it was not changed.
         EngineError: it cannot be opened, or is damaged.
     """
     recognise(path)
-    with Translated(path):
+    with Translated(path, wait_s=wait_s):
         connection = sqlite3.connect(
             _uri(path, "rw"),
             uri=True,
             isolation_level=None,
             check_same_thread=False,
-            timeout=BUSY_WAIT_S,
+            timeout=left_s,
             factory=Connection,
         )
         try:
@@ -209,8 +219,60 @@ def connect(path: str, synchronous: Synchronous) -> Connection:
             connection.execute(f"PRAGMA synchronous={synchronous.upper()}")
             connection.execute(f"PRAGMA fullfsync={int(synchronous == 'full')}")  # macOS: down to the disk
             connection.execute(f"PRAGMA journal_size_limit={WAL_SIZE_KEPT_BYTES}")
+            _use_wal(connection, left_s)
         except BaseException:
             connection.close()
+            raise
+    return connection
+
+
+def _use_wal(connection: sqlite3.Connection, left_s: float) -> None:
+    """Bring back the journal mode that another program changed, unless that program is at work: the next may do it."""
+    if connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
+        return
+    set_wait(connection, 0)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+    except sqlite3.OperationalError as error:
+        if kind_of(error) != sqlite3.SQLITE_BUSY:
+            raise
+    set_wait(connection, left_s)
+
+
+def set_wait(connection: sqlite3.Connection, wait_s: float) -> None:
+    """Set how many seconds a statement waits for programs other than ours."""
+    connection.execute(f"PRAGMA busy_timeout={max(int(wait_s * 1000), 0)}")
+
+
+def connect_read_only(path: str, *, immutable: bool, wait_s: float, left_s: float) -> Connection:
+    """Open a connection that reads a database of ours, and makes no file beside it. Needs no lock.
+
+    Args:
+        path: the file.
+        immutable: whether the file is all of the database, and does not change meanwhile. Else its ``-wal`` and
+            ``-shm`` are there, and SQLite reads them, too.
+        wait_s: seconds that a call waits in all.
+        left_s: seconds of these that its statements may wait for others.
+
+    Raises:
+        EngineFileError: the file is not ours or of another version.
+        EngineError: it cannot be opened, or is damaged.
+    """
+    _require_file(path)
+    uri = _uri(path, "ro&immutable=1" if immutable else "ro&readonly_shm=1")
+    with Translated(path, wait_s=wait_s):
+        connection = sqlite3.connect(
+            uri, uri=True, isolation_level=None, check_same_thread=False, timeout=left_s, factory=Connection
+        )
+        try:
+            _require_ours(path, connection)
+        except BaseException as error:
+            connection.close()
+            if isinstance(error, sqlite3.Error) and kind_of(error) == sqlite3.SQLITE_CANTOPEN and not immutable:
+                raise EngineError(
+                    f"{path} was not closed: its last changes stand in {path}-wal, which can be read only with"
+                    f" {path}-shm beside it. Open the database once where it may be written, and close it"
+                ) from error
             raise
     return connection
 
@@ -252,37 +314,28 @@ def closes_safely(connection: Connection, found: tuple[int, int] | None) -> bool
 _LOOKS_BEFORE_REMOVING: Final = (3, 40, 0)  # as measured; perhaps those before it do, too
 
 
-def gone(path: str) -> DataAPIError:
-    """Make the error of a file that is gone, for those who had it open: a store, or a client of the server."""
-    return DataAPIError.of(
-        "UNKNOWN_COLLECTION_OR_TABLE",
-        f"{path} was removed, or moved away, while it was in use, and its collections with it: bring it back, or create"
-        " the collection anew, as a new store does, which makes a new file",
-    )
-
-
 def exists(path: str) -> bool:
-    """Return whether something is at the path.
+    """Return whether something is at the path; a file of 0 bytes is not yet anything.
 
     Raises:
         EngineError: its directory may not be looked into, which hides no missing file.
     """
     try:
-        os.lstat(path)
+        found = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
         raise EngineError(
             f"{path} cannot be looked at ({error.strerror}): check the permissions of its directory."
         ) from None
-    return True
+    return found.st_size > 0 or not stat.S_ISREG(found.st_mode)
 
 
 def identity(path: str) -> tuple[int, int] | None:
     """Return what tells the file at ``path`` from any other, None where there is none."""
     try:
         found = os.stat(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise EngineError(f"Cannot look at {path}: {error.strerror}") from error
@@ -297,113 +350,28 @@ def _require_file(path: str) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise EngineFileError(f"{path} is not a regular file; choose another path for the database")
     if found.st_size == 0:
-        raise EngineFileError(_not_ours(path, "it is empty"))
+        raise EngineFileError(not_ours(path, "it is empty"))
 
 
 def _require_ours(path: str, connection: sqlite3.Connection) -> None:
     if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-        raise EngineFileError(_not_ours(path, "it is a database of another program"))
+        raise EngineFileError(not_ours(path, "it is a database of another program"))
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version != SCHEMA_VERSION:
+        advice = (
+            "Install the newer langchain-kv that wrote it, or choose another path"
+            if version > SCHEMA_VERSION
+            else "Serve it with the older langchain-kv that wrote it (lckv serve), copy its values from there to a new"
+            " file, or choose another path"
+        )
         raise EngineFileError(
             f"{path} has schema version {version}, and this langchain-kv reads version {SCHEMA_VERSION}; the file was"
-            " left untouched. Install the newer langchain-kv that wrote it, or choose another path"
+            f" left untouched. {advice}"
         )
-
-
-def _not_ours(path: str, why: str) -> str:
-    return f"{path} is not a database of langchain-kv ({why}); it was left untouched. Choose another path"
 
 
 def _uri(path: str, mode: str) -> str:
     return f"{Path(path).as_uri()}?mode={mode}"
-
-
-class Translated:
-    """A context that turns what sqlite3 raises into this package's errors, naming the file. Holds no state.
-
-    Args:
-        path: the database file.
-        applied: what the errors say about the write, where SQLite leaves that open. Most do not: the record of the
-            commit is the last to be written.
-        doing: what the errors begin with, in the place of the path.
-    """
-
-    def __init__(self, path: str, *, applied: bool | None = False, doing: str = "") -> None:
-        self._path = path
-        self._applied = applied
-        self._doing = doing or path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if isinstance(error, UnicodeEncodeError):
-            raise lone_surrogate(error.object) from None
-        if isinstance(error, sqlite3.Error):
-            translated = _translate(error, self._path, self._doing)
-            if not isinstance(translated, InvalidValueError):
-                translated.applied = False if _is_before_commit(error) else self._applied
-            raise translated from error
-
-
-def _is_before_commit(error: sqlite3.Error) -> bool:
-    """Return whether nothing was stored: it met a lock, or damage, or failed to read, or to write what goes before the
-    record of the commit."""
-    return getattr(error, "sqlite_errorcode", 0) in _FAILED_BEFORE or _kind(error) in _BEFORE_COMMIT
-
-
-_FAILED_BEFORE: Final = (sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ)
-
-
-_BEFORE_COMMIT: Final = (
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_CORRUPT,
-    sqlite3.SQLITE_READONLY,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_NOTADB,
-)
-
-
-def is_damage(error: sqlite3.Error) -> bool:
-    """Return whether SQLite met a page that is not as it wrote it."""
-    return _kind(error) == sqlite3.SQLITE_CORRUPT
-
-
-def missing_table(path: str, collection: str) -> EngineError:
-    """Make the error of a collection that is listed and has no table."""
-    return EngineError(
-        f"{path} names {collection!r}, whose table is missing; the file is damaged: restore a backup,"
-        f" {restore_command(path)}"
-    )
-
-
-def _kind(error: sqlite3.Error) -> int:
-    code: int = getattr(error, "sqlite_errorcode", 0)
-    return code & 0xFF  # the rest are its details
-
-
-def _translate(error: sqlite3.Error, path: str, doing: str) -> StoreError:
-    code = _kind(error)
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return EngineBusyError(f"Another program held {path} locked for {BUSY_WAIT_S:g} s; try again later")
-    if code == sqlite3.SQLITE_TOOBIG or isinstance(error, sqlite3.DataError):
-        return InvalidValueError(f"SQLite cannot hold a document that large ({error}); store a smaller one")
-    if code == sqlite3.SQLITE_NOTADB:
-        return EngineFileError(_not_ours(path, "it is not an SQLite file, or its beginning is damaged"))
-    advice = {
-        sqlite3.SQLITE_FULL: "the disk or the quota is full; free some space and try again",
-        sqlite3.SQLITE_READONLY: "it can only be read; make the file and its directory writable",
-        sqlite3.SQLITE_PERM: "make the file and its directory accessible to this user",
-        sqlite3.SQLITE_CANTOPEN: "check that the file and its directory exist and are accessible to this user",
-        sqlite3.SQLITE_CORRUPT: f"the file is damaged; restore a backup: {restore_command(path)}",
-        sqlite3.SQLITE_IOERR: "reading or writing the disk failed; check the disk and its free space",
-    }.get(code, "this is not expected; please report it")
-    return EngineError(f"{doing}: {error}; {advice}")
 
 
 def has_wal_reset_bug(version: tuple[int, int, int]) -> bool:

@@ -64,7 +64,8 @@ class AstraDBBaseStore(KVBaseStore[V]):
             api_options: an astrapy ``APIOptions``, read by its attributes; astrapy itself is never needed.
             keyspace: the same as ``namespace``.
             request_timeout_s: seconds for one request, 30 if not given.
-            deadline_s: seconds that an operation goes on trying without any success, 60 if not given.
+            deadline_s: seconds that an operation goes on trying without any success or, on a file, waits for others; 60
+                if not given.
             wake_timeout_s: seconds that a hibernated Astra database is waited for, in place of ``deadline_s``; 180 if
                 not given.
 
