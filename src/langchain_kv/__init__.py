@@ -77,22 +77,23 @@ __all__ = [
     "__version__",
 ]
 
+# Nothing is loaded before it is asked for: the stores load langchain-core, which takes half a second. Type checkers do
+# not see this, because they would take any name, a misspelt one too, for one that it answers.
+if not TYPE_CHECKING:
 
-def __getattr__(name: str) -> object:
-    # Nothing is loaded before it is asked for: the stores load langchain-core, which takes half a second.
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from langchain_kv import errors
+    def __getattr__(name: str) -> object:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from langchain_kv import errors
 
-    if name in errors.__all__:
-        item = getattr(errors, name)
-    else:
-        from langchain_kv.stores import astradb, base, setup
+        if name in errors.__all__:
+            item = getattr(errors, name)
+        else:
+            from langchain_kv.stores import astradb, base, setup
 
-        item = next(getattr(module, name) for module in (astradb, base, setup) if name in module.__all__)
-    globals()[name] = item
-    return item
+            item = next(getattr(module, name) for module in (astradb, base, setup) if name in module.__all__)
+        globals()[name] = item
+        return item
 
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -8,6 +8,8 @@ import importlib
 import inspect
 import pkgutil
 import re
+import subprocess
+import sys
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
@@ -59,6 +61,42 @@ def test_the_examples_in_docstrings_work(name: str) -> None:
 
     assert tried
     assert not failed
+
+
+def test_every_public_name_is_there_at_once_in_every_way_of_asking() -> None:
+    script = (
+        "import inspect, langchain_kv, pickle, pydoc\n"
+        "assert set(langchain_kv.__all__) <= set(dir(langchain_kv))\n"
+        "from langchain_kv import *\n"
+        "assert {name for name in langchain_kv.__all__ if name not in globals()} == set()\n"
+        "assert pickle.loads(pickle.dumps(KVStore)) is langchain_kv.KVStore\n"
+        "assert pickle.loads(pickle.dumps(SetupMode.OFF)) is SetupMode.OFF\n"
+        "assert 'class AstraDBStore(' in pydoc.render_doc(langchain_kv, renderer=pydoc.plaintext)\n"
+        "assert {'KVStore', 'StoreError'} <= dict(inspect.getmembers(langchain_kv)).keys()\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_a_misspelt_name_is_told_as_that_of_any_module() -> None:
+    with pytest.raises(AttributeError, match="module 'langchain_kv' has no attribute 'KVStroe'"):
+        _ = langchain_kv.KVStroe  # type: ignore[attr-defined]
+    with pytest.raises(ImportError, match="cannot import name 'KVStroe'"):
+        exec("from langchain_kv import KVStroe")
+
+
+@pytest.mark.slow
+def test_a_type_checker_knows_every_public_name_and_no_other(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    names = ", ".join(langchain_kv.__all__)
+    program.write_text(f"from langchain_kv import {names}\nfrom langchain_kv import KVStroe\nreveal_type(KVStore)\n")
+    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", f"--cache-dir={tmp_path}", str(program)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT / "src")
+    errors = [line for line in done.stdout.splitlines() if ": error: " in line]
+
+    assert len(errors) == 1, done.stdout + done.stderr
+    assert "program.py:2" in errors[0]
+    assert '"KVStroe"' in errors[0]
+    assert "KVStore" in done.stdout.partition("note: Revealed type is")[2]
 
 
 def test_the_errors_are_all_public_and_of_one_tree() -> None:

@@ -141,28 +141,47 @@ def test_astrapy_is_never_imported() -> None:
     assert not libraries & {"astrapy", "langchain_astradb", "langchain_community", "httpx"}
 
 
-def test_importing_the_package_loads_nothing_that_is_not_needed_yet() -> None:
-    heavy = ["aiohttp", "uvloop", "orjson", "msgspec", "httptools", "typer", "sqlite3", "langchain_classic"]
-    # langchain_core loads some of these itself in some versions: what counts is what comes on top.
-    script = (
-        "import sys, langchain_kv\nfound = ['langchain_core'] if 'langchain_core' in sys.modules else []\n"
-        "import langchain_core.stores\nbefore = set(sys.modules)\nlangchain_kv.KVStore\n"
-        f"print(found + [name for name in {heavy!r} if name in set(sys.modules) - before])"
-    )
+HEAVY = ["aiohttp", "uvloop", "orjson", "msgspec", "httptools", "typer", "sqlite3", "langchain_classic"]
+
+
+def loaded(script: str, names: list[str]) -> list[str]:
+    """Run a script in a new interpreter; return which of the modules it has loaded that were not there ``before``."""
+    found = f"[name for name in {names!r} if name in sys.modules.keys() - before]"
+    script = f"import sys\nbefore = set()\n{script}\nprint({found})"
     # Coverage, where it is measured, keeps its counts in SQLite.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
+    names_found: list[str] = ast.literal_eval(done.stdout.strip().rpartition("\n")[2])
+    return names_found
 
-    assert done.stdout.strip() == "[]"
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "import langchain_kv",
+        "from langchain_kv import StoreError, ConfigError, PartialWriteError, __version__",
+        "import langchain_kv.testing.plugin",
+        "import langchain_kv.cli.main",
+    ],
+)
+def test_neither_the_package_nor_what_pytest_loads_of_it_loads_langchain(script: str) -> None:
+    assert loaded(script, ["langchain_core", "langchain_kv.stores", "asyncio", *HEAVY]) == []
+
+
+def test_the_version_is_printed_without_langchain() -> None:
+    script = "from langchain_kv.cli.main import run\nrun(['--version'])"
+
+    assert loaded(script, ["typer", "langchain_core", "langchain_kv.stores", "asyncio", "sqlite3"]) == ["typer"]
+
+
+def test_importing_a_store_loads_nothing_that_is_not_needed_yet() -> None:
+    # langchain_core loads some of these itself in some versions: what counts is what comes on top.
+    script = "import langchain_core.stores\nbefore = set(sys.modules)\nfrom langchain_kv import *"
+
+    assert loaded(script, HEAVY) == []
 
 
 def test_making_a_store_in_memory_needs_no_http() -> None:
-    script = (
-        "import sys\nfrom langchain_kv import KVStore\nKVStore('kv', 'memory:').mset([('a', 1)])\n"
-        "print([name for name in ('aiohttp', 'uvloop', 'httptools', 'sqlite3') if name in sys.modules])"
-    )
-    # Coverage, where it is measured, keeps its counts in SQLite.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
+    script = "from langchain_kv import KVStore\nKVStore('kv', 'memory:').mset([('a', 1)])"
 
-    assert done.stdout.strip() == "[]"
+    assert loaded(script, ["aiohttp", "uvloop", "httptools", "sqlite3"]) == []
