@@ -175,7 +175,7 @@ def nested(levels: int, *, objects: bool = False) -> Any:
     return value
 
 
-@pytest.mark.parametrize("text", ["", "QQ==", "QUI=", "QUJD", "QUJD=", "QUJDRA=="])
+@pytest.mark.parametrize("text", ["", "QQ==", "QUI=", "QUJD", "QUJDRA=="])
 def test_base64_is_read_as_the_standard_library_reads_it(text: str) -> None:
     assert codecs.bytes_from_text(text) == base64.b64decode(text, validate=True)
 
@@ -329,8 +329,10 @@ def test_a_byte_store_refuses_all_but_bytes(value: Any) -> None:
         codecs.bytes_to_text(value)
 
 
-@pytest.mark.parametrize("text", ["a", "YQ", "YQ==x", "Y Q==", "YQ=\n=", "\u00e9", "YQ===", "-_=="])
-def test_base64_is_read_strictly(text: str) -> None:
+@pytest.mark.parametrize(
+    "text", ["a", "YQ", "YQ==x", "Y Q==", "YQ=\n=", "\u00e9", "YQ===", "-_==", "QUJD=", "QUJD==", "QUJDQQ="]
+)
+def test_base64_is_read_strictly_with_every_python(text: str) -> None:
     with pytest.raises(codecs.UndecodableError):
         codecs.bytes_from_text(text)
 

@@ -337,6 +337,23 @@ def test_a_page_state_that_is_none_is_an_error_with_a_code(send: Send, state: st
     assert codes(send({"find": {"options": {"pageState": state}}})) == ["UNEXPECTED_SERVER_ERROR"]
 
 
+@pytest.mark.parametrize("added", ["=", "==", "===", " ", "\n", "*", "A"])
+def test_a_page_state_that_was_changed_is_an_error(send: Send, added: str) -> None:
+    insert(send, 60)
+    state = send({"find": {}})["data"]["nextPageState"]
+
+    assert codes(send({"find": {"options": {"pageState": state + added}}})) == ["UNEXPECTED_SERVER_ERROR"]
+
+
+@pytest.mark.parametrize("text", ["QUJD=", "QUJDQQ=", "QUJ", "QU JD", "-_==", "é", 5, None])
+def test_an_extended_value_of_bytes_is_strict_base64(send: Send, text: Any) -> None:
+    path = ("default_keyspace", "any")
+    reply = send({"insertOne": {"document": {"value": {"$binary": text}}}}, path)
+
+    assert codes(reply) == ["SHRED_BAD_EJSON_VALUE"]
+    assert "errors" not in send({"insertOne": {"document": {"value": {"$binary": "QUI="}}}}, path)
+
+
 @pytest.mark.parametrize("command_filter", [{}, {"n": {"$gte": 0}}])
 @pytest.mark.parametrize("count", [0, 49, 50, 51, 120])
 def test_every_document_comes_on_one_page_and_a_full_page_is_followed(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from typing import Any, Final, NamedTuple
+
+import msgspec
 
 from langchain_kv import limits
 from langchain_kv.engines.base import DocId, Settings
@@ -168,8 +168,8 @@ def _is_date(value: Any) -> bool:
 
 def _is_base64(value: Any) -> bool:
     try:
-        base64.b64decode(value, validate=True)
-    except (binascii.Error, TypeError, ValueError):
+        msgspec.convert(value, bytes)  # base64 takes too much padding with a Python before 3.13
+    except (msgspec.ValidationError, UnicodeEncodeError):
         return False
     return True
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from typing import Any, NamedTuple
 
 from langchain_kv.engines.base import DocId
@@ -44,12 +43,14 @@ def read_position(options: dict[str, Any]) -> Position:
     if not isinstance(state, str):
         raise mismatch("The option 'pageState' is the text that a page before held as 'nextPageState'.")
     try:
-        padded = state.encode("ascii") + b"=" * (-len(state) % 4)
-        sent, _, name = base64.b64decode(padded, altchars=b"-_", validate=True).partition(b":")
+        sent, _, name = base64.urlsafe_b64decode(state.encode("ascii") + b"==").partition(b":")
         if not sent.isdigit() or name[:1] not in (b"s", b"b") or len(name) < 2:
             raise ValueError(state)
-        return Position(int(sent), name[1:].decode() if name[:1] == b"s" else name[1:])
-    except (ValueError, binascii.Error):
+        position = Position(int(sent), name[1:].decode() if name[:1] == b"s" else name[1:])
+        if position.as_page_state() != state:  # base64 passes over much that is none of its own
+            raise ValueError(state)
+        return position
+    except ValueError:
         raise DataAPIError.of(
             "UNEXPECTED_SERVER_ERROR",
             "The option 'pageState' is none that this server made: send the 'nextPageState' of the page before,"
