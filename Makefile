@@ -29,7 +29,7 @@ help:
 	@echo "make wal-guard  checkpoint while others commit, RUNS=20 times of 20 s, and for contrast without the lock"
 	@echo "make soak       a mixed load through faults for SECONDS=600, then a look for leaks and wrong values (Linux)"
 	@echo "make simulate   HISTORIES=20000 of clients in a network that loses and repeats, each one checked (SEED=n: one)"
-	@echo "make reliability  try every fault five times and renew the table in docs/reliability.md (TRIES=20 for more)"
+	@echo "make reliability  try every fault five times and renew the tables in docs/reliability.md (TRIES=20 for more)"
 	@echo "make bench      compare with the peers and with the bare requests and SQL (half an hour); bench-full: all of it"
 	@echo "make check      lint, formatting, types"
 	@echo "make format     put the code in its format"
@@ -75,6 +75,7 @@ simulate: $(VENV)/ready-to-test
 
 reliability: $(VENV)/ready-to-test
 	PYTHONPATH=tests $(BIN)/python -m faults.matrix --tries $(TRIES)
+	PYTHONPATH=tests $(BIN)/python -m faults.file_matrix
 
 bench bench-full: $(VENV)/ready-to-bench
 	$(BIN)/python -m benchmarks $(if $(filter bench-full,$@),--full)

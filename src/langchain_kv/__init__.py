@@ -85,11 +85,13 @@ if not TYPE_CHECKING:
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from langchain_kv import errors
+        from langchain_kv.sharing import importing
 
         if name in errors.__all__:
             item = getattr(errors, name)
         else:
-            from langchain_kv.stores import astradb, base, setup
+            with importing.lock:
+                from langchain_kv.stores import astradb, base, setup
 
             item = next(getattr(module, name) for module in (astradb, base, setup) if name in module.__all__)
         globals()[name] = item

@@ -1,7 +1,9 @@
 """Plain calls over coroutines: one daemon thread of this process runs an event loop, and whole operations run on it.
 
-A caller hands a coroutine over and waits on a raw lock: one hop an operation. The loop is uvloop where it is
-installed. It starts with the first call; a forked child starts one of its own, and leaves alone what it inherited.
+A caller hands a coroutine over and waits on a raw lock: one hop an operation. Where gevent or eventlet make greenlets
+of threads, this one is a thread all the same, and a caller that waits for it lets other greenlets run. The loop is
+uvloop where it is installed. It starts with the first call; a forked child starts one of its own, and leaves alone what
+it inherited. Nothing that is raised ends the loop.
 """
 
 from __future__ import annotations
@@ -9,17 +11,28 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures.thread  # noqa: F401 - while the interpreter ends, when a first call may come, it is too late
+import encodings.idna  # noqa: F401 - a look-up imports it, and a child forked meanwhile would wait for that for ever
+import logging
 import os
 import socket
 import sys
-import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
+from langchain_kv import threads
 from langchain_kv.errors import StoreClosedError, StoreError, UsageError
 from langchain_kv.sharing import keep_for_ever
+from langchain_kv.work_queue import run_aside
+
+if TYPE_CHECKING:
+    _Base = asyncio.SelectorEventLoop
+else:
+    try:
+        from uvloop import Loop as _Base
+    except ImportError:
+        _Base = asyncio.ProactorEventLoop if sys.platform == "win32" else asyncio.SelectorEventLoop
 
 __all__ = ["iterate", "owns", "run"]
 
@@ -28,6 +41,8 @@ T = TypeVar("T")
 _EXIT_WAIT_S: Final = 1.0
 _WINDOWS_SLICE_S: Final = 0.1
 _END: Final = object()
+
+_logger = logging.getLogger("langchain_kv")
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -86,6 +101,7 @@ class _Call(Generic[T]):
     def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
         self._coroutine = coroutine
         self._task: asyncio.Task[T] | None = None
+        self._failure: BaseException | None = None
         try:
             self.worker = _current_worker()
             if self.worker.is_this_thread():
@@ -93,8 +109,6 @@ class _Call(Generic[T]):
                     "A blocking call on langchain-kv's own event-loop thread would wait for itself: use the async"
                     " method there."
                 )
-            self._done = threading.Lock()
-            self._done.acquire()
         except BaseException:
             coroutine.close()
             raise
@@ -102,6 +116,7 @@ class _Call(Generic[T]):
     def result(self) -> T:
         """Submit the coroutine and wait for its end."""
         loop = self.worker.loop
+        self._done = threads.taken_lock()
         # The submission stands inside: an interrupt between it and the wait would else leave the operation running.
         try:
             loop.call_soon_threadsafe(self._start)
@@ -110,8 +125,13 @@ class _Call(Generic[T]):
                     pass
             else:
                 self._done.acquire()
-        except BaseException:
-            loop.call_soon_threadsafe(self._cancel)
+        except BaseException as error:
+            try:
+                loop.call_soon_threadsafe(self._cancel)
+            except RuntimeError:
+                self._coroutine.close()
+                if isinstance(error, RuntimeError):
+                    raise StoreClosedError("The interpreter is shutting down: finish before it ends.") from error
             raise
         return self._outcome()
 
@@ -125,8 +145,13 @@ class _Call(Generic[T]):
             await asyncio.wait([self._task])
 
     def _start(self) -> None:
-        self._task = self.worker.loop.create_task(self._coroutine)
-        self._task.add_done_callback(self._finish)
+        try:
+            self._task = self.worker.loop.create_task(self._coroutine)
+            self._task.add_done_callback(self._finish)
+        except BaseException as error:  # it is the caller's, who would wait for ever
+            self._failure = error
+            self._cancel()
+            self._done.release()
 
     def _cancel(self) -> None:
         if self._task is None:
@@ -135,18 +160,27 @@ class _Call(Generic[T]):
             self._task.cancel()
 
     def _finish(self, task: asyncio.Task[T]) -> None:
-        if not task.cancelled():
-            task.exception()  # marks it as seen, where the caller was interrupted and does not look
-        # At exit the waiting daemon threads stay where they are: an exception in them would only be noise.
-        if not self.worker.is_exiting:
-            self._done.release()
+        try:
+            if not task.cancelled():
+                task.exception()  # marks it as seen, where the caller was interrupted and does not look
+        finally:
+            # At exit the waiting daemon threads stay where they are: an exception in them would only be noise.
+            if not self.worker.is_exiting:
+                self._done.release()
 
     def _outcome(self) -> T:
-        task, self._task = self._task, None  # else an exception, its traceback and this call make a cycle
+        # Kept, an exception, its traceback and this call would make a cycle.
+        task, failure, self._task, self._failure = self._task, self._failure, None, None
+        if failure is not None:
+            raise failure
         if task is None or task.cancelled():
             raise StoreError("The operation was cancelled on langchain-kv's event loop: repeat it.")
         try:
             return task.result()
+        except (KeyboardInterrupt, SystemExit) as error:  # meant for the loop's thread, not for the caller's
+            failed = StoreError("The operation was interrupted on langchain-kv's event loop: repeat it.")
+            failed.retryable, failed.applied = True, None
+            raise failed from error
         finally:
             del task
 
@@ -156,20 +190,17 @@ class _Worker:
 
     def __init__(self) -> None:
         self.is_exiting = False
+        self.is_wound_up = False
         self._tasks: set[asyncio.Task[None]] = set()  # the loop itself refers to its tasks weakly
         self.loop = _new_loop()
-        self._thread = threading.Thread(target=self._main, name="langchain-kv-loop", daemon=True)
         try:
-            self._thread.start()
-        except BaseException as error:
-            if self._thread.ident is None:
-                self.loop.close()
-            if isinstance(error, RuntimeError):
-                raise StoreClosedError("The interpreter is shutting down: finish before it ends.") from error
+            self._thread = threads.start(self._main, "langchain-kv-loop")
+        except StoreError:
+            self.loop.close()
             raise
 
     def is_this_thread(self) -> bool:
-        return self._thread.ident == threading.get_ident()
+        return self._thread.ident == threads.get_ident()
 
     def close_soon(self, source: AsyncIterator[Any], step: _Call[Any]) -> None:
         """Close an async iterator on the loop, after its last step has ended; do not wait."""
@@ -186,7 +217,11 @@ class _Worker:
         self._thread.join(_EXIT_WAIT_S)
 
     def _main(self) -> None:
-        self.loop.run_forever()
+        while not (self.is_wound_up or self.loop.is_closed()):
+            try:
+                self.loop.run_forever()
+            except BaseException as error:  # a task's KeyboardInterrupt or SystemExit: that is its caller's to get
+                _logger.debug("langchain-kv's event loop goes on after %r.", error)
         self.loop.close()
 
     def _spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
@@ -200,6 +235,7 @@ class _Worker:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
         await self.loop.shutdown_asyncgens()
+        self.is_wound_up = True
         self.loop.stop()
 
 
@@ -210,33 +246,38 @@ async def _close(source: AsyncIterator[Any], step: _Call[Any]) -> None:
         await aclose()
 
 
+class _Loop(_Base):
+    """A loop whose look-ups take no thread of libuv's or of an executor.
+
+    A forked child that ends by ``exit`` would join the former, and crash; where somebody patched threads, the latter
+    would be greenlets that never get their turn.
+    """
+
+    async def getaddrinfo(self, host: Any, port: Any, **hints: Any) -> Any:
+        return await _look_up(host, port, **hints)
+
+
 def _new_loop() -> asyncio.AbstractEventLoop:
+    if issubclass(_Base, asyncio.SelectorEventLoop):
+        return _Loop(threads.real("selectors", "DefaultSelector")())
+    return _Loop()
+
+
+_getaddrinfo: Final[Callable[..., Any]] = threads.real("socket", "getaddrinfo")
+
+
+async def _look_up(host: Any, port: Any, *, flags: int = 0, **hints: Any) -> Any:
     try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop()
-
-    class Loop(uvloop.Loop):
-        """uvloop without libuv's own threads: a forked child that ends by ``exit`` would join them, and crash."""
-
-        async def getaddrinfo(self, host: Any, port: Any, **hints: Any) -> Any:
-            return await _look_up(self, host, port, **hints)
-
-    return Loop()
-
-
-async def _look_up(loop: asyncio.AbstractEventLoop, host: Any, port: Any, *, flags: int = 0, **hints: Any) -> Any:
-    try:
-        return socket.getaddrinfo(host, port, flags=flags | socket.AI_NUMERICHOST, **hints)
+        return _getaddrinfo(host, port, flags=flags | socket.AI_NUMERICHOST, **hints)
     except socket.gaierror:  # a name: asking for it can take long
-        return await loop.run_in_executor(None, partial(socket.getaddrinfo, host, port, flags=flags, **hints))
+        return await run_aside(partial(_getaddrinfo, host, port, flags=flags, **hints), "langchain-kv look-up")
 
 
 class _Process:
     """What this process has of it."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threads.Lock()
         self.worker: _Worker | None = None
 
 
@@ -246,10 +287,10 @@ _left: list[object] = []
 
 def _current_worker() -> _Worker:
     worker = _process.worker
-    if worker is None:
+    if worker is None or worker.loop.is_closed():
         with _process.lock:
             worker = _process.worker
-            if worker is None:
+            if worker is None or worker.loop.is_closed():
                 worker = _process.worker = _Worker()
     return worker
 

@@ -2,17 +2,59 @@
 
 from __future__ import annotations
 
+import ctypes
+import logging
 import os
-import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Hashable
 from contextlib import suppress
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
-__all__ = ["Shared", "keep_for_ever"]
+from langchain_kv import threads
+
+__all__ = ["HeldAcrossForks", "Shared", "importing", "keep_for_ever", "renew_in_child"]
 
 T = TypeVar("T")
+
+FORK_WAIT_S: Final = 10.0
+"""Seconds that a fork waits for what other threads are at to end."""
+
+_logger = logging.getLogger("langchain_kv")
+
+
+class HeldAcrossForks:
+    """A reentrant lock that a fork waits for, so that a child has nothing half done of what it guards.
+
+    Attributes:
+        lock: the lock itself; another one in a forked child.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threads.RLock()
+        self._forking: int | None = None  # the thread that holds it across a fork
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(
+                before=self._before_fork, after_in_parent=self._after_fork, after_in_child=self._after_fork_in_child
+            )
+
+    def _before_fork(self) -> None:
+        if self.lock.acquire(timeout=FORK_WAIT_S):
+            self._forking = threads.get_ident()
+
+    def _after_fork(self) -> None:
+        if self._forking == threads.get_ident():  # another thread's fork may be waiting for it
+            self._forking = None
+            self.lock.release()
+
+    def _after_fork_in_child(self) -> None:
+        self._forking = None
+        self.lock = threads.RLock()
+
+
+importing: Final = HeldAcrossForks()
+"""Held by whoever imports inside a function: a child that is forked meanwhile would have a module whose import never
+ends, and wait for it for ever."""
 
 
 def keep_for_ever(inherited: object) -> None:
@@ -20,9 +62,30 @@ def keep_for_ever(inherited: object) -> None:
 
     Collecting it would close it, and take it away from the parent.
     """
-    import ctypes
-
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
+
+
+class Renewed(Protocol):
+    """What has locks, threads or connections that a forked child must not use."""
+
+    def _after_fork_in_child(self) -> None:
+        """Start anew; leave what was inherited as it is."""
+
+
+_renewed: Final[weakref.WeakSet[Renewed]] = weakref.WeakSet()
+
+
+def renew_in_child(one: Renewed) -> None:
+    """Have this start anew in every child that is forked as long as it lives."""
+    _renewed.add(one)
+
+
+def _renew() -> None:
+    for one in list(_renewed):
+        try:
+            one._after_fork_in_child()
+        except Exception:  # it is the others' turn all the same
+            _logger.exception("Something inherited by a fork could not be started anew.")
 
 
 class Shared(Generic[T]):
@@ -34,14 +97,12 @@ class Shared(Generic[T]):
         close: closes a resource whose last user was collected as garbage; it raises nothing.
     """
 
-    _all: ClassVar[weakref.WeakSet[Shared[Any]]] = weakref.WeakSet()
-
     def __init__(self, close: Callable[[T], None] | None = None) -> None:
-        self._lock = threading.Lock()
+        self._lock = threads.Lock()
         self._items: dict[Hashable, tuple[T, int]] = {}
         self._left: deque[T] = deque()
         self._close = close
-        self._all.add(self)
+        renew_in_child(self)
 
     def acquire(self, key: Hashable, make: Callable[[], T]) -> T:
         """Return the resource of ``key``, made by ``make`` for its first user."""
@@ -86,16 +147,11 @@ class Shared(Generic[T]):
                     self._close(last)
 
     def _after_fork_in_child(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threads.Lock()
         keep_for_ever((self._items, self._left))
         self._items = {}
         self._left = deque()
 
 
-def _forget_inherited() -> None:
-    for shared in list(Shared._all):
-        shared._after_fork_in_child()
-
-
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_inherited)
+    os.register_at_fork(after_in_child=_renew)

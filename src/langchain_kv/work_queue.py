@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import threading
+import logging
 import time
-import weakref
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
-from queue import SimpleQueue
-from typing import Any, ClassVar, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
-from langchain_kv.errors import StoreClosedError
+from langchain_kv import threads
+from langchain_kv.errors import EngineError, StoreClosedError, StoreError
+from langchain_kv.sharing import renew_in_child
 
-__all__ = ["Bridge", "InlineBridge", "Outcome", "QueueBridge", "WouldWait", "run_each"]
+__all__ = ["Bridge", "InlineBridge", "Outcome", "QueueBridge", "WouldWait", "run_aside", "run_each"]
 
 T = TypeVar("T")
 
 DRAIN_MAX: Final = 256
 """Calls that are run before their results are handed out: bounds how long the first waits for the last."""
+
+TELL_TRIES: Final = 3
+"""How often an event loop is told of its results that cannot be told; only a closed one is known to refuse."""
+
+_logger = logging.getLogger("langchain_kv")
 
 
 class WouldWait(Exception):
@@ -68,7 +72,11 @@ class InlineBridge(Bridge):
         return call(*args, **kwargs)
 
     async def read_long(self, call: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(None, partial(call, *args, **kwargs))
+        try:
+            running = asyncio.get_running_loop().run_in_executor(None, partial(call, *args, **kwargs))
+        except RuntimeError:  # the interpreter ends, and no thread takes anything more
+            return call(*args, **kwargs)
+        return await running
 
     async def write_long(self, call: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         return await self.read_long(call, *args, **kwargs)
@@ -98,10 +106,6 @@ def run_each(calls: Sequence[Callable[[], Any]]) -> list[Outcome]:
 def _run(call: Callable[[], Any]) -> Outcome:
     try:
         return Outcome(call(), None)
-    except StopIteration as error:  # which a future refuses to carry
-        wrapped = RuntimeError("the call raised StopIteration")
-        wrapped.__cause__ = error
-        return Outcome(None, wrapped)
     except BaseException as error:  # it is its caller's, and this thread goes on
         return Outcome(None, error)
 
@@ -129,9 +133,9 @@ class QueueBridge(Bridge):
         run_at_once: Callable[[Callable[[], Any]], Any] | None = None,
     ) -> None:
         self._run_at_once = run_at_once
-        self._reads = _Lane(f"langchain-kv reads {name}", run_reads)
-        self._long_reads = _Lane(f"langchain-kv long reads {name}", run_reads)
-        self._writes = _Lane(f"langchain-kv writes {name}", run_writes)
+        self._reads = _Lane(f"langchain-kv reads {name}", run_reads, changes=False)
+        self._long_reads = _Lane(f"langchain-kv long reads {name}", run_reads, changes=False)
+        self._writes = _Lane(f"langchain-kv writes {name}", run_writes, changes=True)
 
     async def read(self, call: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         return await self._reads.run(partial(call, *args, **kwargs))
@@ -160,15 +164,21 @@ class QueueBridge(Bridge):
 
 
 class _Job:
-    """A call that waits for its turn, since ``asked_at``, and the future of the coroutine that waits for it."""
+    """A call that waits for its turn, since ``asked_at``, and the future of the coroutine that waits for it.
 
-    __slots__ = ("asked_at", "call", "future", "loop")
+    Attributes:
+        outcome: how it ended; None before it begins.
+    """
 
-    def __init__(self, call: Callable[[], Any], loop: asyncio.AbstractEventLoop) -> None:
+    __slots__ = ("asked_at", "call", "changes", "future", "loop", "outcome")
+
+    def __init__(self, call: Callable[[], Any], loop: asyncio.AbstractEventLoop, *, changes: bool) -> None:
         self.asked_at = time.monotonic()
         self.call = call
         self.loop = loop
+        self.changes = changes
         self.future: asyncio.Future[Any] = loop.create_future()
+        self.outcome: Outcome | None = None
 
     def __call__(self) -> Any:
         if (
@@ -179,85 +189,153 @@ class _Job:
 
 
 class _Lane:
-    """One thread and its queue."""
+    """One thread and its queue.
 
-    _all: ClassVar[weakref.WeakSet[_Lane]] = weakref.WeakSet()
+    The thread outlives whatever is raised in it. A job stays in the queue until its caller was told how it ended, so
+    none is lost where the thread is cut short, and none is run twice.
+    """
 
-    def __init__(self, name: str, run_calls: RunCalls) -> None:
+    def __init__(self, name: str, run_calls: RunCalls, *, changes: bool) -> None:
         self._name = name
         self._run_calls = run_calls
+        self._changes = changes
         self._closed = False
         self._start_anew()
-        self._all.add(self)
+        renew_in_child(self)
 
     def _start_anew(self) -> None:
-        self._lock = threading.Lock()
-        self._queue: SimpleQueue[_Job | None] = SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._lock = threads.Lock()
+        self._jobs: deque[_Job] = deque()
+        self._idle = threads.Lock()  # the thread waits for it where there are no jobs
+        self._idle.acquire()
+        self._thread: threads.Thread | None = None
+
+    _after_fork_in_child = _start_anew
 
     async def run(self, call: Callable[[], T]) -> T:
-        job = _Job(call, asyncio.get_running_loop())
+        job = _Job(call, asyncio.get_running_loop(), changes=self._changes)
         with self._lock:
             if self._closed:
                 raise StoreClosedError("the store was closed; open a new one")
-            if self._thread is None:
-                thread = threading.Thread(target=self._work, args=(self._queue,), name=self._name, daemon=True)
-                thread.start()
-                self._thread = thread
-            self._queue.put(job)
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threads.start(self._work, self._name)
+            self._jobs.append(job)
+            self._wake()
         result: T = await job.future
         return result
 
     def close(self) -> None:
         with self._lock:
             thread = self._thread
-            if not self._closed:
-                self._closed = True
-                self._queue.put(None)
-        if thread is not None and thread is not threading.current_thread():
+            self._closed = True
+            self._wake()
+        if thread is not None and thread.ident != threads.get_ident():
             thread.join()
 
-    def _work(self, queue: SimpleQueue[_Job | None]) -> None:
+    def _wake(self) -> None:
+        if self._idle.locked():
+            self._idle.release()
+
+    def _work(self) -> None:
         going_on = True
         while going_on:
-            jobs, going_on = _drain(queue)
-            _hand_out(jobs, self._run_calls(jobs))
-            del jobs  # while this thread waits it keeps no batch alive
+            try:
+                while going_on:
+                    going_on = self._turn()
+            except BaseException:  # not of a call: the next turn tells the callers that are concerned
+                going_on = True
+
+    def _turn(self) -> bool:
+        """Run what has gathered, and tell the callers; return whether there may be more."""
+        while not self._jobs:
+            if self._closed:
+                return False
+            self._idle.acquire()
+        # Without the lock, for which it might have to wait: only this thread takes jobs away.
+        jobs = [self._jobs[at] for at in range(min(len(self._jobs), DRAIN_MAX))]
+        new = [job for job in jobs if job.outcome is None]
+        for job in new:
+            job.outcome = _CUT_SHORT  # until more is known
+        if new:
+            for job, outcome in zip(new, self._outcomes(new), strict=True):
+                job.outcome = outcome
+        _hand_out(jobs)
+        for _ in jobs:
+            self._jobs.popleft()
+        return True  # while this thread waits it keeps no batch alive
+
+    def _outcomes(self, jobs: list[_Job]) -> list[Outcome]:
+        try:
+            return self._run_calls(jobs)
+        except BaseException as error:
+            return [Outcome(None, error)] * len(jobs)
 
 
-def _drain(queue: SimpleQueue[_Job | None]) -> tuple[list[_Job], bool]:
-    """Wait for a job and take what has gathered; the second answer is False when the queue has ended."""
-    jobs: list[_Job] = []
-    while (job := queue.get()) is not None:
-        jobs.append(job)
-        if queue.empty() or len(jobs) == DRAIN_MAX:  # nobody else takes from it
-            return jobs, True
-    return jobs, False
+async def run_aside(call: Callable[[], T], name: str) -> T:
+    """Run a call that may block on a thread of its own, or here where none can be started, as at the interpreter's
+    end."""
+    job = _Job(call, asyncio.get_running_loop(), changes=True)
+
+    def run() -> None:
+        try:
+            job.outcome = _run(job)
+        finally:
+            _hand_out([job])
+
+    try:
+        threads.start(run, name)
+    except StoreError:
+        return call()
+    result: T = await job.future
+    return result
 
 
-def _hand_out(jobs: list[_Job], outcomes: list[Outcome]) -> None:
+_CUT_SHORT: Final = Outcome(None, KeyboardInterrupt())
+
+
+def _hand_out(jobs: list[_Job]) -> None:
+    """Tell the loops of the jobs how they ended, each loop once."""
     by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Outcome]]] = {}
-    for job, outcome in zip(jobs, outcomes, strict=True):
+    for job in jobs:
+        outcome = job.outcome or _CUT_SHORT
+        if outcome.error is not None:
+            outcome = Outcome(None, _carried(outcome.error, job.changes))
         by_loop.setdefault(job.loop, []).append((job.future, outcome))
     for loop, results in by_loop.items():
-        with suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
+        _tell(loop, results)
+
+
+def _carried(error: BaseException, changes: bool) -> BaseException:
+    """Return what a future can carry and an event loop survives, in place of an error."""
+    if isinstance(error, StopIteration):
+        carried: Exception = RuntimeError("the call raised StopIteration")
+    elif isinstance(error, KeyboardInterrupt | SystemExit):  # which would end the caller's event loop
+        carried = EngineError("The thread that ran this call was interrupted: repeat the call.")
+        carried.retryable = True
+        carried.applied = None if changes else False
+    else:
+        return error
+    carried.__cause__ = error
+    return carried
+
+
+def _tell(loop: asyncio.AbstractEventLoop, results: list[tuple[asyncio.Future[Any], Outcome]]) -> None:
+    for tries_left in reversed(range(TELL_TRIES)):
+        try:
             loop.call_soon_threadsafe(_settle, results)
+            return
+        except BaseException:  # whatever it is, the callers of other loops are to be told, too
+            if loop.is_closed():  # nobody waits any more
+                return
+            if not tries_left:
+                _logger.exception("An event loop could not be told that its calls have ended: they wait for ever.")
 
 
 def _settle(results: list[tuple[asyncio.Future[Any], Outcome]]) -> None:
     for future, outcome in results:
-        if future.done():  # cancelled
+        if future.done():  # cancelled, or told before
             continue
         if outcome.error is None:
             future.set_result(outcome.result)
         else:
             future.set_exception(outcome.error)
-
-
-def _start_anew_in_child() -> None:
-    for lane in list(_Lane._all):
-        lane._start_anew()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_anew_in_child)

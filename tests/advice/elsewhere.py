@@ -34,6 +34,18 @@ FOLLOWED: Final = {
     ],
     "unit/test_loop_thread.py::test_exit_handler_of_the_user_may_still_call": ["finish before it ends"],
     "unit/test_work_queue.py::test_close_ends_what_is_queued_then_refuses": ["the store was closed; open a new one"],
+    "unit/test_loop_thread.py::test_interrupt_inside_a_coroutine_is_an_error_of_ours_and_the_loop_goes_on": [
+        "The operation was interrupted on langchain-kv's event loop: repeat it"
+    ],
+    "unit/test_work_queue.py::test_an_interrupt_in_a_lane_ends_no_event_loop_but_is_told": [
+        "The thread that ran this call was interrupted: repeat the call"
+    ],
+    "unit/test_setup.py::test_an_interrupt_in_the_set_up_is_told_as_such_and_it_is_tried_again": [
+        "The set-up of the collection was interrupted: repeat the call"
+    ],
+    "unit/test_work_queue.py::test_a_lane_whose_thread_cannot_be_started_says_so_and_starts_it_later": [
+        "end some of its threads, or raise the limit (ulimit -u)"
+    ],
     "unit/test_testing_fixture.py::test_a_client_that_gives_up_is_not_waited_for": [
         "end what the test started before the test ends"
     ],

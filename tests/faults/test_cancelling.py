@@ -329,7 +329,7 @@ async def test_sqlite_drops_what_is_queued_and_ends_what_has_begun(tmp_path: Pat
             begun = asyncio.create_task(store.amset(PAIRS))
             lane = store._backend._engine.bridge._writes  # type: ignore[attr-defined]
             await asyncio.sleep(0)
-            while not lane._queue.empty():  # until the writing thread has taken it, and waits for the file's lock
+            while lane._jobs[0].outcome is None:  # until the writing thread has taken it, and waits for the file's lock
                 await asyncio.sleep(0)
             queued = asyncio.create_task(store.amset([("queued", 1)]))
             await asyncio.sleep(0)

@@ -16,7 +16,7 @@ import langchain_kv
 
 ROOT = Path(langchain_kv.__file__).parent
 
-BASE = {"errors", "limits", "secret", "slices", "_version"}
+BASE = {"errors", "limits", "secret", "slices", "threads", "_version"}
 """What everything may use; these use each other at most."""
 
 MAY_IMPORT: dict[str, set[str]] = {
@@ -24,10 +24,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "limits": set(),
     "secret": {"errors"},
     "slices": set(),
+    "threads": {"errors"},
     "_version": set(),
-    "sharing": set(),
-    "work_queue": BASE,
-    "loop_thread": BASE | {"sharing"},
+    "sharing": BASE,
+    "work_queue": BASE | {"sharing"},
+    "loop_thread": BASE | {"sharing", "work_queue"},
     "json_text": BASE,
     "keys": BASE,
     "kept": BASE,
@@ -41,9 +42,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engines": BASE | {"engines", "work_queue", "sharing", "clusters", "json_text", "kept"},
     "backends": BASE
     | {"backends", "callers", "engines", "codecs", "keys", "kept", "sharing", "targets", "loop_thread", "work_queue"},
-    "server": BASE | {"server", "engines", "json_text"},
-    "stores": BASE | {"stores", "backends", "callers", "codecs", "keys", "targets"},
-    "__init__": {"stores", "errors", "_version"},
+    "server": BASE | {"server", "engines", "json_text", "sharing", "work_queue"},
+    "stores": BASE | {"stores", "backends", "callers", "codecs", "keys", "sharing", "targets"},
+    "__init__": {"stores", "errors", "sharing", "_version"},
     "__main__": {"cli"},
     "cli": BASE | {"cli", "top", "stores", "backends", "engines", "codecs", "keys", "server", "targets"},
     "testing": BASE | {"testing", "top", "stores", "backends", "engines", "server", "targets"},

@@ -10,11 +10,12 @@ import sys
 import textwrap
 import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from langchain_kv import loop_thread
-from langchain_kv.errors import UsageError
+from langchain_kv.errors import StoreError, UsageError
 
 TIMEOUT_S = 30
 
@@ -130,10 +131,90 @@ def test_asyncio_serves_where_uvloop_is_missing() -> None:
         import asyncio, sys
         sys.modules["uvloop"] = None
         from langchain_kv import loop_thread
-        async def kind(): return type(asyncio.get_running_loop()).__module__
+        async def kind(): return type(asyncio.get_running_loop()).__base__.__module__
         print(loop_thread.run(kind()))
     """
     _assert_silent(_in_python(code), "asyncio.unix_events")
+
+
+# -- the loop outlives its work ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_interrupt_inside_a_coroutine_is_an_error_of_ours_and_the_loop_goes_on(error: type[BaseException]) -> None:
+    async def fail() -> None:
+        await asyncio.sleep(0)
+        raise error
+
+    thread = loop_thread.run(_thread_id())
+    with pytest.raises(StoreError, match="interrupted") as told:
+        loop_thread.run(fail())
+    assert (told.value.retryable, told.value.applied) == (True, None)
+    assert loop_thread.run(_thread_id()) == thread
+
+
+def test_interrupt_of_one_operation_leaves_the_others_alone() -> None:
+    let = threading.Event()
+
+    async def wait() -> str:
+        while not let.is_set():
+            await asyncio.sleep(0.001)
+        return "done"
+
+    async def fail() -> None:
+        raise SystemExit
+
+    with ThreadPoolExecutor(1) as executor:
+        other = executor.submit(loop_thread.run, wait())
+        with pytest.raises(StoreError):
+            loop_thread.run(fail())
+        let.set()
+        assert other.result(TIMEOUT_S) == "done"
+
+
+def test_loop_that_somebody_stops_goes_on() -> None:
+    async def stop() -> None:
+        asyncio.get_running_loop().stop()
+
+    loop_thread.run(stop())
+    assert loop_thread.run(_answer("x")) == "x"
+
+
+def test_operation_that_cannot_be_started_on_the_loop_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse() -> None:
+        asyncio.get_running_loop().set_task_factory(_no_task)
+
+    async def allow() -> None:
+        asyncio.get_running_loop().set_task_factory(None)
+
+    def _no_task(*_: object, **__: object) -> asyncio.Future[object]:
+        asyncio.get_running_loop().set_task_factory(None)
+        raise MemoryError
+
+    loop_thread.run(refuse())
+    with pytest.raises(MemoryError):
+        loop_thread.run(_answer())
+    assert loop_thread.run(_answer("x")) == "x"
+
+
+@pytest.mark.slow
+def test_thread_that_cannot_be_started_is_an_error_and_tried_again() -> None:
+    code = """
+        import threading
+        from langchain_kv import loop_thread
+        from langchain_kv.errors import StoreError
+        async def answer(): return "answer"
+        start = threading.Thread.start
+        def refuse(thread): raise RuntimeError("can't start new thread")
+        threading.Thread.start = refuse
+        try:
+            loop_thread.run(answer())
+        except StoreError as error:
+            print(type(error).__name__, error.retryable)
+        threading.Thread.start = start
+        print(loop_thread.run(answer()))
+    """
+    _assert_silent(_in_python(code), "StoreError True\nanswer")
 
 
 # -- iterate ----------------------------------------------------------------------------------------------------

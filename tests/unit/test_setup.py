@@ -7,6 +7,7 @@ import contextvars
 import enum
 import linecache
 import os
+import signal
 import threading
 import warnings
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from langchain_kv import AstraDBStore, KVByteStore, KVStore
-from langchain_kv.errors import ConfigError, SetupPendingError
+from langchain_kv.errors import ConfigError, SetupPendingError, StoreError
 from langchain_kv.stores.setup import Setup, SetupMode
 from places import open_place
 
@@ -194,12 +195,68 @@ async def test_a_sync_call_on_the_loop_is_too_early_however_fast_the_set_up_was(
     backend = FakeBackend()
     setup = make(backend, SetupMode.ASYNC)
     assert setup._attempt is not None
-    setup._attempt.future.result(10)  # the thread is done; the loop had no turn since
+    setup._attempt.wait()  # the thread is done; the loop had no turn since
     for _ in range(3):
         with pytest.raises(SetupPendingError):
             setup.wait()
-    await asyncio.wrap_future(setup._attempt.future)
+    await setup._attempt.await_()
     await asyncio.sleep(0)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_child_forked_while_a_thread_begins_a_set_up_waits_for_no_lock() -> None:
+    backend = FakeBackend()
+    setup = make(backend, SetupMode.ASYNC)
+    with setup._lock:  # as another thread would hold it
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)
+            setup.wait()
+            os._exit(0 if setup.done else 1)
+        assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.parametrize("colour", ["sync", "async"])
+def test_where_no_thread_can_be_started_it_is_done_at_once(colour: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    backend = FakeBackend()
+    setup = make(backend, SetupMode.ASYNC)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    if colour == "sync":
+        setup.wait()
+    else:
+        asyncio.run(setup.await_())
+    assert setup.done
+    assert backend.calls == [False]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_an_interrupt_in_the_set_up_is_told_as_such_and_it_is_tried_again(error: type[BaseException]) -> None:
+    class Interrupted(FakeBackend):
+        def setup(self, *, pre_delete: bool = False) -> None:
+            super().setup()
+            if len(self.calls) == 1:
+                raise error
+
+    setup = make(Interrupted(), SetupMode.ASYNC)
+    with pytest.raises(StoreError, match="interrupted"):
+        setup.wait()
+    setup.wait()
+    assert setup.done
+
+
+def test_ctrl_c_while_the_thread_is_started_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(thread: threading.Thread) -> None:
+        raise KeyboardInterrupt
+
+    backend = FakeBackend()
+    setup = make(backend, SetupMode.ASYNC)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            setup.wait()
     setup.wait()
     assert backend.calls == [False]
 
@@ -224,7 +281,8 @@ async def test_a_failed_set_up_is_told_to_the_next_sync_call_on_the_loop_and_the
         setup.wait()
     attempt = setup._attempt
     assert attempt is not None
-    attempt.future.exception(10)
+    with pytest.raises(ConnectionError):
+        attempt.wait()
     while not attempt.is_noticed:
         await asyncio.sleep(0)
     with pytest.raises(ConnectionError):
@@ -284,3 +342,19 @@ def test_the_warning_that_nothing_was_deleted_points_at_the_line_that_made_the_s
         warnings.simplefilter("always")
         KVStore("kv", "memory:", setup_mode="OFF", pre_delete_collection=True).close()  # here
     assert "# here" in line_of_warning(caught)
+
+
+async def test_a_loop_that_was_closed_takes_nothing_from_the_others_that_wait() -> None:
+    backend = FakeBackend()
+    backend.go.clear()
+    setup = make(backend, SetupMode.ASYNC)
+    closed = asyncio.new_event_loop()
+    task = closed.create_task(setup.await_())
+    closed.call_soon(closed.stop)
+    await asyncio.get_running_loop().run_in_executor(None, closed.run_forever)
+    closed.close()
+    other = asyncio.ensure_future(setup.await_())
+    await asyncio.sleep(0)
+    backend.go.set()
+    await asyncio.wait_for(other, 10)
+    task._log_destroy_pending = False  # type: ignore[attr-defined] # it is what this test is about

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import subprocess
 import sys
@@ -14,8 +15,17 @@ from typing import Any
 
 import pytest
 
-from langchain_kv.errors import StoreClosedError
-from langchain_kv.work_queue import DRAIN_MAX, InlineBridge, Outcome, QueueBridge, run_each
+from langchain_kv import threads
+from langchain_kv.errors import StoreClosedError, StoreError
+from langchain_kv.work_queue import (
+    DRAIN_MAX,
+    TELL_TRIES,
+    InlineBridge,
+    Outcome,
+    QueueBridge,
+    run_aside,
+    run_each,
+)
 
 
 @pytest.fixture
@@ -256,6 +266,188 @@ async def test_close_from_the_bridges_own_thread_does_not_wait_for_itself() -> N
     await bridge.write(bridge.close)
     with pytest.raises(StoreClosedError):
         await bridge.write(int)
+
+
+# -- a lane outlives its work ------------------------------------------------------------------------------------------
+
+
+class Broken(BaseException):
+    """Nothing that anybody foresees."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(5, "gone"), MemoryError(), AssertionError("x"), StopIteration(), RecursionError(), Broken()],
+    ids=repr,
+)
+async def test_what_the_runner_of_writes_raises_is_the_outcome_of_its_calls_and_later_ones_go_on(
+    error: BaseException,
+) -> None:
+    broken = [True]
+
+    def run_writes(calls: Sequence[Callable[[], Any]]) -> list[Outcome]:
+        if broken[0]:
+            raise error
+        return run_each(calls)
+
+    bridge = QueueBridge("broken", run_writes=run_writes)
+    found = await asyncio.gather(*(bridge.write(int, number) for number in range(8)), return_exceptions=True)
+    assert all(one is error or one.__cause__ is error for one in found if isinstance(one, BaseException))
+    assert not [one for one in found if isinstance(one, int)]
+    broken[0] = False
+    assert await bridge.write(int, 5) == 5
+    bridge.close()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize(("lane", "applied"), [("read", False), ("write", None)])
+async def test_an_interrupt_in_a_lane_ends_no_event_loop_but_is_told(
+    bridge: QueueBridge, error: type[BaseException], lane: str, applied: bool | None
+) -> None:
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(StoreError, match="interrupted") as told:
+        await getattr(bridge, lane)(fail)
+    assert (told.value.applied, told.value.retryable) == (applied, True)
+    assert isinstance(told.value.__cause__, error)
+    assert await getattr(bridge, lane)(int, "5") == 5
+
+
+async def test_a_runner_that_forgets_an_outcome_leaves_no_caller_waiting() -> None:
+    bridge = QueueBridge("short", run_writes=lambda calls: run_each(calls)[:-1])
+    with pytest.raises(StoreError, match="interrupted"):
+        await bridge.write(int)
+    bridge.close()
+
+
+def throw_into(thread: int, error: type[BaseException]) -> None:
+    """Raise ``error`` wherever the thread is, as soon as it runs Python code."""
+    assert ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(error)) == 1
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, MemoryError, Broken])
+async def test_a_thread_that_is_interrupted_between_two_jobs_answers_all_that_follow(
+    bridge: QueueBridge, error: type[BaseException]
+) -> None:
+    thread = await bridge.write(threading.get_ident)
+    for _ in range(20):
+        throw_into(thread, error)
+        found = await asyncio.wait_for(
+            asyncio.gather(*(bridge.write(int, number) for number in range(3)), return_exceptions=True), 30
+        )
+        assert all(one in (0, 1, 2) or isinstance(one, StoreError | error) for one in found)
+    assert await bridge.write(threading.get_ident) == thread
+
+
+async def test_a_thread_that_is_interrupted_at_random_runs_no_write_twice_and_answers_every_one(
+    bridge: QueueBridge,
+) -> None:
+    ran: list[int] = []
+    thread = await bridge.write(threading.get_ident)
+    for turn in range(50):
+        writes = [asyncio.ensure_future(bridge.write(ran.append, turn * 10 + number)) for number in range(10)]
+        await asyncio.sleep(0)
+        throw_into(thread, Broken)
+        await asyncio.wait_for(asyncio.gather(*writes, return_exceptions=True), 30)
+    await bridge.write(int)
+    assert len(set(ran)) == len(ran)
+
+
+async def test_a_thread_that_ended_all_the_same_is_replaced(bridge: QueueBridge) -> None:
+    dead = threading.Thread(target=int)
+    dead.start()
+    dead.join()
+    bridge._writes._thread = dead
+    assert await asyncio.wait_for(bridge.write(int, "5"), 30) == 5
+
+
+class Deaf(asyncio.SelectorEventLoop):
+    """An event loop that refuses to be told for some time."""
+
+    refusals = 0
+
+    def call_soon_threadsafe(self, *args: Any, **kwargs: Any) -> Any:
+        if self.refusals:
+            self.refusals -= 1
+            raise OSError("deaf")
+        return super().call_soon_threadsafe(*args, **kwargs)
+
+
+def test_a_loop_that_cannot_be_told_at_once_is_told_again(bridge: QueueBridge) -> None:
+    async def use() -> int:
+        loop.refusals = TELL_TRIES - 1
+        return await asyncio.wait_for(bridge.read(int, "5"), 30)
+
+    loop = Deaf()
+    try:
+        assert loop.run_until_complete(use()) == 5
+    finally:
+        loop.close()
+
+
+def test_a_loop_that_is_never_told_does_not_keep_others_waiting(
+    bridge: QueueBridge, caplog: pytest.LogCaptureFixture
+) -> None:
+    loop = Deaf()
+    task = loop.create_task(bridge.read(int, "1"))
+    loop.call_soon(loop.stop)
+    loop.refusals = 1000
+    loop.run_forever()
+    assert asyncio.run(bridge.read(int, "5")) == 5
+    assert "could not be told" in caplog.text
+    task.cancel()
+    loop.refusals = 0
+    with pytest.raises(asyncio.CancelledError):
+        loop.run_until_complete(task)
+    loop.close()
+
+
+async def test_a_call_aside_has_a_thread_of_its_own_and_its_error_comes_back() -> None:
+    assert await run_aside(threading.get_ident, "aside") != threading.get_ident()
+    with pytest.raises(ZeroDivisionError):
+        await run_aside(lambda: 1 // 0, "aside")
+
+
+async def test_a_call_aside_runs_here_where_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(run: Callable[[], None], name: str) -> None:
+        raise StoreError("no thread")
+
+    monkeypatch.setattr(threads, "start", refuse)
+    assert await run_aside(threading.get_ident, "aside") == threading.get_ident()
+
+
+@pytest.mark.slow
+def test_coroutines_on_memory_work_in_an_exit_handler_also_long_ones() -> None:
+    code = """
+        import asyncio, atexit, concurrent.futures.thread
+        from langchain_kv import KVStore
+        store = KVStore("c", "memory:")
+        async def use():
+            await store.amset([(f"k{number}", number) for number in range(5000)])
+            assert await store.amget([f"k{number}" for number in range(5000)]) == list(range(5000))
+            await store.aclose()
+            print("done")
+        atexit.register(lambda: asyncio.run(use()))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout, done.stderr) == ("done\n", "")
+
+
+async def test_a_lane_whose_thread_cannot_be_started_says_so_and_starts_it_later(
+    bridge: QueueBridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", no_thread)
+        with pytest.raises(StoreError, match=r"cannot start a thread.*ulimit"):
+            await bridge.write(int)
+    assert await bridge.write(int, "5") == 5
+
+
+def no_thread(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
 
 
 @pytest.mark.slow

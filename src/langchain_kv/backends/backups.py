@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from langchain_kv.errors import ConfigError
+from langchain_kv.sharing import importing
 from langchain_kv.targets import Target
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def restore(file: str, target: Target, *, replace: bool = False) -> None:
 
 
 def _engine(path: str, *, read_only: bool = False) -> SQLiteEngine:
-    from langchain_kv.engines.sqlite import SQLiteEngine
+    with importing.lock:
+        from langchain_kv.engines.sqlite import SQLiteEngine
 
-    return SQLiteEngine(path)
+    return SQLiteEngine(path, read_only=read_only)

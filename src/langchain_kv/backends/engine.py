@@ -15,6 +15,7 @@ from langchain_kv.engines.pages import PAGE_BYTES, PAGE_DOCUMENTS, is_last
 from langchain_kv.errors import StoreClosedError, StoreError, UnknownCollectionError, UnknownKeyspaceError
 from langchain_kv.kept import kept_bytes
 from langchain_kv.slices import SLICE_BYTES, SLICE_KEYS, Steps, in_slices, whole
+from langchain_kv.work_queue import run_aside
 
 __all__ = ["EngineBackend"]
 
@@ -43,7 +44,7 @@ class EngineBackend(Backend):
         engine: where the documents are; its owner closes it.
         collection: the collection; it must exist, or ``setup`` makes it.
         create_keyspace: whether ``setup`` makes a missing keyspace too.
-        on_close: called once, by the first ``close`` or ``aclose``.
+        on_close: called by the first ``close`` or ``aclose``.
     """
 
     def __init__(
@@ -174,12 +175,17 @@ class EngineBackend(Backend):
     def close(self) -> None:
         self._closed = True
         on_close, self._on_close = self._on_close, None
-        if on_close is not None:
+        if on_close is None:
+            return
+        try:
             on_close()
+        except StoreError:  # of the engine, which this was the last to use: the next call tries again
+            self._on_close = self._opened_engine.close
+            raise
 
     async def aclose(self) -> None:
         # Closing may wait for the calls in flight and for the disk, and ends the bridge's own threads: a thread aside.
-        await asyncio.get_running_loop().run_in_executor(None, self.close)
+        await run_aside(self.close, "langchain-kv close")
 
 
 def _parse_body(body: bytes) -> Stored:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 from langchain_kv.backends.base import Backend
 from langchain_kv.errors import StoreError
 from langchain_kv.limits import DEFAULT_KEYSPACE
-from langchain_kv.sharing import Shared
+from langchain_kv.sharing import Shared, importing
 from langchain_kv.targets import Settings, Target
 
 if TYPE_CHECKING:
@@ -35,8 +35,12 @@ _engines: Shared[Engine] = Shared(_close_unused)
 def open_backend(settings: Settings) -> Backend:
     """Return a backend for the settings. Nothing is opened or sent before its first use."""
     target = settings.target
+    with importing.lock:
+        import msgspec  # noqa: F401 - which the codecs import at their first use
+        import orjson  # noqa: F401
     if target.kind == "dataapi":
-        from langchain_kv.backends.dataapi.backend import DataAPIBackend
+        with importing.lock:
+            from langchain_kv.backends.dataapi.backend import DataAPIBackend
 
         return DataAPIBackend(
             target.location,
@@ -52,8 +56,9 @@ def open_backend(settings: Settings) -> Backend:
             wake_timeout_s=settings.wake_timeout_s,
             is_astra=settings.is_astra,
         )
-    from langchain_kv.backends.engine import EngineBackend
-    from langchain_kv.engines.base import CollectionName
+    with importing.lock:
+        from langchain_kv.backends.engine import EngineBackend
+        from langchain_kv.engines.base import CollectionName
 
     if target.cluster is not None:
         target = replace(target, cluster=replace(target.cluster, deadline_s=settings.deadline_s))
@@ -63,8 +68,9 @@ def open_backend(settings: Settings) -> Backend:
     collection = CollectionName(settings.keyspace, settings.collection)
     use = _Use(engine)
     if target.kind == "cassandra":
-        from langchain_kv.backends.cluster import ClusterBackend
-        from langchain_kv.engines.cassandra import CassandraEngine
+        with importing.lock:
+            from langchain_kv.backends.cluster import ClusterBackend
+            from langchain_kv.engines.cassandra import CassandraEngine
 
         return ClusterBackend(cast(CassandraEngine, engine), collection, on_close=use.end)
     return EngineBackend(engine, collection, create_keyspace=settings.keyspace != DEFAULT_KEYSPACE, on_close=use.end)
@@ -98,18 +104,21 @@ def release_engine(engine: Engine) -> None:
 
 def _make_engine(target: Target) -> Engine:
     if target.kind == "sqlite":
-        from langchain_kv.engines.sqlite import SQLiteEngine
+        with importing.lock:
+            from langchain_kv.engines.sqlite import SQLiteEngine
 
         return SQLiteEngine(
             target.location, synchronous=target.synchronous, read_only=target.read_only, wait_s=target.wait_s
         )
     if target.cluster is not None:
-        from langchain_kv.engines.cassandra_driver import require_driver
+        with importing.lock:
+            from langchain_kv.engines.cassandra_driver import require_driver
 
-        require_driver()
-        from langchain_kv.engines.cassandra import CassandraEngine
+            require_driver()
+            from langchain_kv.engines.cassandra import CassandraEngine
 
         return CassandraEngine(target.cluster)
-    from langchain_kv.engines.memory import memory_engine
+    with importing.lock:
+        from langchain_kv.engines.memory import memory_engine
 
     return memory_engine(target.location)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 import weakref
 from collections import Counter
@@ -11,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from langchain_kv.clusters import ClusterSettings
 from langchain_kv.engines import cassandra_tables as tables
@@ -22,7 +21,7 @@ from langchain_kv.engines.cassandra_rows import BadRow
 from langchain_kv.engines.cassandra_scan import Found, Scan, page
 from langchain_kv.engines.cassandra_tables import Table
 from langchain_kv.errors import StoreClosedError, UnknownCollectionError, UnknownKeyspaceError
-from langchain_kv.sharing import keep_for_ever
+from langchain_kv.sharing import keep_for_ever, renew_in_child
 from langchain_kv.work_queue import Bridge
 
 __all__ = ["CassandraEngine"]
@@ -58,13 +57,11 @@ class CassandraEngine(Engine):
         >>> engine.close()
     """
 
-    _all: ClassVar[weakref.WeakSet[CassandraEngine]] = weakref.WeakSet()
-
     def __init__(self, settings: ClusterSettings) -> None:
         self._settings = settings
         self._closed = False
         self._start_anew()
-        self._all.add(self)
+        renew_in_child(self)
 
     def _start_anew(self) -> None:
         self._session: Session | None = None
@@ -331,12 +328,3 @@ class _CassandraBridge(Bridge):
             threads, self._threads = self._threads, None
         if threads is not None:
             threads.shutdown()
-
-
-def _start_anew_in_child() -> None:
-    for engine in list(CassandraEngine._all):
-        engine._after_fork_in_child()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_anew_in_child)

@@ -11,12 +11,13 @@ import os
 import random
 import stat
 import sys
-import threading
 import time
 from contextlib import suppress
 from types import TracebackType
 from typing import Final
 
+from langchain_kv import threads
+from langchain_kv.engines.os_errors import failed
 from langchain_kv.errors import EngineBusyError, EngineError
 from langchain_kv.limits import FILE_WAIT_S
 
@@ -37,7 +38,12 @@ LONGEST_PAUSE_S: Final = 0.002
 NOTE_LENGTH: Final = 32
 """Characters of a note in the lock file, ASCII."""
 
-_HELD_BY_ANOTHER = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
+_HELD_BY_ANOTHER: Final = frozenset(
+    # msvcrt says EACCES; for flock that would be a failure.
+    (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES if sys.platform == "win32" else errno.EWOULDBLOCK)
+)
+
+_sleep: Final = threads.real("time", "sleep")  # other greenlets of this thread would come in by the same lock
 
 
 class FileLock:
@@ -60,7 +66,7 @@ class FileLock:
     def __init__(self, path: str, wait_s: float = LOCK_WAIT_S) -> None:
         self.path = path
         self._wait_s = wait_s
-        self._threads = threading.RLock()  # reentrant only because it knows its owner, which release() asks for
+        self._threads = threads.RLock()  # reentrant only because it knows its owner, which release() asks for
         self._descriptor: int | None = None
         self._opened: tuple[int, int] | None = None  # which file the descriptor is of
 
@@ -108,7 +114,7 @@ class FileLock:
 
     def lock_threads(self, wait_s: float) -> bool:
         """Exclude this process's other threads; return whether that was possible in time."""
-        return self._threads.acquire(timeout=wait_s)
+        return bool(self._threads.acquire(timeout=wait_s))
 
     def unlock_threads(self) -> None:
         self._threads.release()
@@ -119,24 +125,28 @@ class FileLock:
         while True:
             descriptor = self._open()
             if self._try_to_lock(descriptor):
-                if _identity(self.path) == self._opened:
+                if self._is_current():
                     return
                 self.close()  # somebody removed the lock file: whoever comes next locks another one
                 continue
             if time.monotonic() > deadline:
                 raise EngineBusyError(f"Another process held {self.path} for {self._wait_s:g} s; try again later")
-            time.sleep(pause_s * random.uniform(0.5, 1))  # noqa: S311 - no secret: it keeps waiters out of step
+            _sleep(pause_s * random.uniform(0.5, 1))  # noqa: S311 - no secret: it keeps waiters out of step
             pause_s = min(pause_s * 1.5, LONGEST_PAUSE_S)
 
     def unlock_file(self) -> None:
         if self._descriptor is not None:
-            _unlock(self._descriptor)
+            try:
+                _unlock(self._descriptor)
+            except OSError:  # a call that did what it was to do does not fail by this: closing gives the lock back, too
+                self.close()
 
     def close(self) -> None:
         """Give the descriptor back; the lock is free and can be used again. The threads' half is held."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
-            os.close(descriptor)
+            with suppress(OSError):  # nothing was written by it; it is gone all the same
+                os.close(descriptor)
 
     def remove(self) -> None:
         """Remove the lock file if this process made or used it, and nobody holds it. The threads' half is held.
@@ -145,12 +155,12 @@ class FileLock:
         """
         if self._descriptor is not None:
             with suppress(OSError, EngineError):
-                if self._try_to_lock(self._descriptor) and _identity(self.path) == self._opened:
+                if self._try_to_lock(self._descriptor) and self._is_current():
                     os.unlink(self.path)
 
     def after_fork_in_child(self) -> None:
         """Start anew: the inherited descriptor is the parent's lock itself; kept open, it would outlive the parent."""
-        self._threads = threading.RLock()
+        self._threads = threads.RLock()
         self.close()
 
     # A note for whoever holds the lock next.
@@ -162,7 +172,7 @@ class FileLock:
             os.lseek(descriptor, 0, os.SEEK_SET)
             note = os.read(descriptor, NOTE_LENGTH).decode("ascii", "replace")
         except OSError as error:
-            raise EngineError(f"Cannot read {self.path}: {error.strerror}; check the disk") from error
+            raise self._failed("read", error) from error
         return note if len(note) == NOTE_LENGTH else ""
 
     def set_note(self, note: str) -> None:
@@ -173,7 +183,7 @@ class FileLock:
             os.ftruncate(descriptor, 0)
             os.lseek(descriptor, 0, os.SEEK_SET)
         except OSError as error:
-            raise EngineError(f"Cannot write to {self.path}: {error.strerror}; check the disk") from error
+            raise self._failed("write to", error) from error
         with suppress(OSError):  # such as a full disk's; a part of a note counts as none
             os.write(descriptor, note.encode("ascii"))
             os.fsync(descriptor)
@@ -181,15 +191,14 @@ class FileLock:
     def _open(self) -> int:
         if self._descriptor is None:
             try:
-                self._descriptor = self._open_or_make()
-                self._opened = _identity(self._descriptor)
+                descriptor = self._descriptor = self._open_or_make()
+                self._opened = _identity(os.fstat(descriptor))
             except FileNotFoundError as error:
                 folder = os.path.dirname(self.path)
                 raise EngineError(f"The directory {folder} does not exist; create it first") from error
             except OSError as error:
-                raise EngineError(
-                    f"Cannot create or open {self.path}: {error.strerror}; {_rights_to_give(self.path)}"
-                ) from error
+                self.close()
+                raise self._failed("create or open", error, _rights_to_give(self.path)) from error
         return self._descriptor
 
     def _open_or_make(self) -> int:
@@ -208,10 +217,23 @@ class FileLock:
         except OSError as error:
             if error.errno in _HELD_BY_ANOTHER:
                 return False
-            raise EngineError(
-                f"Cannot lock {self.path}: {error.strerror}; keep the database on a file system of this machine"
-            ) from error
+            raise self._failed("lock", error, "keep the database on a file system of this machine") from error
         return True
+
+    def _is_current(self) -> bool:
+        """Return whether what was locked is still the file of that name."""
+        try:
+            return _identity(os.stat(self.path)) == self._opened
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            self.unlock_file()
+            raise self._failed("look at", error) from error
+
+    def _failed(
+        self, what: str, error: OSError, advice: str = "the database's directory must be one that this process may use"
+    ) -> EngineError:
+        return failed(f"Cannot {what} {self.path}", error, advice)
 
 
 def _admit_writers(database: str, descriptor: int) -> None:
@@ -234,11 +256,7 @@ def _rights_to_give(path: str) -> str:
     return f"its mode is {mode:04o}: give it the rights of the database, or close all programs that use that"
 
 
-def _identity(file: str | int) -> tuple[int, int] | None:
-    try:
-        found = os.stat(file)
-    except FileNotFoundError:
-        return None
+def _identity(found: os.stat_result) -> tuple[int, int]:
     return (found.st_dev, found.st_ino)
 
 

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
-import threading
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from langchain_kv.engines.base import KEEP, Change, CollectionName, DocId, Engine, Settings
 from langchain_kv.engines.catalog import unknown_collection, unknown_keyspace
 from langchain_kv.engines.ids import SortedIds, check_text, prefix_end
 from langchain_kv.engines.pages import cut
 from langchain_kv.limits import DEFAULT_KEYSPACE
+from langchain_kv.sharing import HeldAcrossForks
 from langchain_kv.work_queue import Bridge, InlineBridge
 
 __all__ = ["MemoryEngine", "memory_engine"]
 
 
-class _Guard:
-    """One lock for all databases in memory: their work holds the interpreter anyway; a fork finds them whole."""
-
-    lock = threading.RLock()  # reentrant: a change may look at the engine that calls it
+_guard: Final = HeldAcrossForks()
+"""One lock for all databases in memory: their work holds the interpreter anyway; a fork finds them whole. Reentrant: a
+change may look at the engine that calls it."""
 
 
 class _Collection:
@@ -78,20 +77,20 @@ class MemoryEngine(Engine):
     # -- documents ----------------------------------------------------------------------------------------------
 
     def read(self, collection: CollectionName, ids: Sequence[DocId]) -> list[bytes | None]:
-        with _Guard.lock:
+        with _guard.lock:
             found = self._collection(collection)
             check_text(ids)
             return [found.bodies.get(doc_id) for doc_id in ids]
 
     def write(self, collection: CollectionName, documents: Sequence[tuple[DocId, bytes]]) -> None:
         batch = dict(documents)
-        with _Guard.lock:
+        with _guard.lock:
             found = self._collection(collection)
             check_text(batch)
             found.put(batch)
 
     def modify(self, collection: CollectionName, ids: Sequence[DocId], change: Change) -> None:
-        with _Guard.lock:
+        with _guard.lock:
             found = self._collection(collection)
             check_text(ids)
             changed: dict[DocId, bytes | None] = {}
@@ -104,7 +103,7 @@ class MemoryEngine(Engine):
             found.put({doc_id: body for doc_id, body in changed.items() if body is not None})
 
     def delete(self, collection: CollectionName, ids: Sequence[DocId]) -> int:
-        with _Guard.lock:
+        with _guard.lock:
             found = self._collection(collection)
             check_text(ids)
             return found.remove(ids)
@@ -118,7 +117,7 @@ class MemoryEngine(Engine):
         limit: int,
         size_bytes: int | None = None,
     ) -> list[tuple[DocId, bytes]]:
-        with _Guard.lock:
+        with _guard.lock:
             ids = self.scan_ids(collection, after=after, prefix=prefix, limit=limit)
             bodies = self._collection(collection).bodies
             return cut(((doc_id, bodies[doc_id]) for doc_id in ids), size_bytes)
@@ -126,18 +125,18 @@ class MemoryEngine(Engine):
     def scan_ids(
         self, collection: CollectionName, *, after: DocId | None = None, prefix: str = "", limit: int
     ) -> list[DocId]:
-        with _Guard.lock:
+        with _guard.lock:
             found = self._collection(collection)
             check_text([prefix] if after is None else [prefix, after])
             return found.page(after, prefix, limit)
 
     def count(self, collection: CollectionName, *, limit: int | None = None) -> int:
-        with _Guard.lock:
+        with _guard.lock:
             size = len(self._collection(collection).bodies)
         return size if limit is None else min(size, max(limit, 0))
 
     def clear(self, collection: CollectionName) -> None:
-        with _Guard.lock:
+        with _guard.lock:
             found = self._collection(collection)
             self._keyspaces[collection.keyspace][collection.name] = _Collection(found.settings)
 
@@ -145,34 +144,34 @@ class MemoryEngine(Engine):
 
     def create_collection(self, collection: CollectionName, settings: Settings) -> Settings:
         check_text(collection)
-        with _Guard.lock:
+        with _guard.lock:
             created = _Collection(json.dumps(settings))
             found = self._keyspace(collection.keyspace).setdefault(collection.name, created)
             return _parsed(found)
 
     def drop_collection(self, collection: CollectionName) -> None:
-        with _Guard.lock:
+        with _guard.lock:
             self._keyspace(collection.keyspace).pop(collection.name, None)
 
     def settings(self, collection: CollectionName) -> Settings:
-        with _Guard.lock:
+        with _guard.lock:
             return _parsed(self._collection(collection))
 
     def collections(self, keyspace: str) -> dict[str, Settings]:
-        with _Guard.lock:
+        with _guard.lock:
             return {name: _parsed(found) for name, found in sorted(self._keyspace(keyspace).items())}
 
     def create_keyspace(self, keyspace: str) -> None:
         check_text([keyspace])
-        with _Guard.lock:
+        with _guard.lock:
             self._keyspaces.setdefault(keyspace, {})
 
     def drop_keyspace(self, keyspace: str) -> None:
-        with _Guard.lock:
+        with _guard.lock:
             self._keyspaces.pop(keyspace, None)
 
     def keyspaces(self) -> list[str]:
-        with _Guard.lock:
+        with _guard.lock:
             return sorted(self._keyspaces)
 
     # -- life -----------------------------------------------------------------------------------------------------
@@ -207,22 +206,5 @@ _databases: dict[str, MemoryEngine] = {}
 
 def memory_engine(name: str) -> MemoryEngine:
     """Return the process's shared database of that name, made at its first use and kept until the process ends."""
-    with _Guard.lock:
+    with _guard.lock:
         return _databases.setdefault(name, MemoryEngine())
-
-
-def _hold_lock() -> None:
-    _Guard.lock.acquire()
-
-
-def _release_lock() -> None:
-    _Guard.lock.release()
-
-
-def _renew_lock() -> None:
-    _Guard.lock = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    # The lock is held across the fork, so that no other thread's half-done change is copied into the child.
-    os.register_at_fork(before=_hold_lock, after_in_parent=_release_lock, after_in_child=_renew_lock)

@@ -314,10 +314,10 @@ class SQLiteEngine(Engine):
         Where the whole transaction is undone, each call is run again by itself, so that only the one at fault fails.
         Returns the outcome of each call, in order.
         """
-        if len(calls) <= 1 or not self._pool.has_file(look=False):
-            return self._in_turn(calls)
         deadlines = [self._deadline(call) for call in calls]
         try:
+            if len(calls) <= 1 or not self._pool.has_file(look=False):
+                return self._in_turn(calls)
             return self._pool.waits.run_until(
                 min(deadlines), lambda: self._pool.change(lambda connection: run_each(calls))
             )

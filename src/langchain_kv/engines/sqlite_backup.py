@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
+from langchain_kv import threads
 from langchain_kv.engines.file_lock import FileLock
+from langchain_kv.engines.os_errors import failed
 from langchain_kv.engines.sqlite_copies import give_new_mark, require_note
 from langchain_kv.engines.sqlite_errors import Translated
 from langchain_kv.engines.sqlite_file import identity, new_file, recognise
@@ -142,8 +143,19 @@ def _take_place(temporary: str, path: str, lock: FileLock) -> None:
         _keep_owner(temporary, os.stat(path))
     os.replace(temporary, path)
     for beside in (f"{path}-wal", f"{path}-shm", f"{path}-journal"):
-        with suppress(FileNotFoundError):
+        try:
             os.unlink(beside)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            made = failed(
+                f"{path} has its place, but {beside} of the database before cannot be removed, and until it is nothing"
+                " is opened",
+                error,
+                "restore it once more",
+            )
+            made.applied = None
+            raise made from error
 
 
 def _keep_owner(temporary: str, old: os.stat_result) -> None:
@@ -182,8 +194,8 @@ class _Aside:
     def __init__(self, connection: sqlite3.Connection, statement: str) -> None:
         self._connection = connection
         self._statement = statement
-        self._may_begin = threading.Event()
-        self._has_ended = threading.Event()
+        self._may_begin = threads.Event()
+        self._has_ended = threads.Event()
         self._is_off = False
         self._answer: object = None
         self._error: BaseException | None = None
@@ -191,7 +203,7 @@ class _Aside:
     def answer(self) -> object:
         """Return the first value of its first row. Whatever is raised here by a signal, its thread has ended then."""
         try:
-            threading.Thread(target=self._run, name="langchain-kv check", daemon=True).start()
+            threads.start(self._run, "langchain-kv check")
             self._may_begin.set()
             self._has_ended.wait()  # not join(), which takes a thread for ended once a signal has come (3.11)
         finally:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import os
 import sqlite3
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, TypeVar
 
+from langchain_kv import threads
 from langchain_kv.engines.file_lock import LOCK_WAIT_S
 from langchain_kv.engines.sqlite_errors import Translated
 from langchain_kv.engines.sqlite_file import (
@@ -20,10 +20,10 @@ from langchain_kv.engines.sqlite_file import (
     exists,
     identity,
 )
-from langchain_kv.engines.sqlite_forks import LEFT_OVER, forget, register
+from langchain_kv.engines.sqlite_forks import LEFT_OVER, forget, keep, register
 from langchain_kv.engines.sqlite_opening import OpenFile
-from langchain_kv.errors import EngineBusyError, EngineError, StoreError, UsageError
-from langchain_kv.sharing import keep_for_ever
+from langchain_kv.errors import EngineBusyError, EngineError, UsageError
+from langchain_kv.sharing import FORK_WAIT_S, keep_for_ever
 from langchain_kv.work_queue import WouldWait
 
 __all__ = ["ConnectionPool"]
@@ -33,14 +33,11 @@ T = TypeVar("T")
 READERS_MAX: Final = 4
 """Connections for reading; more threads than that take turns (more made nothing faster, measured)."""
 
-FORK_WAIT_S: Final = 10.0
-"""Seconds that a fork waits for calls in flight to end."""
-
 LOOK_AGAIN_S: Final = 1.0
 """Seconds after which a waiting call looks again by itself: Ctrl-C may take the place of a wake-up."""
 
 
-class _Threads(threading.local):
+class _Threads(threads.Local):  # type: ignore[misc] # it is threading.local
     """What each thread has for itself."""
 
     transaction: Connection | None = None
@@ -65,11 +62,12 @@ class ConnectionPool(OpenFile):
         self._committing = Translated(self.path, applied=None, wait_s=self.waits.wait_s)
         self._held_for_fork = False
         self._start_anew()
+        register(self)
 
     def _start_anew(self) -> None:
         self._start_without_connections()
-        self._mutex = threading.Lock()
-        self._changed = threading.Condition(self._mutex)
+        self._mutex = threads.Lock()
+        self._changed = threads.Condition(self._mutex)
         self._waiting = 0  # for a change: to wake nobody costs as much as to wake somebody
         self._threads = _Threads()
         self._wants_quick = False
@@ -89,7 +87,7 @@ class ConnectionPool(OpenFile):
         return True
 
     def _connect(self, deadline: float) -> Connection:
-        register(self)
+        keep(self)
         return super()._connect(deadline)
 
     # -- reading --------------------------------------------------------------------------------------------------
@@ -346,23 +344,19 @@ class ConnectionPool(OpenFile):
     # both open new ones.
 
     def before_fork(self) -> None:
-        """Let the calls in flight end, hold off new ones, close the connections."""
-        self._held_for_fork = False
+        """Let the calls in flight end, hold off new ones, close the connections. Whatever fails, the fork goes on."""
         if self.joined is not None:
             return  # forking inside a transaction: its connection is left over
+        self._held_for_fork = True
         deadline = time.monotonic() + FORK_WAIT_S
         with self._mutex:
             self._forking = True
             self._wait_until(lambda: not self._using, FORK_WAIT_S)
             if self._using:
                 return
-        self._held_for_fork = self._lock.lock_threads(max(deadline - time.monotonic(), 0))
-        if self._held_for_fork and (self._open or self._given_up):
+        if self._lock.lock_threads(max(deadline - time.monotonic(), 0)) and (self._open or self._given_up):
             try:
                 self._lock.lock_file(deadline)
-            except StoreError:
-                return
-            try:
                 self._close_connections()
             finally:
                 self._lock.unlock_file()
@@ -370,7 +364,8 @@ class ConnectionPool(OpenFile):
     def after_fork_in_parent(self) -> None:
         """Go on."""
         if self._held_for_fork:
-            self._lock.unlock_threads()
+            self._held_for_fork = False
+            self._lock.release()
         with self._mutex:
             self._forking = False
             self._changed.notify_all()
@@ -380,5 +375,6 @@ class ConnectionPool(OpenFile):
         if self._open or self._given_up:
             keep_for_ever((self._open, self._given_up))
             LEFT_OVER.update(connection.file.identity for connection in (*self._open, *self._given_up))
+        self._held_for_fork = False
         self._lock.after_fork_in_child()
         self._start_anew()

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from langchain_kv.engines.base import CollectionName, Settings
+from langchain_kv.engines.os_errors import failed
 from langchain_kv.engines.sqlite_copies import give_new_mark, remove_what_is_empty, restore_command
 from langchain_kv.engines.sqlite_errors import Translated, kind_of, not_ours
 from langchain_kv.errors import EngineError, EngineFileError
@@ -161,7 +162,7 @@ def new_file(path: str, give_name: Callable[[str, str], None] | None = None) -> 
     except FileExistsError:
         raise
     except OSError as error:
-        raise EngineError(f"Cannot make {path}: {error.strerror}; check its directory's permissions") from error
+        raise failed(f"Cannot make {path}", error, "check its directory's permissions") from error
     finally:
         for ending in ("", "-journal", "-wal", "-shm"):
             with suppress(OSError):
@@ -325,9 +326,7 @@ def exists(path: str) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
-        raise EngineError(
-            f"{path} cannot be looked at ({error.strerror}): check the permissions of its directory."
-        ) from None
+        raise failed(f"Cannot look at {path}", error, "check the permissions of its directory") from None
     return found.st_size > 0 or not stat.S_ISREG(found.st_mode)
 
 
@@ -338,7 +337,7 @@ def identity(path: str) -> tuple[int, int] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise EngineError(f"Cannot look at {path}: {error.strerror}") from error
+        raise failed(f"Cannot look at {path}", error, "check the permissions of its directory") from error
     return (found.st_dev, found.st_ino)
 
 
@@ -346,7 +345,7 @@ def _require_file(path: str) -> None:
     try:
         found = os.stat(path)
     except OSError as error:
-        raise EngineError(f"Cannot open {path}: {error.strerror}; check the path and its permissions") from error
+        raise failed(f"Cannot open {path}", error, "check the path and its permissions") from error
     if not stat.S_ISREG(found.st_mode):
         raise EngineFileError(f"{path} is not a regular file; choose another path for the database")
     if found.st_size == 0:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
 import time
 from collections.abc import Callable
 from typing import Final, TypeVar
 
+from langchain_kv import threads
 from langchain_kv.engines.sqlite_file import set_wait
 
 __all__ = ["Waits"]
@@ -18,7 +18,7 @@ LONGEST_S: Final = 86_400.0
 """Seconds that a call waits at most, whatever it is told: SQLite counts them in milliseconds of 32 bits."""
 
 
-class _Threads(threading.local):
+class _Threads(threads.Local):  # type: ignore[misc] # it is threading.local
     deadline: float | None = None  # of the call that this thread runs for somebody else, who has waited already
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
+
+from langchain_kv.work_queue import run_aside
 
 __all__ = ["LARGE_BYTES", "Turns", "apart", "do"]
 
@@ -26,29 +26,8 @@ _places: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore]] 
 
 async def apart(call: Callable[[], T]) -> T:
     """Run a call on a thread of its own, which keeps no process from ending; return or raise what it does."""
-    loop = asyncio.get_running_loop()
-    async with _places.setdefault(loop, asyncio.Semaphore(_APART_MAX)):
-        future: asyncio.Future[T] = loop.create_future()
-        thread = threading.Thread(
-            target=_work, args=(call, loop, future), name="langchain-kv large command", daemon=True
-        )
-        thread.start()
-        return await future
-
-
-def _work(call: Callable[[], T], loop: asyncio.AbstractEventLoop, future: asyncio.Future[T]) -> None:
-    settle: Callable[[Any], None]
-    try:
-        settle, outcome = future.set_result, call()
-    except BaseException as error:  # it is its caller's
-        settle, outcome = future.set_exception, error  # type: ignore[assignment]
-    with suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
-        loop.call_soon_threadsafe(_settle, future, settle, outcome)
-
-
-def _settle(future: asyncio.Future[Any], settle: Callable[[Any], None], outcome: Any) -> None:
-    if not future.done():  # cancelled
-        settle(outcome)
+    async with _places.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(_APART_MAX)):
+        return await run_aside(call, "langchain-kv large command")
 
 
 async def do(size_bytes: int, call: Callable[..., T], *args: Any) -> T:

@@ -10,12 +10,20 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from langchain_kv import threads
 from langchain_kv.engines.base import Engine
 from langchain_kv.errors import ConfigError
 from langchain_kv.secret import Secret
 from langchain_kv.server.app import DataAPI
 from langchain_kv.server.connections import Application, Connection
 from langchain_kv.server.pool import Pool
+
+try:
+    import uvloop
+except ImportError:  # no wheel for this platform
+    _new_event_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+else:
+    _new_event_loop = uvloop.new_event_loop
 
 __all__ = ["SHUTDOWN_S", "run_app_in_thread", "run_in_thread", "serve"]
 
@@ -59,22 +67,21 @@ def run_in_thread(engine: Engine, token: str, host: str = "127.0.0.1", port: int
 def run_app_in_thread(application: Application, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
     """As ``run_in_thread``, with an application in place of an engine: a ``DataAPI``, or one around it."""
     with _listening(host, port) as listener:
-        ready = threading.Event()
+        ready = threads.taken_lock()
         failures: list[BaseException] = []
-        running = _Running(application, listener, ready.set)
+        running = _Running(application, listener, ready.release)
 
         def run() -> None:
             try:
                 running.run()
             except BaseException as error:
                 failures.append(error)
-            finally:
-                ready.set()
+                if not running.has_answered:
+                    ready.release()
 
-        thread = threading.Thread(target=run, name="langchain-kv server", daemon=True)
-        thread.start()
+        thread = threads.start(run, "langchain-kv server")
         try:
-            ready.wait()
+            ready.acquire()
             if failures:
                 raise ConfigError("The server could not be started.") from failures[0]
             yield _url_of(listener)
@@ -89,6 +96,7 @@ class _Running:
     def __init__(self, application: Application, listener: socket.socket, on_ready: Callable[[], None]) -> None:
         self._application = application
         self._listener = listener
+        self.has_answered = False
         self._on_ready = on_ready
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wanted: asyncio.Event
@@ -97,7 +105,7 @@ class _Running:
 
     def run(self) -> None:
         """Serve until ``stop`` is called."""
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=_new_event_loop) as runner:
             runner.run(self._run())
 
     def stop(self) -> None:
@@ -127,6 +135,7 @@ class _Running:
         acceptor = await asyncio.get_running_loop().create_server(
             lambda: Connection(pool, self._application), sock=self._listener, backlog=_BACKLOG
         )
+        self.has_answered = True
         self._on_ready()
         await self._wanted.wait()
         for _ in range(3):  # turns in which asyncio makes connections of what it accepted: once closed, it does no more
@@ -143,14 +152,6 @@ def _most_connections() -> int:
         return 10_000
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 10_000 if limit == resource.RLIM_INFINITY else max(8, min(10_000, limit * 3 // 4))
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    try:
-        import uvloop
-    except ImportError:  # no wheel for this platform
-        return asyncio.new_event_loop
-    return uvloop.new_event_loop
 
 
 @contextlib.contextmanager

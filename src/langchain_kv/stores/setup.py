@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import os
-import threading
-from concurrent.futures import Future
+from collections.abc import Callable
+from contextlib import suppress
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
+from langchain_kv import threads
 from langchain_kv.callers import remember_caller, warn_caller
-from langchain_kv.errors import ConfigError, SetupPendingError
+from langchain_kv.errors import ConfigError, SetupPendingError, StoreError
+from langchain_kv.sharing import renew_in_child
 
 if TYPE_CHECKING:
     from langchain_kv.backends.base import Backend
@@ -58,8 +60,9 @@ class Setup:
         self.done = mode is SetupMode.OFF
         self._backend = backend
         self._pre_delete = pre_delete
-        self._lock = threading.Lock()
         self._attempt: _Attempt | None = None
+        self._after_fork_in_child()
+        renew_in_child(self)
         if mode is SetupMode.OFF and pre_delete:
             warn_caller(
                 "pre_delete_collection=True has no effect with SetupMode.OFF: nothing was deleted. Use SYNC or ASYNC,"
@@ -77,11 +80,11 @@ class Setup:
         if self.done:
             return
         if not _in_running_loop():
-            self._start().future.result()
+            self._start().wait()
             return
         # Whether the thread has ended is chance. What the loop was told, in a turn of its own, is not.
         attempt = self._attempt
-        if attempt is None or attempt.is_told or attempt.pid != os.getpid():
+        if attempt is None or attempt.is_told:
             attempt = self._start()
         if not attempt.is_noticed:
             raise SetupPendingError(
@@ -90,7 +93,7 @@ class Setup:
                 " use SetupMode.SYNC."
             )
         attempt.is_told = True
-        attempt.future.result()
+        attempt.wait()
 
     async def await_(self) -> None:
         """As ``wait``, without holding up the event loop. A waiter that is cancelled leaves the set-up running."""
@@ -98,7 +101,7 @@ class Setup:
             return
         attempt = self._start()
         try:
-            await asyncio.wrap_future(attempt.future)
+            await attempt.await_()
         except Exception:
             attempt.is_told = True
             raise
@@ -107,40 +110,63 @@ class Setup:
     def _start(self) -> _Attempt:
         with self._lock:
             attempt = self._attempt
-            # A forked child has the parent's attempt, but not the thread that was to end it.
-            if attempt is not None and attempt.pid == os.getpid() and not attempt.has_failed():
+            if attempt is not None and not attempt.has_failed():
                 return attempt
             attempt = self._attempt = _Attempt()
-            # In the caller's context, which a token provider may read.
-            context = contextvars.copy_context()
-            context.run(remember_caller)
-            thread = threading.Thread(
-                target=context.run, args=(self._run, attempt), name="langchain-kv-setup", daemon=True
-            )
-            thread.start()
-            return attempt
+        # In the caller's context, which a token provider may read.
+        context = contextvars.copy_context()
+        context.run(remember_caller)
+        run: Callable[[], None] = partial(context.run, self._run, attempt)
+        try:
+            threads.start(run, "langchain-kv-setup")
+        except StoreError:  # as at the interpreter's end
+            run()
+        except BaseException:  # Ctrl-C; who knows whether the thread will run
+            if attempt.begin():
+                self._end(attempt, _interrupted())
+            raise
+        return attempt
 
     def _run(self, attempt: _Attempt) -> None:
-        failure: BaseException | None = None
+        if not attempt.begin():
+            return
+        error: BaseException | None = None
         try:
             self._backend.setup(pre_delete=self._pre_delete)
-        except BaseException as error:
-            failure = error
+        except (KeyboardInterrupt, SystemExit) as interrupt:  # not meant for those who wait
+            error = _interrupted()
+            error.__cause__ = interrupt
+        except BaseException as failure:
+            error = failure
+        finally:
+            self._end(attempt, error)
 
-        attempt.future.set_result(None) if failure is None else attempt.future.set_exception(failure)
+    def _end(self, attempt: _Attempt, error: BaseException | None) -> None:
+        attempt.end(error)
 
         def notice() -> None:
             attempt.is_noticed = True
-            self.done = self.done or failure is None
+            self.done = self.done or error is None
 
         try:
             attempt.loop.call_soon_threadsafe(notice) if attempt.loop is not None else notice()
         except RuntimeError:  # that loop is closed
             notice()
 
+    def _after_fork_in_child(self) -> None:
+        # The thread that was to end the parent's attempt is not here, nor one that may have held the lock.
+        self._lock = threads.Lock()
+        self._attempt = None
+
+
+def _interrupted() -> StoreError:
+    error = StoreError("The set-up of the collection was interrupted: repeat the call.")
+    error.retryable, error.applied = True, None
+    return error
+
 
 class _Attempt:
-    """One try of a set-up, in a thread.
+    """One try of a set-up, in a thread, and those who wait for it, in threads and on event loops.
 
     Attributes:
         is_noticed: whether it ended, and the loop that it was started in, if any, had a turn since.
@@ -148,16 +174,57 @@ class _Attempt:
     """
 
     def __init__(self) -> None:
-        self.pid = os.getpid()
         self.loop = asyncio._get_running_loop()
         self.is_noticed = False
         self.is_told = False
-        self.future: Future[None] = Future()
-        # A running future cannot be cancelled: a cancelled waiter takes nothing away from the others.
-        self.future.set_running_or_notify_cancel()
+        self.is_over = False
+        self.error: BaseException | None = None
+        self._has_begun = False
+        self._lock = threads.Lock()
+        self._waiting: list[Callable[[], object]] = []
 
     def has_failed(self) -> bool:
-        return self.future.done() and self.future.exception() is not None
+        return self.is_over and self.error is not None
+
+    def begin(self) -> bool:
+        """Return whether the caller is the one to carry it out, or to end it."""
+        with self._lock:
+            is_first, self._has_begun = not self._has_begun, True
+            return is_first
+
+    def end(self, error: BaseException | None) -> None:
+        with self._lock:
+            self.error, self.is_over = error, True
+        for tell in self._waiting:
+            with suppress(Exception):  # such as of a loop that was closed meanwhile: nobody waits there any more
+                tell()
+
+    def wait(self) -> None:
+        done = threads.taken_lock()
+        if self._tell(done.release):
+            done.acquire()
+        if self.error is not None:
+            raise self.error
+
+    async def await_(self) -> None:
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+
+        def settle() -> None:
+            if not done.done():
+                done.set_result(None)
+
+        if self._tell(lambda: loop.call_soon_threadsafe(settle)):
+            await done
+        if self.error is not None:
+            raise self.error
+
+    def _tell(self, tell: Callable[[], object]) -> bool:
+        """Have ``tell`` called when it is over; return False where it is over already."""
+        with self._lock:
+            if not self.is_over:
+                self._waiting.append(tell)
+            return not self.is_over
 
 
 def _in_running_loop() -> bool:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from time import monotonic
 from typing import Any, NoReturn, TypeVar
 
-from langchain_kv import limits, loop_thread
+from langchain_kv import limits, loop_thread, threads
 from langchain_kv._version import __version__
 from langchain_kv.backends.base import Backend, Record, Stored, check_settings
 from langchain_kv.backends.dataapi.client import Pool
@@ -31,7 +30,7 @@ class _Process:
     """What this process has of it."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threads.Lock()
 
 
 _process = _Process()

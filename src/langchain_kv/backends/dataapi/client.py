@@ -7,7 +7,6 @@ import asyncio
 import os
 import socket
 import ssl
-import threading
 import weakref
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -21,7 +20,7 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
-from langchain_kv import loop_thread
+from langchain_kv import loop_thread, threads
 from langchain_kv.backends.dataapi.flow import WIDTH_MAX, Flow
 from langchain_kv.backends.dataapi.proxies import Proxy
 from langchain_kv.backends.dataapi.retry import Attempt
@@ -154,7 +153,7 @@ class Pool:
         self._ca_file = ca_file
         self._proxy = proxy
         self._ssl: ssl.SSLContext | None = None
-        self._lock = threading.Lock()
+        self._lock = threads.Lock()
         self._sessions: dict[asyncio.AbstractEventLoop, _Session] = {}
         self._flows: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Flow] = weakref.WeakKeyDictionary()
         self._was_reached = False
