@@ -287,7 +287,7 @@ class _Watched(dict[Any, Any]):
     """A dictionary that is used only while this thread holds the lock of all databases in memory."""
 
     def _check(self) -> None:
-        assert memory._Guard.lock._is_owned(), "used without the lock"  # type: ignore[attr-defined]
+        assert memory._guard.lock._is_owned(), "used without the lock"  # type: ignore[attr-defined]
 
     def __getitem__(self, key: Any) -> Any:
         self._check()

@@ -51,7 +51,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 
 PLACES: dict[str, set[str]] = {
-    "aiohttp": {"backends/dataapi/client"},
+    "aiohttp": {"backends/dataapi/bodies", "backends/dataapi/client"},
     "cassandra": {f"engines/cassandra_{part}" for part in ("cluster", "connect", "driver", "failures")},
     "fcntl": {"engines/file_lock"},
     "httptools": {"server/connections"},

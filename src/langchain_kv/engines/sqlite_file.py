@@ -323,7 +323,7 @@ def exists(path: str) -> bool:
     """
     try:
         found = os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return False
     except OSError as error:
         raise failed(f"Cannot look at {path}", error, "check the permissions of its directory") from None
@@ -334,7 +334,7 @@ def identity(path: str) -> tuple[int, int] | None:
     """Return what tells the file at ``path`` from any other, None where there is none."""
     try:
         found = os.stat(path)
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return None
     except OSError as error:
         raise failed(f"Cannot look at {path}", error, "check the permissions of its directory") from error

@@ -8,7 +8,7 @@ import os
 import socket
 import ssl
 import weakref
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from email.utils import parsedate_to_datetime
@@ -21,6 +21,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from langchain_kv import loop_thread, threads
+from langchain_kv.backends.dataapi.bodies import LargeBody, read_large
 from langchain_kv.backends.dataapi.flow import WIDTH_MAX, Flow
 from langchain_kv.backends.dataapi.proxies import Proxy
 from langchain_kv.backends.dataapi.retry import Attempt
@@ -52,9 +53,6 @@ COMPRESSED_REPLY_MAX_BYTES: Final = 64 * 1024 * 1024
 
 PROXY_REFUSED: Final = 407
 """The HTTP status of a proxy that asks who one is."""
-
-_PIECE_BYTES: Final = 256 * 1024
-"""What of a large body is handed to the connection at once; aiohttp would write a file in smaller pieces, slower."""
 
 _LARGE_REPLY_BYTES: Final = 1024 * 1024
 """From this size on a reply is read into its place."""
@@ -98,39 +96,6 @@ class _Connector(aiohttp.TCPConnector):
 
 
 _attempt: ContextVar[Attempt] = ContextVar("_attempt")
-
-
-class _LargeBody(aiohttp.Payload):
-    """A body that is written piece by piece, as fast as the connection takes it; it may be written again."""
-
-    _value: Sequence[bytes]
-
-    def __init__(self, parts: Sequence[bytes]) -> None:
-        super().__init__(parts)
-        self._size = sum(map(len, parts))
-
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        return b"".join(self._value).decode(encoding, errors)
-
-    async def write(self, writer: aiohttp.abc.AbstractStreamWriter) -> None:
-        for piece in _pieces(self._value):
-            await writer.write(piece)
-            await asyncio.sleep(0)  # a connection that takes it all at once would leave others no turn
-
-
-def _pieces(parts: Sequence[bytes]) -> Iterator[bytes | memoryview]:
-    """Yield what stands in the parts, in pieces of about _PIECE_BYTES."""
-    some: list[bytes] = []
-    size = 0
-    for part in parts:
-        some.append(part)
-        size += len(part)
-        if size >= _PIECE_BYTES:
-            piece = memoryview(b"".join(some))
-            for start in range(0, size, _PIECE_BYTES):
-                yield piece[start : start + _PIECE_BYTES]
-            some, size = [], 0
-    yield b"".join(some)
 
 
 class _Session(NamedTuple):
@@ -192,7 +157,7 @@ class Pool:
         try:
             async with asyncio.timeout(timeout_s):
                 session = await self._session()
-                data = body if isinstance(body, bytes) else _LargeBody(body)
+                data = body if isinstance(body, bytes) else LargeBody(body)
                 limits = _limits(min(CONNECT_TIMEOUT_S, timeout_s / 2))
                 # By a connection that was kept, unless the connector has to make one: as the flow sends no more than
                 # the connector has places for, there is no waiting for one.
@@ -370,7 +335,7 @@ async def _read(response: aiohttp.ClientResponse) -> bytes | bytearray:
     is_compressed = "Content-Encoding" in response.headers
     max_bytes = COMPRESSED_REPLY_MAX_BYTES if is_compressed else REPLY_MAX_BYTES
     if length is not None and length <= max_bytes and not is_compressed:
-        return await (response.read() if length < _LARGE_REPLY_BYTES else _read_large(response, length))
+        return await (response.read() if length < _LARGE_REPLY_BYTES else read_large(response, length))
     parts: list[bytes] = []
     size = 0
     async for part in response.content.iter_any():
@@ -385,17 +350,6 @@ async def _read(response: aiohttp.ClientResponse) -> bytes | bytearray:
             raise error
         parts.append(part)
     return b"".join(parts)
-
-
-async def _read_large(response: aiohttp.ClientResponse, length: int) -> bytearray:
-    """Read an answer into its place as it comes: to join the parts of what may be 400 MB would hold up the loop."""
-    body = bytearray(length)
-    end = 0
-    async for part in response.content.iter_any():
-        body[end : end + len(part)] = part
-        end += len(part)
-        await asyncio.sleep(0)
-    return body
 
 
 def _is_refused(error: Exception) -> bool:
