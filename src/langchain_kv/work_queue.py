@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
 
 from langchain_kv import threads
 from langchain_kv.errors import EngineError, StoreClosedError, StoreError
@@ -25,6 +26,10 @@ DRAIN_MAX: Final = 256
 TELL_TRIES: Final = 3
 """How often an event loop is told of its results that cannot be told; only a closed one is known to refuse."""
 
+ASIDE_MAX: Final = 8
+"""Long calls of one loop that have threads of their own at once."""
+
+_asides: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore]] = WeakKeyDictionary()
 _logger = logging.getLogger("langchain_kv")
 
 
@@ -72,11 +77,9 @@ class InlineBridge(Bridge):
         return call(*args, **kwargs)
 
     async def read_long(self, call: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
-        try:
-            running = asyncio.get_running_loop().run_in_executor(None, partial(call, *args, **kwargs))
-        except RuntimeError:  # the interpreter ends, and no thread takes anything more
-            return call(*args, **kwargs)
-        return await running
+        # Not in the loop's executor, which asyncio.run could not end in an exit handler (3.12).
+        async with _asides.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(ASIDE_MAX)):
+            return await run_aside(partial(call, *args, **kwargs), "langchain-kv long call")
 
     async def write_long(self, call: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         return await self.read_long(call, *args, **kwargs)
