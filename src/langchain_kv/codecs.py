@@ -28,7 +28,6 @@ from langchain_kv.plain import (
     VALUE_MAX_DEPTH,
     are_plain,
     is_plain,
-    is_plain_object,
     utf16_units,
 )
 from langchain_kv.refusals import (
@@ -41,7 +40,7 @@ from langchain_kv.refusals import (
     unreadable_document,
 )
 from langchain_kv.secret import exact
-from langchain_kv.slices import SLICE_BYTES, Steps, whole
+from langchain_kv.slices import SLICE_BYTES, Steps
 
 __all__ = [
     "Damaged",
@@ -97,32 +96,42 @@ def encode_document(key: str, value: Any) -> bytes:
         InvalidValueTypeError: the value holds a type that JSON does not have.
         InvalidValueError: it holds NaN or an infinity, is nested too deep, or its document is too large.
     """
-    return whole(_encoded(key, value))
-
-
-def _encoded(key: str, value: Any) -> Steps[bytes]:
     write = _write_json or _writer()
     try:
         text = write(value, None, _OPTIONS)
-        if len(text) >= SLICE_BYTES and (yield from are_plain([value])):
-            plain = True
-        else:
-            plain = is_plain_object(value, 0, PATH_START) if type(value) is dict else is_plain(value, 0, PATH_START)
-    except TypeError:  # an integer beyond 64 bits, a subclass, a lone surrogate, deep nesting, NaN, or no JSON at all
+    except TypeError:  # an integer beyond 64 bits, a subclass, a lone surrogate, deep nesting, or no JSON at all
+        return _encode_slowly(key, value)
+    return _document(key, value, text, is_usual=False)
+
+
+def _document(key: str, value: Any, text: bytes, *, is_usual: bool) -> bytes:
+    """Return the document of a value that was written; it is looked at unless it is known as a usual one."""
+    try:
+        plain = is_usual or is_plain(value, 0, PATH_START)
+    except TypeError:  # NaN, a UUID, an Enum
         return _encode_slowly(key, value)
     if not plain:
         return _envelope(key, text.decode())
     # A copy of just its size: what the writer returns has room to grow, and a batch of that makes the heap grow, too.
-    document = b'{"_id":%b,"value":%b}' % (write(key, None, 0), text)
+    document = b'{"_id":%b,"value":%b}' % ((_write_json or _writer())(key, None, 0), text)
     return document if len(document) <= _SIZE_MAX else _checked_size(key, document)
 
 
-def encode_documents(pairs: Mapping[str, Any]) -> Steps[list[tuple[str, bytes]]]:
-    """Return each key with its document, as ``encode_document`` does; the usual values are looked at together.
+def _encoded(key: str, value: Any) -> Steps[bytes]:
+    """As ``encode_document``, a large value in parts."""
+    write = _write_json or _writer()
+    try:
+        text = write(value, None, _OPTIONS)
+    except TypeError:
+        return _encode_slowly(key, value)
+    is_usual = len(text) >= SLICE_BYTES and (yield from are_plain([value]))
+    return _document(key, value, text, is_usual=is_usual)
 
-    Raises:
-        InvalidValueTypeError: see ``encode_document``; of several values it is the first one's.
-        InvalidValueError: the same.
+
+def encode_documents(pairs: Mapping[str, Any]) -> Steps[list[tuple[str, bytes]]]:
+    """Return each key with its document, as ``encode_document`` does, or raise for the first that it would raise for.
+
+    The usual values are looked at together.
     """
     if len(pairs) == 1:
         ((key, value),) = pairs.items()

@@ -1,19 +1,32 @@
 """Work that grows with what a caller gives, in slices: a coroutine gives its event loop back between them.
 
-What is done to a batch is written once, as a generator that yields after each part of a few tenths of a millisecond. A
-plain call runs it ``whole``, a coroutine ``in_slices``. How large a part is goes by bytes and keys, not by a clock: the
-same work takes the same turns of the loop on every machine.
+What takes longer for some items than for others is a generator that yields after each part of a few tenths of a
+millisecond: a plain call runs it ``whole``, a coroutine ``in_slices``. What takes the same for each is a plain
+function, which a coroutine calls for each part (``by_parts``). How large a part is goes by bytes and keys, not by a
+clock: the same work takes the same turns of the loop on every machine.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Final, TypeVar
 
-__all__ = ["SLICE_BYTES", "SLICE_KEYS", "Steps", "gathered", "in_slices", "parts", "whole"]
+__all__ = [
+    "SLICE_BYTES",
+    "SLICE_KEYS",
+    "Steps",
+    "by_parts",
+    "gathered",
+    "in_slices",
+    "is_short",
+    "parts",
+    "pieces",
+    "whole",
+]
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 SLICE_BYTES: Final = 128 * 1024
 """Bytes of values that are encoded or parsed in one part: two to five tenths of a millisecond."""
@@ -46,6 +59,23 @@ async def in_slices(steps: Steps[T]) -> T:
         return result
 
 
+def is_short(items: object) -> bool:
+    """Tell whether items may be looked at in one part."""
+    return isinstance(items, list | tuple) and len(items) <= SLICE_KEYS
+
+
+async def by_parts(work: Callable[[Sequence[T]], Sequence[R]], items: Sequence[T]) -> Sequence[R]:
+    """Return what ``work`` makes of the items, at most SLICE_KEYS at a time: for work that takes the same for each."""
+    if len(items) <= SLICE_KEYS:
+        return work(items)
+    found: list[R] = []
+    for some in parts(items, SLICE_KEYS):
+        if found:
+            await asyncio.sleep(0)
+        found += work(some)
+    return found
+
+
 def parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     """Yield the items, at most ``size`` at a time."""
     for start in range(0, len(items), size):
@@ -60,3 +90,18 @@ def gathered(items: Iterable[T], count: int) -> Steps[list[T]]:
             yield
         found.append(item)
     return found
+
+
+def pieces(texts: Sequence[bytes], size: int) -> Iterator[bytes | memoryview]:
+    """Yield what stands in the texts, one after the other, in pieces of about so many bytes."""
+    some: list[bytes] = []
+    size_bytes = 0
+    for text in texts:
+        some.append(text)
+        size_bytes += len(text)
+        if size_bytes >= size:
+            piece = memoryview(b"".join(some))
+            for start in range(0, size_bytes, size):
+                yield piece[start : start + size]
+            some, size_bytes = [], 0
+    yield b"".join(some)

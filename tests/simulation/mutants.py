@@ -12,19 +12,21 @@ from langchain_kv.backends.dataapi import commands
 from langchain_kv.backends.dataapi.commands import Command, Inserted, Page
 from langchain_kv.backends.dataapi.verbs import Verbs
 from langchain_kv.errors import PartialWriteError, StoreError, TransportError
-from langchain_kv.stores.base import KVBaseStore
+from langchain_kv.stores import base as stores
 
 __all__ = ["MUTANTS", "mutated"]
 
 Patch = tuple[Any, str, Any]
 
 
-def _repeated_keys_are_sent() -> list[Patch]:
-    def encode_all(self: Any, pairs: Sequence[tuple[str, Any]]) -> Iterator[None]:
-        yield
-        return [(key, self._encode(key, value)) for key, value in pairs]
+class _Repeating(list[Any]):
+    """Pairs in the place of a dict of them."""
 
-    return [(KVBaseStore, "_encode_all", encode_all)]
+    items = list[Any].copy
+
+
+def _repeated_keys_are_sent() -> list[Patch]:
+    return [(stores, "checked_pairs", _Repeating)]
 
 
 def _changed_inserted(change: Callable[[Inserted], Inserted]) -> list[Patch]:

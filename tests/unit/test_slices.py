@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Any
 
 import pytest
 
-from langchain_kv.slices import SLICE_KEYS, Steps, gathered, in_slices, parts, whole
-from langchain_kv.stores.arguments import checked_keys, checked_pairs, unique_keys
-from langchain_kv.stores.batches import in_order, usual_bytes, usual_values
+from langchain_kv.slices import SLICE_KEYS, Steps, by_parts, gathered, in_slices, parts, pieces, whole
+from langchain_kv.stores.arguments import achecked_keys, achecked_pairs, unique_keys
+from langchain_kv.stores.batches import by_usual, usual_bytes, usual_values
 
 
 def counting(done: list[int], count: int) -> Steps[str]:
@@ -20,8 +21,8 @@ def counting(done: list[int], count: int) -> Steps[str]:
     return "done"
 
 
-async def turns_of(steps: Steps[Any]) -> tuple[Any, int]:
-    """Return what the steps return, and how often another task ran meanwhile."""
+async def turns_of(work: Awaitable[Any]) -> tuple[Any, int]:
+    """Return what the work returns, and how often another task ran meanwhile."""
     turns = 0
 
     async def count() -> None:
@@ -31,7 +32,7 @@ async def turns_of(steps: Steps[Any]) -> tuple[Any, int]:
             await asyncio.sleep(0)
 
     task = asyncio.create_task(count())
-    result = await in_slices(steps)
+    result = await work
     task.cancel()
     return result, turns
 
@@ -44,11 +45,11 @@ async def test_both_colours_return_the_same() -> None:
 
 
 async def test_others_run_between_two_parts() -> None:
-    assert await turns_of(counting([], 5)) == ("done", 4)
+    assert await turns_of(in_slices(counting([], 5))) == ("done", 4)
 
 
 async def test_one_part_costs_no_turn() -> None:
-    assert await turns_of(counting([], 1)) == ("done", 0)
+    assert await turns_of(in_slices(counting([], 1))) == ("done", 0)
 
 
 async def test_an_error_is_passed_on() -> None:
@@ -80,15 +81,25 @@ def test_parts_and_what_is_gathered_join_to_the_whole() -> None:
     assert whole(gathered(iter(items), 4)) == items
 
 
+@pytest.mark.parametrize("size", [1, 3, 10, 1_000])
+def test_pieces_join_to_the_whole_and_are_of_one_size(size: int) -> None:
+    texts = [b"a", b"", b"bcdefghijklmnop", b"q", b"rst"]
+    found = [bytes(piece) for piece in pieces(texts, size)]
+    assert b"".join(found) == b"".join(texts)
+    assert max(map(len, found)) <= max(size, 3)
+
+
 MANY = 5 * SLICE_KEYS + 1
 KEYS = [f"k{number % (MANY - 10)}" for number in range(MANY)]
+STORED: list[Any] = [{"_id": "k", "value": 1}, None] * MANY
+BYTES: list[Any] = [b"x", None] * MANY
 WORK: dict[str, tuple[Any, Any]] = {
-    "keys checked": (lambda: checked_keys(KEYS), KEYS),
+    "keys checked": (lambda: achecked_keys(KEYS), KEYS),
     "keys once": (lambda: unique_keys(KEYS), list(dict.fromkeys(KEYS))),
-    "pairs checked": (lambda: checked_pairs(zip(KEYS, range(MANY), strict=True)), dict(zip(KEYS, range(MANY)))),  # noqa: B905
-    "values": (lambda: usual_values([{"_id": "k", "value": 1}, None] * MANY), [1, None] * MANY),
-    "bytes": (lambda: usual_bytes([b"x", None] * MANY), [b"x", None] * MANY),
-    "repeated keys": (lambda: in_order(KEYS, KEYS[:-10], KEYS[:-10]), KEYS),
+    "pairs checked": (lambda: achecked_pairs(zip(KEYS, KEYS, strict=True)), dict(zip(KEYS, KEYS, strict=True))),
+    "values": (lambda: by_usual(usual_values, STORED), [1, None] * MANY),
+    "bytes": (lambda: by_usual(usual_bytes, BYTES), BYTES),
+    "any part": (lambda: by_parts(list, KEYS), KEYS),
 }
 
 
@@ -96,13 +107,18 @@ WORK: dict[str, tuple[Any, Any]] = {
 async def test_what_grows_with_the_keys_alone_gives_turns_too(name: str) -> None:
     work, expected = WORK[name]
     result, turns = await turns_of(work())
-    assert result == whole(work()) == expected
+    assert result == expected
     assert turns >= 4
 
 
+async def test_one_value_out_of_the_usual_is_found_in_any_part() -> None:
+    assert await by_usual(usual_values, [*STORED, b"x"]) is None
+    assert await by_usual(usual_bytes, [*BYTES, {}]) is None
+
+
 @pytest.mark.parametrize("keys", [["a", "", "b"], ["a", 1]])
-def test_a_bad_key_is_found_in_any_part(keys: list[Any]) -> None:
+async def test_a_bad_key_is_found_in_any_part(keys: list[Any]) -> None:
     with pytest.raises(ValueError, match="A key must"):
-        whole(checked_keys([*KEYS, *keys]))
+        await achecked_keys([*KEYS, *keys])
     with pytest.raises(ValueError, match="A key must"):
-        whole(checked_pairs([(key, 1) for key in [*KEYS, *keys]]))
+        await achecked_pairs([(key, 1) for key in [*KEYS, *keys]])

@@ -14,7 +14,7 @@ from langchain_kv.engines.base import CollectionName, DocId, Engine, Settings
 from langchain_kv.engines.pages import PAGE_BYTES, PAGE_DOCUMENTS, is_last
 from langchain_kv.errors import StoreClosedError, StoreError, UnknownCollectionError, UnknownKeyspaceError
 from langchain_kv.kept import kept_bytes
-from langchain_kv.slices import SLICE_BYTES, SLICE_KEYS, Steps, in_slices, whole
+from langchain_kv.slices import SLICE_BYTES, SLICE_KEYS, Steps, in_slices
 from langchain_kv.work_queue import run_aside
 
 __all__ = ["EngineBackend"]
@@ -73,7 +73,9 @@ class EngineBackend(Backend):
     # -- the four verbs -------------------------------------------------------------------------------------------
 
     def get_many(self, keys: Sequence[str]) -> list[Stored | None]:
-        return whole(self._parsed(self._engine.read(self._collection, keys)))
+        bodies = self._engine.read(self._collection, keys)
+        parse = self._parse
+        return [None if body is None else parse(body) for body in bodies]
 
     async def aget_many(self, keys: Sequence[str]) -> list[Stored | None]:
         bridge = self._engine.bridge
@@ -126,7 +128,8 @@ class EngineBackend(Backend):
     def scan_items(self, prefix: str) -> Iterator[list[tuple[str, Stored]]]:
         scan = _Scan(self._collection, prefix, PAGE_DOCUMENTS)
         while scan.going_on:
-            yield whole(self._items(scan.documents(self._engine)))
+            parse = self._parse
+            yield [(key, parse(body)) for key, body in scan.documents(self._engine)]
 
     async def ascan_items(self, prefix: str) -> AsyncGenerator[list[tuple[str, Stored]], None]:
         scan = _Scan(self._collection, prefix, PAGE_DOCUMENTS)
@@ -222,7 +225,7 @@ class _Scan:
     def keys(self, engine: Engine) -> list[str]:
         """Return the next page of text keys; the last may be empty."""
         ids = engine.scan_ids(**self._where)
-        self._advance(ids, is_last=len(ids) < self._where["limit"])
+        self._advance(ids[-1] if ids else None, is_last=len(ids) < self._where["limit"])
         if not ids or isinstance(ids[-1], str):  # text comes first: then they all are
             return cast("list[str]", ids)
         return [doc_id for doc_id in ids if isinstance(doc_id, str)]
@@ -230,11 +233,14 @@ class _Scan:
     def documents(self, engine: Engine) -> list[tuple[str, bytes]]:
         """As ``keys``, with the bodies; a page ends by its bytes, too."""
         page = engine.scan(**self._where, size_bytes=PAGE_BYTES)
-        self._advance([doc_id for doc_id, _ in page], is_last=is_last(page, self._where["limit"], PAGE_BYTES))
+        last = page[-1][0] if page else None
+        self._advance(last, is_last=is_last(page, self._where["limit"], PAGE_BYTES))
+        if last is None or isinstance(last, str):
+            return cast("list[tuple[str, bytes]]", page)
         return [(doc_id, body) for doc_id, body in page if isinstance(doc_id, str)]
 
-    def _advance(self, ids: Sequence[DocId], *, is_last: bool) -> None:
-        if ids and isinstance(ids[-1], bytes):  # no text comes after it
+    def _advance(self, last: DocId | None, *, is_last: bool) -> None:
+        if isinstance(last, bytes):  # no text comes after it
             _logger.warning(
                 "Collection '%s' has documents whose _id is not text, written by others: they are left out",
                 self._where["collection"].name,
@@ -243,4 +249,4 @@ class _Scan:
         elif is_last:
             self.going_on = False
         else:
-            self._where["after"] = ids[-1]
+            self._where["after"] = last

@@ -107,7 +107,7 @@ class Scan:
         if self._ranges and not self._is_split:
             self._split()
         if self._with_bodies:
-            count = min(self._limit, _fitting([row for rows in answers for row in rows], PAGE_BYTES))
+            count = min(self._limit, _fitting([row for rows in answers for row in rows], PAGE_BYTES // RANGES_AT_ONCE))
         self._rows_a_statement = max(least, count if self._with_bodies else self._limit)
 
     def _keep(self, rows: list[Row]) -> None:

@@ -120,7 +120,7 @@ class MemoryEngine(Engine):
         with _guard.lock:
             ids = self.scan_ids(collection, after=after, prefix=prefix, limit=limit)
             bodies = self._collection(collection).bodies
-            return cut(((doc_id, bodies[doc_id]) for doc_id in ids), size_bytes)
+            return cut([(doc_id, bodies[doc_id]) for doc_id in ids], size_bytes)
 
     def scan_ids(
         self, collection: CollectionName, *, after: DocId | None = None, prefix: str = "", limit: int

@@ -9,7 +9,7 @@ __all__ = ["PAGE_BYTES", "PAGE_DOCUMENTS", "body_bytes", "cut", "is_last"]
 
 Row = TypeVar("Row", bound=Sequence[Any])
 
-PAGE_BYTES: Final = 256 * 1024
+PAGE_BYTES: Final = 1024 * 1024
 """Bytes of bodies after which a page ends: what is scanned takes no more memory than this and one document."""
 
 PAGE_DOCUMENTS: Final = 500

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
@@ -15,9 +15,9 @@ from langchain_kv.backends.opening import open_backend
 from langchain_kv.errors import ConfigError, InvalidValueError, StoreClosedError
 from langchain_kv.keys import shown
 from langchain_kv.secret import hidden
-from langchain_kv.slices import Steps, in_slices, whole
-from langchain_kv.stores import batches
-from langchain_kv.stores.arguments import checked_keys, checked_pairs, checked_prefix, unique_keys
+from langchain_kv.slices import Steps, in_slices, is_short, whole
+from langchain_kv.stores import arguments, batches
+from langchain_kv.stores.arguments import checked_keys, checked_pairs, checked_prefix
 from langchain_kv.stores.collection import CollectionHandle
 from langchain_kv.stores.damage import raise_damaged
 from langchain_kv.stores.setup import AnySetupMode, Setup, SetupMode
@@ -144,18 +144,19 @@ class KVBaseStore(BaseStore[str, V], Generic[V]):
             InvalidKeyError: a key is not a non-empty string of at most 8,000 bytes of UTF-8; nothing was sent.
             DamagedValueError: stored values cannot be read; it names their keys and carries the values of the others.
         """
-        wanted = whole(checked_keys(keys))
+        wanted = checked_keys(keys)
         self._begin()
-        unique = whole(unique_keys(wanted))
-        return whole(self._decode_all(wanted, unique, self._backend.get_many(unique) if unique else []))
+        unique = list(dict.fromkeys(wanted))
+        stored = self._backend.get_many(unique) if unique else []
+        return batches.decode_all(wanted, unique, stored, self._decode, self._decode_together())
 
     async def amget(self, keys: Sequence[str]) -> list[V | None]:
         """As ``mget``."""
-        wanted = await in_slices(checked_keys(keys))
+        wanted = checked_keys(keys) if is_short(keys) else await arguments.achecked_keys(keys)
         await self._abegin()
-        unique = await in_slices(unique_keys(wanted))
+        unique = list(dict.fromkeys(wanted)) if is_short(wanted) else await arguments.unique_keys(wanted)
         stored = await self._backend.aget_many(unique) if unique else []
-        return await in_slices(self._decode_all(wanted, unique, stored))
+        return await batches.adecode_all(wanted, unique, stored, self._decode, self._decode_together())
 
     def mset(self, key_value_pairs: Sequence[tuple[str, V]]) -> None:
         """Store every pair; of a repeated key the last one wins. Everything is checked before anything is stored.
@@ -168,14 +169,16 @@ class KVBaseStore(BaseStore[str, V], Generic[V]):
             InvalidValueError: a value cannot be kept (InvalidValueTypeError, also a TypeError, for its type).
             PartialWriteError: some pairs were stored and some were not.
         """
-        records = whole(self._encode_all(key_value_pairs))
+        records = self._encode_all(key_value_pairs)
         self._begin()
         if records:
             self._backend.put_many(records)
 
     async def amset(self, key_value_pairs: Sequence[tuple[str, V]]) -> None:
         """As ``mset``."""
-        records = await in_slices(self._encode_all(key_value_pairs))
+        short = is_short(key_value_pairs)
+        pairs = checked_pairs(key_value_pairs) if short else await arguments.achecked_pairs(key_value_pairs)
+        records = await in_slices(self._encode_pairs(pairs))
         await self._abegin()
         if records:
             await self._backend.aput_many(records)
@@ -187,14 +190,15 @@ class KVBaseStore(BaseStore[str, V], Generic[V]):
             InvalidKeyError: see ``mget``.
             PartialWriteError: some keys were removed and some were not.
         """
-        unique = whole(unique_keys(whole(checked_keys(keys))))
+        unique = list(dict.fromkeys(checked_keys(keys)))
         self._begin()
         if unique:
             self._backend.delete_many(unique)
 
     async def amdelete(self, keys: Sequence[str]) -> None:
         """As ``mdelete``."""
-        unique = await in_slices(unique_keys(await in_slices(checked_keys(keys))))
+        checked = checked_keys(keys) if is_short(keys) else await arguments.achecked_keys(keys)
+        unique = list(dict.fromkeys(checked)) if is_short(checked) else await arguments.unique_keys(checked)
         await self._abegin()
         if unique:
             await self._backend.adelete_many(unique)
@@ -338,23 +342,18 @@ class KVBaseStore(BaseStore[str, V], Generic[V]):
         if not self._setup.done:
             await self._setup.await_()
 
-    def _encode_all(self, pairs: Iterable[tuple[str, V]]) -> Steps[list[Record]]:
-        return (yield from self._encode_pairs((yield from checked_pairs(pairs))))
+    def _encode_all(self, pairs: Iterable[tuple[str, V]]) -> list[Record]:
+        checked = checked_pairs(pairs)
+        if len(checked) == 1:
+            ((key, value),) = checked.items()
+            return [(key, self._encode(key, value))]
+        return whole(self._encode_pairs(checked))
 
     def _encode_pairs(self, pairs: Mapping[str, V]) -> Steps[list[Record]]:
         return batches.encode_each(pairs, self._encode)
 
-    def _decode_all(
-        self, wanted: list[str], unique: list[str], stored: Sequence[codecs.Stored | None]
-    ) -> Steps[list[V | None]]:
-        together = self._decode_together()
-        values = (yield from together(stored)) if together else None
-        if values is None:
-            values = yield from batches.decode_each(unique, stored, self._decode)
-        return (yield from batches.in_order(wanted, unique, values))
-
-    def _decode_together(self) -> Callable[[Sequence[codecs.Stored | None]], Steps[list[V | None] | None]] | None:
-        """Return what decodes the usual values of a batch, and answers None where one is to be decoded by itself."""
+    def _decode_together(self) -> batches.Together | None:
+        """Return what decodes the usual values of a batch together; None where each is decoded by itself."""
         return None
 
     def _decode(self, key: str, stored: codecs.Stored | None, damaged: dict[str, str]) -> V | None:
@@ -404,7 +403,7 @@ class KVStore(KVBaseStore[Any]):
         is_usual = kind.encode_value is KVStore.encode_value and kind._encode is KVStore._encode
         return codecs.encode_documents(pairs) if is_usual else super()._encode_pairs(pairs)
 
-    def _decode_together(self) -> Callable[[Sequence[codecs.Stored | None]], Steps[list[Any] | None]] | None:
+    def _decode_together(self) -> batches.Together | None:
         kind = type(self)
         is_usual = kind.decode_value is KVStore.decode_value and kind._decode is KVStore._decode
         return batches.usual_values if is_usual else None
@@ -444,7 +443,7 @@ class KVByteStore(KVBaseStore[bytes]):
             return stored
         return super()._decode(key, stored, damaged)
 
-    def _decode_together(self) -> Callable[[Sequence[codecs.Stored | None]], Steps[list[bytes | None] | None]] | None:
+    def _decode_together(self) -> batches.Together | None:
         kind = type(self)
         is_usual = kind.decode_value is KVByteStore.decode_value and kind._decode is KVByteStore._decode
         return batches.usual_bytes if is_usual else None

@@ -1,17 +1,33 @@
-"""What a store does to a whole batch, in slices: encoding pairs, decoding what was read, and its order."""
+"""What a store does to a whole batch, in slices: encoding pairs, and decoding what was read."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from langchain_kv.codecs import Stored
-from langchain_kv.slices import SLICE_BYTES, SLICE_KEYS, Steps, parts
+from langchain_kv.slices import SLICE_BYTES, SLICE_KEYS, Steps, by_parts, in_slices, is_short, parts, whole
 from langchain_kv.stores.damage import raise_damaged
 
-__all__ = ["decode_each", "encode_each", "in_order", "usual_bytes", "usual_values"]
+__all__ = [
+    "Decode",
+    "Together",
+    "adecode_all",
+    "by_usual",
+    "decode_all",
+    "encode_each",
+    "usual_bytes",
+    "usual_values",
+]
 
 V = TypeVar("V")
+
+Decode = Callable[[str, Stored | None, dict[str, str]], Any]
+"""Decodes what is stored of a key; notes in its last argument why it cannot, where it is damaged."""
+
+Together = Callable[[Sequence[Stored | None]], list[Any] | None]
+"""Decodes the usual values of a batch; answers None where one is to be decoded by itself."""
 
 _KEPT: Final = {bytes, type(None)}
 
@@ -36,16 +52,56 @@ def encode_each(pairs: Mapping[str, V], encode: Callable[[str, V], bytes]) -> St
     return records
 
 
-def decode_each(
-    keys: Sequence[str], stored: Sequence[Stored | None], decode: Callable[[str, Stored | None, dict[str, str]], V]
-) -> Steps[list[V]]:
-    """Return what ``decode`` makes of each key and what is stored of it; it notes in its last argument what is damaged.
+def decode_all(
+    wanted: Sequence[str],
+    unique: Sequence[str],
+    stored: Sequence[Stored | None],
+    decode: Decode,
+    together: Together | None,
+) -> list[Any]:
+    """Return the value of each key that is wanted.
+
+    Args:
+        wanted: the keys.
+        unique: each of them once.
+        stored: what is stored of these.
+        decode: decodes one.
+        together: decodes the usual ones of a batch.
 
     Raises:
-        DamagedValueError: something is; it has the values of the others.
+        DamagedValueError: something is damaged; it has the values of the others.
     """
+    values = together(stored) if together else None
+    if values is None:
+        values = whole(_decode_each(unique, stored, decode))
+    if len(unique) == len(wanted):
+        return values
+    by_key = dict(zip(unique, values, strict=True))
+    return [by_key[key] for key in wanted]
+
+
+async def adecode_all(
+    wanted: Sequence[str],
+    unique: Sequence[str],
+    stored: Sequence[Stored | None],
+    decode: Decode,
+    together: Together | None,
+) -> list[Any]:
+    """As ``decode_all``."""
+    values: list[Any] | None = None
+    if together:
+        values = together(stored) if is_short(stored) else await by_usual(together, stored)
+    if values is None:
+        values = await in_slices(_decode_each(unique, stored, decode))
+    if len(unique) == len(wanted):
+        return values
+    by_key = dict(zip(unique, values, strict=True))
+    return list(await by_parts(lambda some: [by_key[key] for key in some], wanted))
+
+
+def _decode_each(keys: Sequence[str], stored: Sequence[Stored | None], decode: Decode) -> Steps[list[Any]]:
     damaged: dict[str, str] = {}
-    values: list[V] = []
+    values: list[Any] = []
     size_bytes = 0
     for key, document in zip(keys, stored, strict=True):
         if size_bytes >= SLICE_BYTES:
@@ -59,42 +115,32 @@ def decode_each(
     return values
 
 
-def usual_values(stored: Sequence[Stored | None]) -> Steps[list[Any] | None]:
+def usual_values(stored: Sequence[Stored | None]) -> list[Any] | None:
     """Return the value of each document, None where there is none; None where one is to be decoded by itself."""
     values: list[Any] = []
-    for some in parts(stored, SLICE_KEYS):
-        if values:
-            yield
-        for document in some:
-            if document is None:
-                values.append(None)
-            elif type(document) is dict and "encoding" not in document:
-                values.append(document.get("value"))
-            else:
-                return None
+    for document in stored:
+        if document is None:
+            values.append(None)
+        elif type(document) is dict and "encoding" not in document:
+            values.append(document.get("value"))
+        else:
+            return None
     return values
 
 
-def usual_bytes(stored: Sequence[Stored | None]) -> Steps[list[Any] | None]:
+def usual_bytes(stored: Sequence[Stored | None]) -> list[Any] | None:
     """Return the values where all are bytes that were kept as they are, or missing; None where one is to be decoded."""
+    return list(stored) if set(map(type, stored)) <= _KEPT else None
+
+
+async def by_usual(together: Together, stored: Sequence[Stored | None]) -> list[Any] | None:
+    """Return what ``together`` makes of the values, a part at a time; None where it does of one."""
     values: list[Any] = []
     for some in parts(stored, SLICE_KEYS):
         if values:
-            yield
-        if not set(map(type, some)) <= _KEPT:
+            await asyncio.sleep(0)
+        found = together(some)
+        if found is None:
             return None
-        values += some
+        values += found
     return values
-
-
-def in_order(wanted: Sequence[str], unique: Sequence[str], values: list[V]) -> Steps[list[V]]:
-    """Return the value of each key that is wanted; ``values`` are those of the unique ones."""
-    if len(unique) == len(wanted):
-        return values
-    by_key = dict(zip(unique, values, strict=True))
-    found: list[V] = []
-    for some in parts(wanted, SLICE_KEYS):
-        if found:
-            yield
-        found += [by_key[key] for key in some]
-    return found

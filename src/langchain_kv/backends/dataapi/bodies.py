@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import aiohttp
+
+from langchain_kv.slices import pieces
 
 __all__ = ["LargeBody", "read_large"]
 
@@ -27,24 +29,9 @@ class LargeBody(aiohttp.Payload):
         return b"".join(self._value).decode(encoding, errors)
 
     async def write(self, writer: aiohttp.abc.AbstractStreamWriter) -> None:
-        for piece in _pieces(self._value):
+        for piece in pieces(self._value, _PIECE_BYTES):
             await writer.write(piece)
             await asyncio.sleep(0)  # a connection that takes it all at once would leave others no turn
-
-
-def _pieces(parts: Sequence[bytes]) -> Iterator[bytes | memoryview]:
-    """Yield what stands in the parts, in pieces of about _PIECE_BYTES."""
-    some: list[bytes] = []
-    size = 0
-    for part in parts:
-        some.append(part)
-        size += len(part)
-        if size >= _PIECE_BYTES:
-            piece = memoryview(b"".join(some))
-            for start in range(0, size, _PIECE_BYTES):
-                yield piece[start : start + _PIECE_BYTES]
-            some, size = [], 0
-    yield b"".join(some)
 
 
 async def read_large(response: aiohttp.ClientResponse, length: int) -> bytearray:

@@ -1,5 +1,4 @@
-"""HTTP: the one module of the asking side that touches aiohttp, whose exceptions stay here. Bytes go out and come
-in."""
+"""HTTP: the one module of the asking side that touches aiohttp, whose exceptions stay here. Bytes go out, and in."""
 
 from __future__ import annotations
 
