@@ -10,16 +10,21 @@ CYCLES ?= 200
 TESTS ?= not slow and not cassandra
 RUNS ?= 20
 ROUNDS ?= 200
+PYTHONS ?= 3.12 3.13 3.14
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help run test test-fast test-cassandra test-cluster races coverage coverage-page bench bench-full kill wal-guard soak simulate reliability check format pins clean
+# Kept, though only patterns name them.
+.PRECIOUS: .venv-%/ready-to-test
+
+.PHONY: help run test test-fast test-pythons test-cassandra test-cluster races coverage coverage-page bench bench-full kill wal-guard soak simulate reliability check format pins clean
 
 help:
 	@echo "make run        keep Python's standard library in a store, on a file and over HTTP, and check it"
 	@echo "make test       run every test but test-cluster's (those on a real Apache Cassandra where Java 17 and Maven are found)"
 	@echo "make test-fast  run the tests that take no longer than a moment"
+	@echo "make test-pythons  run the fast tests with each other Python that is claimed, PYTHONS='$(PYTHONS)', fetched if need be"
 	@echo "make test-cassandra  run only the tests on a real Apache Cassandra, whose jars are fetched"
 	@echo "make test-cluster  kill nodes of a cluster of three under work, and look for what was lost (three minutes, 3 GB)"
 	@echo "make races      race ROUNDS=200 of each mix of changes by CQL and by HTTP on a real Apache Cassandra (two minutes)"
@@ -44,6 +49,12 @@ test: $(VENV)/ready-to-test
 
 test-fast: $(VENV)/ready-to-test
 	$(BIN)/python -m pytest -q -n $(JOBS) -m "not slow and not cassandra"
+
+# Each with an environment of its own, .venv-3.14 and so on: `make test-python-3.14` is one of them.
+test-pythons: $(PYTHONS:%=test-python-%)
+
+test-python-%: .venv-%/ready-to-test
+	.venv-$*/bin/python -m pytest -q -n $(JOBS) -m "not slow and not cassandra"
 
 test-cassandra: $(VENV)/ready-to-test
 	$(BIN)/python -m pytest -q -m "cassandra and not alone"
@@ -105,6 +116,13 @@ $(VENV)/ready-to-test: requirements/dev.txt $(VENV)/ready-to-run
 	$(PIP) install -r requirements/dev.txt
 	@touch $@
 
+.venv-%/ready-to-test: requirements/run.txt requirements/dev.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "No python3.11 or python3 found: install Python 3.11 or later." >&2; exit 1; }
+	python="$$("$(PYTHON)" tests/find_python.py $*)" && "$$python" -m venv --clear .venv-$*
+	.venv-$*/bin/python -m pip --quiet --disable-pip-version-check install -r requirements/dev.txt
+	.venv-$*/bin/python -m pip --quiet install --no-deps --no-build-isolation --editable .
+	@touch $@
+
 $(VENV)/ready-to-bench: requirements/bench.txt $(VENV)/ready-to-run
 	$(PIP) install -r requirements/bench.txt
 	@touch $@
@@ -118,5 +136,5 @@ pins: clean $(VENV)/bin/python
 	{ echo "-r run.txt"; $(PIP) freeze --exclude-editable | grep -vxFf requirements/run.txt; } > requirements/bench.txt
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-* .pythons build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -277,7 +277,7 @@ class _Process:
     """What this process has of it."""
 
     def __init__(self) -> None:
-        self.lock = threads.Lock()
+        self.lock = threads.Mutex()
         self.worker: _Worker | None = None
 
 

@@ -31,7 +31,7 @@ class HeldAcrossForks:
     """
 
     def __init__(self) -> None:
-        self.lock = threads.RLock()
+        self.lock = threads.Mutex()
         self._forking: int | None = None  # the thread that holds it across a fork
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(
@@ -49,7 +49,7 @@ class HeldAcrossForks:
 
     def _after_fork_in_child(self) -> None:
         self._forking = None
-        self.lock = threads.RLock()
+        self.lock = threads.Mutex()
 
 
 importing: Final = HeldAcrossForks()
@@ -98,7 +98,7 @@ class Shared(Generic[T]):
     """
 
     def __init__(self, close: Callable[[T], None] | None = None) -> None:
-        self._lock = threads.Lock()
+        self._lock = threads.Mutex()
         self._items: dict[Hashable, tuple[T, int]] = {}
         self._left: deque[T] = deque()
         self._close = close
@@ -147,7 +147,7 @@ class Shared(Generic[T]):
                     self._close(last)
 
     def _after_fork_in_child(self) -> None:
-        self._lock = threads.Lock()
+        self._lock = threads.Mutex()
         keep_for_ever((self._items, self._left))
         self._items = {}
         self._left = deque()

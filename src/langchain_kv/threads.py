@@ -24,6 +24,7 @@ __all__ = [
     "Event",
     "Local",
     "Lock",
+    "Mutex",
     "RLock",
     "TakenLock",
     "Thread",
@@ -55,6 +56,29 @@ _start_new_thread: Final[Callable[[Callable[[], None], tuple[()]], int]] = real(
 def RLock() -> Any:
     """Return a lock that its thread may take several times."""
     return _RLock()
+
+
+class _Mutex(_RLock):  # type: ignore[misc, valid-type]
+    """A lock that ``with`` leaves free, whenever Ctrl-C comes: KeyboardInterrupt may be raised after any call of C.
+
+    Up to Python 3.13 nothing comes between a lock's own ``__enter__`` and the protection of the ``with``. Since 3.14 an
+    interrupt that arrives while ``__enter__`` runs is raised once it has returned, before that protection (seen with
+    3.14.3). No such moment follows a function in Python, and what is called within it can be protected there.
+    """
+
+    if sys.version_info >= (3, 14):
+
+        def __enter__(self) -> bool:
+            try:
+                return bool(self.acquire())
+            except BaseException:
+                with suppress(RuntimeError):  # it was not taken yet
+                    self.release()
+                raise
+
+
+Mutex: Final[Callable[[], threading.Lock]] = _Mutex
+"""Makes a lock for ``with``. Its thread may take it several times; no other thread can give it back."""
 
 
 class Thread(Protocol):

@@ -207,7 +207,7 @@ class _Lane:
         renew_in_child(self)
 
     def _start_anew(self) -> None:
-        self._lock = threads.Lock()
+        self._lock = threads.Mutex()
         self._jobs: deque[_Job] = deque()
         self._idle = threads.Lock()  # the thread waits for it where there are no jobs
         self._idle.acquire()

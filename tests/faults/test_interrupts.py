@@ -18,9 +18,11 @@ import pytest
 
 from langchain_kv.engines.base import CollectionName
 from langchain_kv.engines.file_lock import FileLock
+from langchain_kv.engines.memory import MemoryEngine
 from langchain_kv.engines.sqlite import SQLiteEngine
 from langchain_kv.errors import EngineError, UsageError
 from langchain_kv.limits import SQLITE_IN_MAX
+from langchain_kv.threads import Mutex
 
 KV = CollectionName("default_keyspace", "kv")
 MANY = [f"{number:05}" for number in range(SQLITE_IN_MAX + 1)]
@@ -161,3 +163,32 @@ def test_a_store_is_not_closed_inside_a_change(engine: SQLiteEngine) -> None:
     with pytest.raises(UsageError, match="close it before or after"):
         engine.modify(KV, ["00001"], close)
     assert engine.read(KV, ["00001"]) == [b"old"]
+
+
+def test_an_interrupt_at_any_moment_leaves_a_lock_free() -> None:
+    mutex = Mutex()
+
+    def use() -> None:
+        with mutex, mutex:
+            len("")
+
+    moment, going_on = 0, True
+    while going_on:
+        moment += 1
+        going_on = interrupted(use, moment)
+        assert in_another_thread(lambda: mutex.acquire(timeout=0) and mutex.release()) is None, moment
+    assert moment > 2
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_an_interrupt_at_any_moment_leaves_memory_to_others(name: str) -> None:
+    engine = MemoryEngine()
+    engine.create_collection(KV, {})
+    moment, going_on = 0, True
+    while going_on:
+        moment += 1
+        engine.drop_collection(CollectionName("default_keyspace", "new"))
+        going_on = interrupted(lambda: CALLS[name](engine), moment)  # type: ignore[arg-type]
+        assert in_another_thread(lambda: engine.read(KV, ["00001"])) != "stuck", moment
+        assert in_another_thread(lambda: engine.write(KV, [("other", b"new")])) is None, moment
+    assert moment > 2

@@ -115,6 +115,19 @@ def test_the_version_stands_in_one_place() -> None:
             assert f'"{langchain_kv.__version__}"' not in path.read_text(), path
 
 
+def test_the_pythons_that_are_claimed_are_those_that_are_tested() -> None:
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    claimed = re.findall(r"Python :: (3\.\d+)", "\n".join(project["classifiers"]))
+    tested = re.findall(r"^PYTHONS \?= (.*)$", (PROJECT / "Makefile").read_text(), re.MULTILINE)[0].split()
+
+    assert project["requires-python"] == f">={claimed[0]}"
+    assert claimed[1:] == tested
+    assert "make test-pythons" in (PROJECT / ".ci" / "run").read_text().splitlines()
+    assert f"Python {claimed[0]} (everything) and with {', '.join(tested[:-1])} and {tested[-1]}" in (
+        PROJECT / "README.md"
+    ).read_text().replace("\n", " ")
+
+
 def test_the_changelog_has_the_current_version_first() -> None:
     text = (PROJECT / "CHANGELOG.md").read_text()
     versions = re.findall(r"^## \[([^\]]+)\](?: - (\d{4}-\d{2}-\d{2}))?$", text, re.MULTILINE)

@@ -76,7 +76,7 @@ def test_a_relative_path_is_made_absolute_at_once(monkeypatch: pytest.MonkeyPatc
         ("https://exa mple.com", "fill in"),
         ("http://h:99999", "port"),
         ("http://[::1", "host"),
-        ("http://[::1]x", "fill in"),
+        ("http://[::1]x", "http://HOST:PORT"),
         ("http://[fe80::1%25lo]:1", "fill in"),
         ("http://a..b", "fill in"),
         ("http://.a:1", "fill in"),

@@ -66,7 +66,7 @@ class ConnectionPool(OpenFile):
 
     def _start_anew(self) -> None:
         self._start_without_connections()
-        self._mutex = threads.Lock()
+        self._mutex = threads.Mutex()
         self._changed = threads.Condition(self._mutex)
         self._waiting = 0  # for a change: to wake nobody costs as much as to wake somebody
         self._threads = _Threads()

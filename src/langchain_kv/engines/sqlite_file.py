@@ -13,7 +13,7 @@ import secrets
 import sqlite3
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Literal
 
@@ -92,13 +92,32 @@ class File:
 
 
 class Connection(sqlite3.Connection):
-    """A connection to a file of ours.
+    """A connection to a file.
+
+    Args:
+        opened: it adds itself to these before Ctrl-C can come between, for its maker to close it in any case: the
+            collector would do it at a time of its own, without the file lock.
+        uri: the file's.
+        timeout_s: how long to wait for SQLite's own locks.
 
     Attributes:
-        file: which one it is of.
+        file: which one it is of, where that is one of ours.
     """
 
     file: File
+
+    def __init__(self, opened: list[Connection], uri: str, timeout_s: float = 5.0) -> None:
+        opened += (self,)
+        try:
+            sqlite3.Connection.__init__(
+                self, uri, timeout=timeout_s, isolation_level=None, check_same_thread=False, uri=True
+            )
+        except BaseException:
+            try:
+                _ = self.in_transaction
+            except sqlite3.ProgrammingError:  # it is not open, and could not be closed
+                opened.remove(self)
+            raise
 
 
 def create_file(path: str) -> None:
@@ -117,8 +136,13 @@ def create_file(path: str) -> None:
             f" is left of it, or put a backup in its place: {restore_command(path)}"
         )
     if is_there:
-        with Translated(path), closing(sqlite3.connect(_uri(path, "rw"), uri=True, isolation_level=None)) as connection:
-            _make_tables(connection)
+        opened: list[Connection] = []
+        try:
+            with Translated(path):
+                _make_tables(Connection(opened, _uri(path, "rw")))
+        finally:
+            for made in opened:
+                made.close()
     else:
         with suppress(FileExistsError), new_file(path) as connection:
             _make_tables(connection)
@@ -146,18 +170,19 @@ def new_file(path: str, give_name: Callable[[str, str], None] | None = None) -> 
     """
     temporary = f"{path}.new-{os.getpid()}-{secrets.token_hex(4)}"
     try:
-        with (
-            Translated(temporary),
-            closing(
-                sqlite3.connect(_uri(temporary, "rwc"), uri=True, isolation_level=None, check_same_thread=False)
-            ) as connection,
-        ):
-            connection.execute(f"PRAGMA page_size={PAGE_SIZE_BYTES}")
-            # With this the file comes into being, still without content.
-            connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-            with suppress(OSError):  # some file systems have no modes
-                os.chmod(temporary, 0o600)
-            yield connection
+        opened: list[Connection] = []
+        try:
+            with Translated(temporary):
+                connection = Connection(opened, _uri(temporary, "rwc"))
+                connection.execute(f"PRAGMA page_size={PAGE_SIZE_BYTES}")
+                # With this the file comes into being, still without content.
+                connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+                with suppress(OSError):  # some file systems have no modes
+                    os.chmod(temporary, 0o600)
+                yield connection
+        finally:
+            for connection in opened:
+                connection.close()
         (give_name or _name)(temporary, path)
     except FileExistsError:
         raise
@@ -192,7 +217,7 @@ def _make_name_durable(folder: str) -> None:
             os.close(descriptor)
 
 
-def connect(path: str, synchronous: Synchronous, wait_s: float, left_s: float) -> Connection:
+def connect(path: str, synchronous: Synchronous, wait_s: float, left_s: float, opened: list[Connection]) -> Connection:
     """Open a connection to an existing database of ours, for use by one thread at a time. The file lock is held.
 
     Args:
@@ -200,6 +225,7 @@ def connect(path: str, synchronous: Synchronous, wait_s: float, left_s: float) -
         synchronous: whether a commit waits for the disk.
         wait_s: seconds that a call waits in all.
         left_s: seconds of these that its statements may wait for programs other than ours.
+        opened: the connection is in it as soon as it is open, for the caller to close it where this fails.
 
     Raises:
         EngineFileError: the file is not ours or of a newer version; it was not changed.
@@ -207,23 +233,12 @@ def connect(path: str, synchronous: Synchronous, wait_s: float, left_s: float) -
     """
     recognise(path)
     with Translated(path, wait_s=wait_s):
-        connection = sqlite3.connect(
-            _uri(path, "rw"),
-            uri=True,
-            isolation_level=None,
-            check_same_thread=False,
-            timeout=left_s,
-            factory=Connection,
-        )
-        try:
-            _require_ours(path, connection)  # the newest state, from the -wal
-            connection.execute(f"PRAGMA synchronous={synchronous.upper()}")
-            connection.execute(f"PRAGMA fullfsync={int(synchronous == 'full')}")  # macOS: down to the disk
-            connection.execute(f"PRAGMA journal_size_limit={WAL_SIZE_KEPT_BYTES}")
-            _use_wal(connection, left_s)
-        except BaseException:
-            connection.close()
-            raise
+        connection = Connection(opened, _uri(path, "rw"), left_s)
+        _require_ours(path, connection)  # the newest state, from the -wal
+        connection.execute(f"PRAGMA synchronous={synchronous.upper()}")
+        connection.execute(f"PRAGMA fullfsync={int(synchronous == 'full')}")  # macOS: down to the disk
+        connection.execute(f"PRAGMA journal_size_limit={WAL_SIZE_KEPT_BYTES}")
+        _use_wal(connection, left_s)
     return connection
 
 
@@ -262,13 +277,13 @@ def connect_read_only(path: str, *, immutable: bool, wait_s: float, left_s: floa
     _require_file(path)
     uri = _uri(path, "ro&immutable=1" if immutable else "ro&readonly_shm=1")
     with Translated(path, wait_s=wait_s):
-        connection = sqlite3.connect(
-            uri, uri=True, isolation_level=None, check_same_thread=False, timeout=left_s, factory=Connection
-        )
+        opened: list[Connection] = []
         try:
+            connection = Connection(opened, uri, left_s)
             _require_ours(path, connection)
         except BaseException as error:
-            connection.close()
+            for connection in opened:
+                connection.close()
             if isinstance(error, sqlite3.Error) and kind_of(error) == sqlite3.SQLITE_CANTOPEN and not immutable:
                 raise EngineError(
                     f"{path} was not closed: its last changes stand in {path}-wal, which can be read only with"
@@ -288,12 +303,18 @@ def recognise(path: str) -> None:
     _require_file(path)
     # As one that never changes, because an ordinary connection may touch a file that is not ours: it replays and
     # removes a -wal that it finds.
-    with Translated(path), closing(sqlite3.connect(_uri(path, "ro&immutable=1"), uri=True)) as look:
-        # This connection takes no lock and sees no -wal: beside a checkpoint, under way or cut off, whole files look
-        # damaged to it, shorter than their header says above all. What it makes of the header's marks is all that it
-        # is asked; damage is for the ordinary connection to find.
-        look.execute("PRAGMA writable_schema=ON")
-        _require_ours(path, look)
+    opened: list[Connection] = []
+    try:
+        with Translated(path):
+            look = Connection(opened, _uri(path, "ro&immutable=1"))
+            # This connection takes no lock and sees no -wal: beside a checkpoint, under way or cut off, whole files
+            # look damaged to it, shorter than their header says above all. What it makes of the header's marks is all
+            # that it is asked; damage is for the ordinary connection to find.
+            look.execute("PRAGMA writable_schema=ON")
+            _require_ours(path, look)
+    finally:
+        for look in opened:
+            look.close()
 
 
 def closes_safely(connection: Connection, found: tuple[int, int] | None) -> bool:

@@ -100,19 +100,23 @@ class OpenFile:
         if not self._open:  # also where the identity is the same: a number that nobody has open is given out again
             self._file = File(found)
         require_no_other_wal(self.path, self._lock)
-        connection = connect(self.path, self._synchronous, self.waits.wait_s, max(deadline - time.monotonic(), 0))
-        self.waits.opened(connection)
+        left_s = max(deadline - time.monotonic(), 0)
+        opened: list[Connection] = []
         try:
+            connection = connect(self.path, self._synchronous, self.waits.wait_s, left_s, opened)
+            self.waits.opened(connection)
             with Translated(self.path, wait_s=self.waits.wait_s):
                 note_mark(connection, self._lock)
             if identity(self.path) != found:
                 raise EngineError(f"{self.path} was replaced at this very moment; try again")
+            connection.file = self._file
+            with self._mutex:
+                self._open.append(connection)
         except BaseException:
-            connection.close()
+            for connection in opened:
+                if connection not in self._open:
+                    connection.close()
             raise
-        connection.file = self._file
-        with self._mutex:
-            self._open.append(connection)
         self.was_lost = False
         return connection
 

@@ -155,7 +155,7 @@ class Setup:
 
     def _after_fork_in_child(self) -> None:
         # The thread that was to end the parent's attempt is not here, nor one that may have held the lock.
-        self._lock = threads.Lock()
+        self._lock = threads.Mutex()
         self._attempt = None
 
 
@@ -180,7 +180,7 @@ class _Attempt:
         self.is_over = False
         self.error: BaseException | None = None
         self._has_begun = False
-        self._lock = threads.Lock()
+        self._lock = threads.Mutex()
         self._waiting: list[Callable[[], object]] = []
 
     def has_failed(self) -> bool:

@@ -30,7 +30,7 @@ class _Process:
     """What this process has of it."""
 
     def __init__(self) -> None:
-        self.lock = threads.Lock()
+        self.lock = threads.Mutex()
 
 
 _process = _Process()

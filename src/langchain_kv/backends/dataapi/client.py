@@ -117,7 +117,7 @@ class Pool:
         self._ca_file = ca_file
         self._proxy = proxy
         self._ssl: ssl.SSLContext | None = None
-        self._lock = threads.Lock()
+        self._lock = threads.Mutex()
         self._sessions: dict[asyncio.AbstractEventLoop, _Session] = {}
         self._flows: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Flow] = weakref.WeakKeyDictionary()
         self._was_reached = False
