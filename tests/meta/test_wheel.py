@@ -55,7 +55,10 @@ def lowest_versions(wheel: Path) -> list[str]:
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         metadata = email.message_from_bytes(archive.read(name))
-    bounds = [re.match(r"([\w.-]+)(?:\[\w+\])?>=([\w.]+)", text) for text in metadata.get_all("Requires-Dist") or []]
+    bounds = [
+        re.match(r"([\w.-]+)(?:\[\w+\])?(?:<[\w.]+,)?>=([\w.]+)", text)
+        for text in metadata.get_all("Requires-Dist") or []
+    ]
     return [f"{bound[1]}=={bound[2]}" for bound in bounds if bound]
 
 
