@@ -189,6 +189,7 @@ def _write(results: list[Result], more: list[str]) -> None:
     parts = [MARKS[0], "", f"Measured {report.machine()}.", "", *more, report.markdown(results), MARKS[1]]
     PAGE.write_text(before + "\n".join(parts) + after, "utf-8")
     report.chart(results, PAGE.with_name("performance.png"))
+    report.readme_chart(PAGE.read_text("utf-8"), PAGE.with_name("why.png"))
 
 
 if __name__ == "__main__":

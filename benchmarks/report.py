@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import NamedTuple
 
 from benchmarks.measure import Figures
 
-__all__ = ["Result", "chart", "duration", "markdown", "worst"]
+__all__ = ["Result", "chart", "duration", "markdown", "readme_chart", "worst"]
 
 OURS = "langchain-kv"
 
@@ -123,6 +124,50 @@ def chart(results: Sequence[Result], path: Path) -> None:
         ax.legend(fontsize=7, loc="best")
     figure.tight_layout()
     figure.savefig(path, dpi=110)
+
+
+README_GROUP, README_PEER = "Over HTTP, 5 ms added each way", "langchain-astradb"
+README_ROWS = [
+    "mset new",
+    "mset existing",
+    "mget",
+    "mdelete",
+    "keys",
+    "get one",
+    "set one existing",
+    "get one, 64 at once",
+]
+
+
+def readme_chart(page: str, path: Path) -> None:
+    """Draw the README's chart of the tables in docs/performance.md: times as multiples of the bare requests'."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    table = page.partition(f"### {README_GROUP}\n")[2].partition("\n### ")[0].splitlines()
+    head, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table if line.startswith("|")]
+    ours, peer = head.index(OURS), head.index(README_PEER)
+    ratios = {}
+    for row in rows:
+        found = [re.search(r"\*\*([\d.]+)\*\*", row[place]) for place in (ours, peer)]
+        if row[0] in README_ROWS and row[2] == "async" and found[0] and found[1]:
+            ratios.setdefault(f"{row[0]}, {row[1]}", (float(found[0][1]), float(found[1][1])))
+    figure, ax = pyplot.subplots(figsize=(7.2, 0.34 * len(ratios) + 1.1))
+    for place, (name, colour) in enumerate([(OURS, "#1f77b4"), (README_PEER, "#ff7f0e")]):
+        values = [pair[place] for pair in ratios.values()]
+        heights = [row + (place - 0.5) * 0.38 for row in range(len(values))]
+        bars = ax.barh(heights, values, height=0.36, label=name, color=colour)
+        ax.bar_label(bars, fmt="%.1f", fontsize=7, padding=2)
+    ax.axvline(1, color="grey", linewidth=1)
+    ax.set_yticks(range(len(ratios)), list(ratios), fontsize=8)
+    ax.invert_yaxis()
+    ax.set_title(f"{README_GROUP}, async: time as a multiple of the bare requests'", fontsize=8, loc="left")
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(fontsize=8, loc="center right")
+    figure.tight_layout()
+    figure.savefig(path, dpi=130)
 
 
 def machine() -> str:

@@ -98,8 +98,9 @@ def test_a_user_and_a_password_open_the_door_beside_a_token(
 @pytest.mark.slow
 def test_on_loopback_without_a_token_one_is_made_and_needed(serve: Callable[..., Server]) -> None:
     server = serve()
-    with pytest.raises(urllib.error.HTTPError, match="401"):
+    with pytest.raises(urllib.error.HTTPError, match="401") as refused:
         ask(server.url, None, {"findKeyspaces": {}})
+    refused.value.close()
     code, out, error = server.end()
 
     assert (code, out) == (0, "")

@@ -481,7 +481,7 @@ def test_a_connection_is_closed_where_sqlite_spares_the_wal_of_a_file_that_took_
     found: tuple[int, int] | None, closes: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 40, 1))
-    with closing(sqlite3.connect(":memory:", factory=Connection)) as connection:
+    with closing(Connection([], ":memory:")) as connection:
         connection.file = File((1, 5))
         assert closes_safely(connection, found) is closes
         monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 39, 0))  # not measured
