@@ -9,6 +9,8 @@ HISTORIES ?= 20000
 CYCLES ?= 200
 TESTS ?= not slow and not cassandra
 RUNS ?= 20
+FILE ?= src/langchain_kv/keys.py
+TESTS_OF ?= tests/unit/test_codecs.py
 ROUNDS ?= 200
 PYTHONS ?= 3.12 3.13 3.14
 VENV := .venv
@@ -18,7 +20,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # Kept, though only patterns name them.
 .PRECIOUS: .venv-%/ready-to-test
 
-.PHONY: help run test test-fast test-pythons test-cassandra test-cluster races coverage coverage-page bench bench-full kill wal-guard soak simulate reliability check format pins clean
+.PHONY: mutants help run test test-fast test-pythons test-cassandra test-cluster races coverage coverage-page bench bench-full kill wal-guard soak simulate reliability check format pins clean
 
 help:
 	@echo "make run        keep Python's standard library in a store, on a file and over HTTP, and check it"
@@ -30,6 +32,7 @@ help:
 	@echo "make races      race ROUNDS=200 of each mix of changes by CQL and by HTTP on a real Apache Cassandra (two minutes)"
 	@echo "make coverage   what the fast tests reach of the package, and what not (TESTS='not cassandra': all but Cassandra's)"
 	@echo "make coverage-page  renew docs/data-api-coverage.md, the page of what the local server answers"
+	@echo "make mutants FILE=src/... TESTS_OF='tests/...'  change each place of a module in turn, and tell which changes no test sees"
 	@echo "make kill       kill writers of a file CYCLES=200 times, and compare every acknowledged batch"
 	@echo "make wal-guard  checkpoint while others commit, RUNS=20 times of 20 s, and for contrast without the lock"
 	@echo "make soak       a mixed load through faults for SECONDS=600, then a look for leaks and wrong values (Linux)"
@@ -71,6 +74,17 @@ coverage: $(VENV)/ready-to-test
 
 coverage-page: $(VENV)/ready-to-test
 	PYTHONPATH=tests $(BIN)/python -m conformance.coverage_page > docs/data-api-coverage.md
+
+# In a copy, because each change is made in the file itself.
+mutants: $(VENV)/ready-to-test
+	rm -rf .mutants && mkdir .mutants && git ls-files -z | xargs -0 cp --parents -t .mutants
+	cd .mutants && { \
+		echo '[cosmic-ray]'; echo 'module-path = "$(FILE)"'; echo 'timeout = 120.0'; \
+		echo 'test-command = "env PYTHONPATH=src ../$(BIN)/python -m pytest -q -x -n 0 -p no:cacheprovider $(TESTS_OF)"'; \
+		echo '[cosmic-ray.distributor]'; echo 'name = "local"'; } > mutants.toml
+	cd .mutants && ../$(BIN)/cosmic-ray baseline mutants.toml && ../$(BIN)/cosmic-ray init mutants.toml mutants.sqlite
+	cd .mutants && ../$(BIN)/cosmic-ray exec mutants.toml mutants.sqlite
+	cd .mutants && ../$(BIN)/cr-report --show-diff --surviving-only mutants.sqlite
 
 kill: $(VENV)/ready-to-test
 	$(BIN)/python tests/faults/engine_crashes.py --cycles $(CYCLES)
@@ -136,5 +150,5 @@ pins: clean $(VENV)/bin/python
 	{ echo "-r run.txt"; $(PIP) freeze --exclude-editable | grep -vxFf requirements/run.txt; } > requirements/bench.txt
 
 clean:
-	rm -rf $(VENV) .venv-* .pythons build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-* .pythons .mutants build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

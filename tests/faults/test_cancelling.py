@@ -26,6 +26,8 @@ from langchain_kv.backends.dataapi.flow import Flow
 from langchain_kv.engines.file_lock import FileLock
 
 TIMEOUT_S = 30
+SOON_S = TIMEOUT_S / 2
+"""Seconds that no call needs that was ended, however slow the machine is, unless it waits for its request."""
 KEYS = [f"k{number}" for number in range(300)]
 PAIRS = [(key, "new") for key in KEYS]
 RECORDS = [(key, json.dumps({"_id": key, "value": "new"}).encode()) for key in KEYS]
@@ -136,7 +138,7 @@ async def test_cancelled_task_leaves_nothing_behind(
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert monotonic() - started < 1
+    assert monotonic() - started < SOON_S
     assert asyncio.all_tasks() == {asyncio.current_task()}
     assert backend._current_pool().flow().is_idle
     sent = len(server.requests)
@@ -284,9 +286,7 @@ PLAIN_PHASES = {name: PHASES[name][0] for name in ("waiting for the answer", "be
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
 @pytest.mark.parametrize("operation", PLAIN)
 @pytest.mark.parametrize("phase", PLAIN_PHASES)
-def test_ctrl_c_returns_within_a_second_and_leaves_nothing_behind(
-    server: Misbehaving, operation: str, phase: str
-) -> None:
+def test_ctrl_c_returns_soon_and_leaves_nothing_behind(server: Misbehaving, operation: str, phase: str) -> None:
     server.script = lambda request: PLAIN_PHASES[phase]
     with Child(server.url, PLAIN[operation]) as child:
         if phase == "between two tries":
@@ -295,7 +295,7 @@ def test_ctrl_c_returns_within_a_second_and_leaves_nothing_behind(
             server.wait_for(lambda: server.in_flight > 0, TIMEOUT_S)
         said, elapsed_s = child.interrupt()
         assert said == "interrupted"
-        assert elapsed_s < 1
+        assert elapsed_s < SOON_S
         assert child.process.stdout is not None
         assert child.process.stdout.readline() == "0\n"  # tasks left
         if phase != "between two tries":  # where the connection is idle, and kept
@@ -398,7 +398,7 @@ def test_ctrl_c_in_sqlite_leaves_whole_batches_and_a_store_that_works(tmp_path: 
         started = monotonic()
         process.send_signal(signal.SIGINT)
         line = process.stdout.readline()
-        assert monotonic() - started < 1
+        assert monotonic() - started < SOON_S
         _, complaints = process.communicate(timeout=TIMEOUT_S)
     assert (process.returncode, complaints) == (0, "")
     acknowledged = int(line)

@@ -164,6 +164,9 @@ def test_more_operations_than_connections_wait_for_their_turn(server: Misbehavin
 
 # -- one deadline for all of an operation ---------------------------------------------------------------------------
 
+SOON_S = limits.DEADLINE_S / 2
+"""Seconds that no test needs, however slow the machine is, unless it waits for the deadline that all have."""
+
 LASTING: dict[str, Answer | Fault] = {
     **BUSY,
     "resets": Fault("reset"),
@@ -177,24 +180,23 @@ LASTING: dict[str, Answer | Fault] = {
 @pytest.mark.parametrize("existing", [False, True], ids=["new keys", "existing keys"])
 @pytest.mark.parametrize("fault", LASTING)
 def test_large_batch_of_which_every_request_fails_ends_with_the_one_deadline(
-    server: Misbehaving, colour: str, fault: str, existing: bool
+    server: Misbehaving, colour: str, fault: str, existing: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys = [key for key, _ in _records(6000)]
-    with _backend(server.url, deadline_s=0.5, request_timeout_s=0.2) as backend:
+    with _backend(server.url) as backend:
         if existing:
             backend.put_many(_records(10))
             backend.put_many(_records(10))  # from now on it upserts at once
+        monkeypatch.setattr(backend, "_deadline_s", 0.5)
+        monkeypatch.setattr(backend, "_request_timeout_s", 0.2)
         server.requests.clear()
         server.script = lambda request: LASTING[fault]
-        started = monotonic()
         with pytest.raises(StoreError) as caught:
             _do(backend, colour, "put_many", _records(6000))
-        elapsed_s = monotonic() - started
-    assert elapsed_s < 2
     error = caught.value
     sent = {key for request in server.requests for key in re.findall(r'"_id": ?"(k\d+)"', request.body.decode())}
     unsent = set(keys) - sent
-    assert unsent
+    assert unsent, "with a deadline for each part every part would have been tried"
     if isinstance(error, PartialWriteError):
         assert unsent <= set(error.unwritten)
         assert set(error.unwritten) | set(error.unknown) == set(keys)
@@ -211,11 +213,12 @@ def test_other_large_batches_end_with_the_one_deadline_too(
     server: Misbehaving, colour: str, verb: str, fault: str
 ) -> None:
     server.script = lambda request: LASTING[fault]
-    started = monotonic()
+    keys = [key for key, _ in _records(20_000)]
     with _backend(server.url, deadline_s=0.5, request_timeout_s=0.2) as backend:
         with pytest.raises(StoreError):
-            _do(backend, colour, verb, [key for key, _ in _records(5000)])
-    assert monotonic() - started < 2
+            _do(backend, colour, verb, keys)
+    sent = {key for request in server.requests for key in re.findall(r'"(k\d+)"', request.body.decode())}
+    assert set(keys) - sent, "with a deadline for each part every part would have been tried"
 
 
 def test_answer_that_drips_for_ever_ends_with_the_requests_time(server: Misbehaving, colour: str) -> None:
@@ -223,7 +226,7 @@ def test_answer_that_drips_for_ever_ends_with_the_requests_time(server: Misbehav
     started = monotonic()
     with _backend(server.url, request_timeout_s=0.2) as backend:
         assert _do(backend, colour, "get_many", ["a"]) == DOCUMENT
-    assert 0.2 <= monotonic() - started < 3
+    assert 0.2 <= monotonic() - started < SOON_S
     assert len(server.requests) == 2
 
 
@@ -238,7 +241,7 @@ def test_first_contact_that_is_refused_ends_soon_and_says_so_while_it_waits(
     with _backend(f"http://127.0.0.1:{unused_port()}", deadline_s=60) as backend:
         with pytest.raises(ConnectError, match="check the endpoint") as caught:
             _do(backend, colour, "put_many", _records(1000))
-    assert monotonic() - started < 3
+    assert monotonic() - started < SOON_S
     assert caught.value.applied is False
     (line,) = [record for record in caplog.records if record.name == "langchain_kv"]
     assert "Nothing ever answered there" in line.getMessage()
@@ -339,7 +342,7 @@ def test_certificate_that_nobody_vouches_for_is_an_error_at_once(colour: str, tm
         started = monotonic()
         with pytest.raises(ConnectError, match="No secure connection") as caught:
             _do(backend, colour, "get_many", ["a"])
-        assert monotonic() - started < 3
+        assert monotonic() - started < SOON_S
     assert not caught.value.retryable
     assert "tries" not in str(caught.value)
 
@@ -377,7 +380,7 @@ def test_lckv_gives_up_after_its_timeout(server: Misbehaving, capsys: pytest.Cap
     for command in (["get", "a"], ["set", "a", "1"], ["del", "a"], ["keys"]):
         started = monotonic()
         code = run([*command, "--db", server.url, "--collection", "c", "--timeout", "0.1"])
-        assert (code, monotonic() - started < 3) == (4, True)
+        assert (code, monotonic() - started < SOON_S) == (4, True)
         assert "tries in 0." in capsys.readouterr().err
 
 
@@ -408,7 +411,7 @@ def test_database_that_does_not_wake_is_given_up(server: Misbehaving, colour: st
     with _backend(server.url, deadline_s=60, wake_timeout_s=0.2, is_astra=True) as backend:
         with pytest.raises(BadReplyError, match="HTTP 503"):
             _do(backend, colour, "get_many", ["a"])
-    assert monotonic() - started < 3
+    assert monotonic() - started < SOON_S
 
 
 @pytest.mark.parametrize("kind", [KVStore, KVByteStore, AstraDBStore, AstraDBByteStore])
