@@ -376,7 +376,7 @@ def test_ids_of_one_token_are_each_met_once(monkeypatch: pytest.MonkeyPatch, bit
     assert sorted(found) == sorted(key for _, _, (_, key) in rows)
     after, paged = None, []
     while page := drained(
-        cassandra_scan.page(Table(), after=after, prefix="", limit=7, with_bodies=False)  # type: ignore[arg-type]
+        cassandra_scan.page(Table(), after=after, prefix="", limit=7, size_bytes=None, with_bodies=False)  # type: ignore[arg-type]
     ):
         paged += [doc_id for doc_id, _ in page]
         after = paged[-1]

@@ -134,8 +134,16 @@ class CassandraEngine(Engine):
     def _delete(self, table: Table, ids: Sequence[DocId]) -> Work[int]:
         return work.delete(table, ids)
 
-    def _scan(self, table: Table, **which: Any) -> Work[list[tuple[DocId, bytes]]]:
-        found = yield from page(table, **which, with_bodies=True)
+    def _scan(
+        self,
+        table: Table,
+        *,
+        after: DocId | None = None,
+        prefix: str = "",
+        limit: int,
+        size_bytes: int | None = None,
+    ) -> Work[list[tuple[DocId, bytes]]]:
+        found = yield from page(table, after=after, prefix=prefix, limit=limit, size_bytes=size_bytes, with_bodies=True)
         ids = [doc_id for doc_id, _ in found if doc_id is not None]
         bodies = work.good_bodies(ids, [body for _, body in found])
         return [(doc_id, body) for doc_id, body in zip(ids, bodies, strict=True) if body is not None]
