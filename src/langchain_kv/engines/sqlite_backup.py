@@ -205,7 +205,10 @@ class _Aside:
         try:
             threads.start(self._run, "langchain-kv check")
             self._may_begin.set()
-            self._has_ended.wait()  # not join(), which takes a thread for ended once a signal has come (3.11)
+            # Not join(), which takes a thread for ended once a signal has come (3.11). In turns, because a signal that
+            # comes in the moment before a wait begins does not end it.
+            while not self._has_ended.wait(0.5):
+                pass
         finally:
             self._is_off = True
             if not self._may_begin.is_set():
