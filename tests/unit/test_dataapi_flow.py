@@ -7,7 +7,8 @@ import random
 
 import pytest
 
-from langchain_kv.backends.dataapi.flow import WIDTH_MAX, Flow
+from langchain_kv.backends.dataapi.flow import OVERLOAD_CODES, OVERLOAD_STATUSES, WIDTH_MAX, Flow, is_overload
+from langchain_kv.errors import BadReplyError, ConnectError, DataAPIError, RequestTimeoutError
 
 
 async def _entered(flow: Flow, count: int) -> list[int]:
@@ -127,3 +128,29 @@ async def test_no_turn_is_lost_and_none_too_many_is_given(seed: int) -> None:
     flow.width = 4.0
     await asyncio.wait_for(_entered(flow, 4), 5)
     assert not flow.is_free
+
+
+@pytest.mark.parametrize("status", [*OVERLOAD_STATUSES, 500, 502, None])
+def test_a_gateways_answer_is_overload_by_its_status(status: int | None) -> None:
+    assert is_overload(BadReplyError("no", http_status=status)) is (status in OVERLOAD_STATUSES)
+
+
+@pytest.mark.parametrize("code", [*OVERLOAD_CODES, "DOCUMENT_ALREADY_EXISTS"])
+def test_an_answer_of_the_data_api_is_overload_by_its_code(code: str) -> None:
+    error = DataAPIError.of(code, "no")
+    error.retryable = True
+
+    assert is_overload(error) is (code in OVERLOAD_CODES)
+
+
+@pytest.mark.parametrize("passing", [True, False])
+def test_an_error_of_the_driver_is_overload_only_while_it_is_passing(passing: bool) -> None:
+    error = DataAPIError.of("UNEXPECTED_DRIVER_ERROR", "no")
+    error.retryable = passing
+
+    assert is_overload(error) is passing
+
+
+def test_a_request_that_took_too_long_is_overload_and_a_refused_connection_is_not() -> None:
+    assert is_overload(RequestTimeoutError("late"))
+    assert not is_overload(ConnectError("refused"))
