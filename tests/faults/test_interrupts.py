@@ -7,6 +7,7 @@ there is an interrupt there; counting them tries each in turn.
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -39,6 +40,7 @@ def interrupted(call: Callable[[], object], moment: int) -> bool:
             if passed == moment + 1:  # the first is the entry of ``call`` itself
                 raise KeyboardInterrupt
 
+    gc.disable()  # what an object of an earlier test has to say at its end is no moment of the call
     try:
         sys.setprofile(profile)
         call()
@@ -46,6 +48,7 @@ def interrupted(call: Callable[[], object], moment: int) -> bool:
         return True
     finally:
         sys.setprofile(None)
+        gc.enable()
     return False
 
 

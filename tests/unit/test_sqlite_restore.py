@@ -251,7 +251,7 @@ def newer(path: str) -> None:
 def test_what_may_be_somebody_elses_is_replaced_only_on_demand(make: Callable[[str], None], path: str) -> None:
     make(path)
     before = Path(path).read_bytes()
-    with pytest.raises(EngineFileError, match="--replace"):
+    with pytest.raises(EngineFileError, match="say to replace it"):
         restore(copy_of(path), path)
     assert Path(path).read_bytes() == before
     assert not [name for name in names(path) if ".new-" in name]

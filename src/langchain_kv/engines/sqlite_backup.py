@@ -130,7 +130,7 @@ def _require_replaceable(source: str, path: str, replace: bool) -> None:
     except EngineFileError as error:
         raise EngineFileError(
             f"{path} is not replaced, as it may be somebody else's: it is not a database that this langchain-kv knows,"
-            " or its beginning is damaged. Say --replace (replace=True) to put the backup in its place all the same"
+            " or its beginning is damaged; choose another path, or say to replace it"
         ) from error
 
 

@@ -18,7 +18,6 @@ from langchain_kv.engines.sqlite_file import (
     Synchronous,
     create_file,
     exists,
-    identity,
 )
 from langchain_kv.engines.sqlite_forks import LEFT_OVER, forget, keep, register
 from langchain_kv.engines.sqlite_opening import OpenFile
@@ -81,7 +80,7 @@ class ConnectionPool(OpenFile):
         """
         if not self._open:
             return exists(self.path)
-        if look and self.joined is None and identity(self._name) != self._file.identity:
+        if look and self.joined is None and not self._is_same_file():
             self._give_up()
             return exists(self.path)
         return True
@@ -157,7 +156,7 @@ class ConnectionPool(OpenFile):
             self._wants_quick = quick is None
             if quick is None or self._forking or self._closed or quick in self._using.values():
                 raise WouldWait
-            if identity(self._name) != self._file.identity:
+            if not self._is_same_file():
                 raise WouldWait
             self._using[user] = quick
         finally:
@@ -295,7 +294,7 @@ class ConnectionPool(OpenFile):
     def _writing_connection(self, create: bool, deadline: float) -> Connection:
         self.require_open()
         writer = self._writer
-        if writer is None or writer not in self._open or identity(self._name) != self._file.identity:
+        if writer is None or writer not in self._open or not self._is_same_file():
             if create and not exists(self.path):
                 create_file(self.path)
             self._writer = writer = self._connect(deadline)
