@@ -168,10 +168,10 @@ class ReadOnlyPool(ConnectionPool):
         return connection
 
     def _close_connections(self) -> None:
-        for connection in self._open:
+        for connection in (*self._open, *self._given_up):
             self.waits.closed(connection)
             connection.close()
-        self._open, self._readers, self._quick, self._stamps = [], [], None, {}
+        self._open, self._given_up, self._readers, self._quick, self._stamps = [], [], [], None, {}
 
     def _drop_stale(self) -> None:
         """Use no connection to what the file was before it changed; close those that no call uses."""
