@@ -207,8 +207,8 @@ class _Aside:
             self._may_begin.set()
             # Not join(), which takes a thread for ended once a signal has come (3.11). In turns, because a signal that
             # comes in the moment before a wait begins does not end it.
-            while not self._has_ended.wait(0.5):
-                pass
+            while not self._has_ended.is_set():
+                self._has_ended.wait(0.5)
         finally:
             self._is_off = True
             if not self._may_begin.is_set():
