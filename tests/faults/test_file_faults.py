@@ -102,17 +102,6 @@ def _run_whatever_comes(cell: Cell) -> str:
         return repr(error)
 
 
-def test_page_shows_the_matrix_of_today_without_failures() -> None:
-    page = file_matrix.PAGE.read_text()
-    part = page[page.index(file_matrix.BEGIN) : page.index(file_matrix.END)]
-    rows = [line.strip("|").split("|") for line in part.splitlines() if line.startswith("| E")]
-
-    assert [row[0].strip() for row in rows] == list(ERRORS), "run: make reliability"
-    assert [int(row[1]) for row in rows] == [sum(cell.error == error for cell in CELLS) for error in ERRORS]
-    assert {row[5].strip() for row in rows} == {"0"}
-    assert f"{len(CELLS)} cells" in part
-
-
 def test_table_tells_of_a_cell_that_failed() -> None:
     verdicts = {
         Cell("EIO", "all", "get", "sync"): Verdict("EngineError", 1, []),
