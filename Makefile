@@ -7,6 +7,7 @@ TRIES ?= 5
 SECONDS ?= 600
 HISTORIES ?= 20000
 CYCLES ?= 200
+KILLS ?= 50
 TESTS ?= not slow and not cassandra
 RUNS ?= 20
 ROUNDS ?= 200
@@ -14,7 +15,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help run test test-fast test-cassandra test-cluster races coverage bench bench-full kill wal-guard soak simulate reliability check format pins clean
+.PHONY: help run test test-fast test-cassandra test-cluster races coverage coverage-page bench bench-full kill kill-upgrade wal-guard soak simulate reliability check format pins clean
 
 help:
 	@echo "make run        keep Python's standard library in a store, on a file and over HTTP, and check it"
@@ -24,7 +25,9 @@ help:
 	@echo "make test-cluster  kill nodes of a cluster of three under work, and look for what was lost (three minutes, 3 GB)"
 	@echo "make races      race ROUNDS=200 of each mix of changes by CQL and by HTTP on a real Apache Cassandra (two minutes)"
 	@echo "make coverage   what the fast tests reach of the package, and what not (TESTS='not cassandra': all but Cassandra's)"
+	@echo "make coverage-page  renew docs/data-api-coverage.md, the page of what the local server answers"
 	@echo "make kill       kill writers of a file CYCLES=200 times, and compare every acknowledged batch"
+	@echo "make kill-upgrade  kill the upgrade of an old file at KILLS=50 random moments, and compare every value"
 	@echo "make wal-guard  checkpoint while others commit, RUNS=20 times of 20 s, and for contrast without the lock"
 	@echo "make soak       a mixed load through faults for SECONDS=600, then a look for leaks and wrong values (Linux)"
 	@echo "make simulate   HISTORIES=20000 of clients in a network that loses and repeats, each one checked (SEED=n: one)"
@@ -57,8 +60,14 @@ coverage: $(VENV)/ready-to-test
 	$(BIN)/python -m pytest -q -n $(JOBS) -m "$(TESTS)" --durations=40 --cov --cov-report=term-missing:skip-covered --cov-report=json
 	$(BIN)/python tests/meta/coverage_by_package.py coverage.json
 
+coverage-page: $(VENV)/ready-to-test
+	PYTHONPATH=tests $(BIN)/python -m conformance.coverage_page > docs/data-api-coverage.md
+
 kill: $(VENV)/ready-to-test
 	$(BIN)/python tests/faults/engine_crashes.py --cycles $(CYCLES)
+
+kill-upgrade: $(VENV)/ready-to-test
+	UPGRADE_KILLS=$(KILLS) $(BIN)/python -m pytest -q tests/unit/test_sqlite_schema.py -k killed
 
 wal-guard: $(VENV)/ready-to-test
 	$(BIN)/python tests/faults/wal_guard.py --runs $(RUNS)

@@ -6,7 +6,6 @@ The matrix has most of it; here are also the faults that change, and the client'
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 from faults import matrix
 from faults.matrix import CELLS, FAULTS, HTML, Cell
 from faults.proxy import Answer, Fault, Misbehaving, Request, api_error, errors, unused_port
+from langchain_kv.backends.base import Record
 from langchain_kv.backends.dataapi import retry
 from langchain_kv.backends.dataapi.backend import DataAPIBackend
 from langchain_kv.errors import (
@@ -28,7 +28,7 @@ from langchain_kv.errors import (
     TransportError,
 )
 
-RECORDS = [(key, json.dumps({"_id": key, "value": "new"}).encode()) for key in ("a", "b")]
+RECORDS = [Record(key, b'"new"') for key in ("a", "b")]
 OLD = {"a": "old", "b": "old"}
 
 
@@ -154,7 +154,7 @@ def test_batch_that_fails_in_part_names_its_keys(
 ) -> None:
     """With the real limits of a chunk, and the client's own clock."""
     backend = _backend(server.url, deadline_s=0.5)
-    records = [(f"k{n}", json.dumps({"_id": f"k{n}", "value": n}).encode()) for n in range(300)]
+    records = [Record(f"k{n}", b"%d" % n) for n in range(300)]
 
     def fail_third_chunk(request: Request) -> Answer | Fault | None:
         documents = request.options.get("documents", [])
@@ -179,11 +179,11 @@ def test_every_second_request_failing_slows_but_does_not_fail(server: Misbehavin
         lambda: Answer(503),
     ]
     server.script = lambda request: faults[next(turn) % 3]()
-    records = [(f"k{n}", json.dumps({"_id": f"k{n}", "value": n}).encode()) for n in range(50)]
+    records = [Record(f"k{n}", b"%d" % n) for n in range(50)]
     _call(backend, colour, "put_many", records)
     found = _call(backend, colour, "get_many", [f"k{n}" for n in range(50)])
     backend.close()
-    assert [document["value"] for document in found] == list(range(50))
+    assert [stored.value for stored in found] == list(range(50))
 
 
 def test_door_that_is_shut_while_running_and_opened_again(server: Misbehaving, colour: str) -> None:
@@ -194,5 +194,5 @@ def test_door_that_is_shut_while_running_and_opened_again(server: Misbehaving, c
         with pytest.raises(TransportError):
             _call(backend, colour, "get_many", ["a"])
         server.set_door("open")
-        assert _call(_backend(server.url), colour, "get_many", ["a"])[0]["value"] == "old"
+        assert _call(_backend(server.url), colour, "get_many", ["a"])[0].value == "old"
     backend.close()

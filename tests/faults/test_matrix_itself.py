@@ -91,7 +91,7 @@ MUTANTS: dict[str, tuple[Callable[[], Any], Cell, str]] = {
     ),
     "says a cut try was no write": (
         lambda: _failing(_says_it_did_not_happen),
-        Cell("stalls, applied", "drop", "async", "lasts"),
+        Cell("stalls, applied", "setup, deletes first", "async", "lasts"),
         "stored",
     ),
     "never knows": (

@@ -33,9 +33,9 @@ from langchain_kv import KVByteStore, KVStore
 from langchain_kv.backends.backups import back_up
 from langchain_kv.engines.memory import MemoryEngine
 from langchain_kv.errors import BadReplyError, ConfigError, ConnectError, StoreError
-from langchain_kv.server import app
-from langchain_kv.server.running import HEAD_MAX_BYTES, run_in_thread
-from langchain_kv.targets import parse_target
+from langchain_kv.places.targets import parse_target
+from langchain_kv.server.http import app
+from langchain_kv.server.http.running import HEAD_MAX_BYTES, run_in_thread
 
 pytestmark = pytest.mark.slow
 
@@ -549,7 +549,7 @@ def test_a_hostile_body_is_read_or_refused_and_its_neighbours_are_read(sqlite_pl
 
     store = sqlite_place.store(KVStore, "bodies")
     store.mset([("good", 1)])
-    sqlite_place.engine.write(CollectionName("default_keyspace", "bodies"), [("k", body)])
+    sqlite_place.engine.write(CollectionName("default_keyspace", "bodies"), [("k", body, False, None)])
     for call in (lambda: store.mget(["k"]), lambda: list(store.yield_items())):
         with contextlib.suppress(StoreError):
             call()

@@ -6,6 +6,7 @@ import importlib
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import NamedTuple
 import pytest
 
 import langchain_kv
+from langchain_kv.engines.memory import MemoryEngine
+from langchain_kv.server.http.running import run_in_thread
 
 PROJECT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md")])
@@ -65,6 +68,26 @@ def test_the_first_example_prints_what_its_comments_say(tmp_path: Path) -> None:
     assert promised
     assert result.stdout.splitlines() == promised
     assert example.count("\n") <= 12
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("language", ["python", "sh"])
+def test_clients_work_against_the_local_server_as_their_page_says(tmp_path: Path, language: str) -> None:
+    if language == "sh" and shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    interpreter = [sys.executable, "-c"] if language == "python" else ["sh", "-e", "-c"]
+    environment = {**no_settings_from_outside(), "LCKV_TOKEN": "a token"}
+    texts = [block.text for block in blocks(PROJECT / "docs" / "clients.md") if block.language == language]
+    assert len(texts) == {"python": 2, "sh": 1}[language]
+    with run_in_thread(MemoryEngine(), environment["LCKV_TOKEN"]) as url:
+        for text in texts:
+            assert "http://127.0.0.1:8181" in text
+            command = [*interpreter, text.replace("http://127.0.0.1:8181", url)]
+            result = subprocess.run(
+                command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+            )
+            assert result.returncode == 0, f"{text}\n{result.stderr}"
+            assert "errors" not in result.stdout, result.stdout
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -138,19 +161,28 @@ def test_the_commands_of_the_readme_exist() -> None:
 
 def test_the_modules_that_the_architecture_names_exist() -> None:
     package = PROJECT / "src" / "langchain_kv"
-    names = re.findall(r"`([\w/]+(?:\*?\.py|/))`", (PROJECT / "ARCHITECTURE.md").read_text())
-    bases = [
-        package,
-        package / "stores",
-        package / "engines",
-        package / "server",
-        package / "backends" / "dataapi",
-        PROJECT,
-    ]
+    room = ""
+    found = 0
+    for line in (PROJECT / "ARCHITECTURE.md").read_text().splitlines():
+        row = re.match(r"\| `([\w/]+/)` \|", line)
+        room = row[1] if row else ""
+        for name in re.findall(r"`([\w/]+(?:\.py|/))`", line):
+            found += 1
+            assert any((base / name).exists() for base in (package, package / room, PROJECT)), name
+    assert found > 60
 
-    assert len(names) > 20
-    for name in names:
-        assert any(list(base.glob(name.rstrip("/"))) for base in bases), name
+
+def test_the_rooms_of_the_package_are_those_of_the_architecture() -> None:
+    package = PROJECT / "src" / "langchain_kv"
+    table = (PROJECT / "ARCHITECTURE.md").read_text().partition("## Where things are")[2].partition("## The way")[0]
+    named = {
+        name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in re.findall(r"`([\w/.]+)`", row)
+    }
+    rooms = {f"{path.name}/" for path in package.iterdir() if (path / "__init__.py").exists()}
+    modules = {path.name for path in package.glob("*.py") if not path.name.startswith("_")}
+
+    assert {name for name in named if name.count("/") <= 1 and not name.strip("/").count("/")} == rooms | modules
+    assert all((package / name).exists() for name in named)
 
 
 def test_make_targets_that_documents_name_exist() -> None:

@@ -21,7 +21,7 @@ Patch = tuple[Any, str, Any]
 
 def _repeated_keys_are_sent() -> list[Patch]:
     def encode_all(self: Any, pairs: Sequence[tuple[str, Any]]) -> list[Any]:
-        return [(key, self._encode(key, value)) for key, value in pairs]
+        return [self._encode(key, value) for key, value in pairs]
 
     return [(KVBaseStore, "_encode_all", encode_all)]
 

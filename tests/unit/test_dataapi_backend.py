@@ -8,12 +8,14 @@ import logging
 import threading
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
 
 from faults.proxy import Answer, Fault, Misbehaving, api_error, errors
-from langchain_kv.backends.base import Damaged
+from langchain_kv.backends.base import Damaged, Found, Record
 from langchain_kv.backends.dataapi import retry
 from langchain_kv.backends.dataapi.backend import DataAPIBackend
 from langchain_kv.errors import (
@@ -30,6 +32,15 @@ from langchain_kv.errors import (
 )
 
 TOKEN = "AstraCS:marked-token"
+
+user: ContextVar[str] = ContextVar("user")
+
+
+@contextmanager
+def as_user(name: str) -> Iterator[None]:
+    was = user.set(name)
+    yield
+    user.reset(was)
 
 
 @pytest.fixture(autouse=True)
@@ -86,8 +97,8 @@ def do(server: Misbehaving, colour: str) -> Iterator[Colour]:
     with_backend.backend.close()
 
 
-def _records(count: int, value: Any = 1, prefix: str = "k") -> list[tuple[str, bytes]]:
-    return [(f"{prefix}{n}", json.dumps({"_id": f"{prefix}{n}", "value": value}).encode()) for n in range(count)]
+def _records(count: int, value: Any = 1, prefix: str = "k") -> list[Record]:
+    return [Record(f"{prefix}{n}", json.dumps(value).encode()) for n in range(count)]
 
 
 def _keys(count: int, prefix: str = "k") -> list[str]:
@@ -99,14 +110,13 @@ def _keys(count: int, prefix: str = "k") -> list[str]:
 
 def test_documents_come_in_the_order_of_the_keys(server: Misbehaving, do: Colour) -> None:
     server.plant(a=1, b=[2])
-    assert do("get_many", ["b", "x", "a"]) == [{"_id": "b", "value": [2]}, None, {"_id": "a", "value": 1}]
+    assert do("get_many", ["b", "x", "a"]) == [Found([2]), None, Found(1)]
 
 
 def test_reads_go_in_chunks_of_100_a_few_at_once(server: Misbehaving, do: Colour) -> None:
-    server.plant(**dict.fromkeys(_keys(2350), 0))
+    server.plant(**{key: number for number, key in enumerate(_keys(2350))})
     server.delay_s = 0.02
-    found = do("get_many", _keys(2350))
-    assert [document["_id"] for document in found] == _keys(2350)
+    assert do("get_many", _keys(2350)) == [Found(number) for number in range(2350)]
     assert [len(request.options["filter"]["_id"]["$in"]) for request in server.requests].count(100) == 23
     assert len(server.requests) == 24
     assert 4 < server.in_flight_max <= 12
@@ -116,7 +126,7 @@ def test_page_state_in_a_reply_to_keys_is_followed(server: Misbehaving, do: Colo
     page = '{"data":{"documents":[{"_id":"a","value":1}],"nextPageState":"more"}}'
     server.faults.append(Answer(200, page.encode()))
     server.plant(b=2)
-    assert [document["value"] for document in do("get_many", ["a", "b"])] == [1, 2]
+    assert do("get_many", ["a", "b"]) == [Found(1), Found(2)]
     assert server.requests[1].options["options"] == {"pageState": "more"}
 
 
@@ -126,14 +136,14 @@ def test_one_damaged_document_does_not_lose_the_others(server: Misbehaving, do: 
     server.documents["sur"] = '{"_id":"sur","value":"\\ud800"}'
     server.documents["int"] = '{"_id":"int","value":%s}' % ("7" * 40)
     found = do("get_many", ["a", "odd", "sur", "int", "b"])
-    assert (found[0]["value"], found[3]["value"], found[4]["value"]) == (1, int("7" * 40), 2)
-    assert all(isinstance(document, dict | Damaged) for document in found)
+    assert [found[0], found[3], found[4]] == [Found(1), Found(int("7" * 40)), Found(2)]
+    assert all(isinstance(stored, Found | Damaged) for stored in found)
 
 
 def test_chunked_reply_is_read(server: Misbehaving, do: Colour) -> None:
     server.plant(a=1)
     server.faults.append(Fault("chunked", applied=True))
-    assert do("get_many", ["a"]) == [{"_id": "a", "value": 1}]
+    assert do("get_many", ["a"]) == [Found(1)]
 
 
 # -- writing ----------------------------------------------------------------------------------------------------
@@ -318,8 +328,9 @@ def test_empty_batch_sends_nothing(server: Misbehaving, do: Colour, verb: str) -
 @pytest.mark.parametrize("count", [0, 1, 50, 100, 120])
 def test_scan_lists_each_key_once_without_values(server: Misbehaving, do: Colour, count: int) -> None:
     server.plant(**dict.fromkeys(_keys(count), "v" * 100))
-    pages = do("scan_keys", "")
-    assert sorted(key for page in pages for key in page) == sorted(_keys(count))
+    pages = do("scan", "", values=False)
+    assert {stored for page in pages for _, stored in page} <= {None}
+    assert sorted(key for page in pages for key, _ in page) == sorted(_keys(count))
     assert all(pages)
     assert all(request.options["projection"] == {"value": False} for request in server.requests)
 
@@ -327,14 +338,14 @@ def test_scan_lists_each_key_once_without_values(server: Misbehaving, do: Colour
 def test_empty_page_does_not_end_a_scan(server: Misbehaving, do: Colour) -> None:
     server.plant(**dict.fromkeys(_keys(120), 0))
     server.empty_pages = {0, 2}
-    assert sum(len(page) for page in do("scan_keys", "")) == 120
+    assert sum(len(page) for page in do("scan", "", values=False)) == 120
 
 
 def test_prefix_is_checked_here(server: Misbehaving, do: Colour) -> None:
     server.plant(user1=1, user2=2, other=3)
-    assert do("scan_keys", "user") == [["user1", "user2"]]
-    assert do("scan_items", "user1") == [[("user1", {"_id": "user1", "value": 1})]]
-    assert do("scan_keys", "absent") == []
+    assert do("scan", "user", values=False) == [[("user1", None), ("user2", None)]]
+    assert do("scan", "user1", values=True) == [[("user1", Found(1))]]
+    assert do("scan", "absent", values=False) == []
 
 
 def test_ids_that_are_not_text_are_skipped_with_one_line(
@@ -344,24 +355,24 @@ def test_ids_that_are_not_text_are_skipped_with_one_line(
     for odd in ("5", "null", '{"$uuid":"x"}', "true"):
         server.documents[("odd", odd)] = f'{{"_id":{odd},"value":1}}'
     with caplog.at_level(logging.WARNING, "langchain_kv"):
-        assert sum(len(page) for page in do("scan_keys", "")) == 60
+        assert sum(len(page) for page in do("scan", "", values=False)) == 60
     assert len(caplog.records) == 1
 
 
 def test_scan_with_values_names_a_damaged_document(server: Misbehaving, do: Colour) -> None:
     server.plant(a=1)
     server.documents["odd"] = '{"_id":"odd","value":1E+400}'
-    (page,) = do("scan_items", "")
+    (page,) = do("scan", "", values=True)
     assert [key for key, _ in page] == ["a", "odd"]
 
 
 def test_next_page_comes_while_the_consumer_works(server: Misbehaving) -> None:
     server.plant(**dict.fromkeys(_keys(120), 0))
     backend = _backend(server)
-    pages = backend.scan_keys("")
+    pages = backend.scan("", values=False)
     next(pages)
     server.wait_for(lambda: len(server.requests) == 2)
-    pages.close()  # type: ignore[attr-defined]
+    pages.close()
     backend.close()
 
 
@@ -369,10 +380,10 @@ async def test_abandoned_scan_leaves_no_task(server: Misbehaving) -> None:
     server.plant(**dict.fromkeys(_keys(200), 0))
     server.delay_s = 0.01
     backend = _backend(server)
-    pages = backend.ascan_keys("")
+    pages = backend.ascan("", values=False)
     async for _ in pages:
         break
-    await pages.aclose()  # type: ignore[attr-defined]
+    await pages.aclose()
     assert asyncio.all_tasks() == {asyncio.current_task()}
     await backend.aclose()
 
@@ -380,21 +391,21 @@ async def test_abandoned_scan_leaves_no_task(server: Misbehaving) -> None:
 def test_scan_that_is_answered_the_same_state_for_ever_ends(server: Misbehaving, do: Colour) -> None:
     server.script = lambda request: Answer(200, b'{"data":{"documents":[],"nextPageState":"same"}}')
     with pytest.raises(BadReplyError, match="same page state"):
-        do("scan_keys", "")
+        do("scan", "", values=False)
 
 
 def test_fault_between_pages_is_overcome(server: Misbehaving, do: Colour) -> None:
     server.plant(**dict.fromkeys(_keys(120), 0))
     server.faults.extend([None, Fault("reset"), Answer(503), None])
-    assert sum(len(page) for page in do("scan_keys", "")) == 120
+    assert sum(len(page) for page in do("scan", "", values=False)) == 120
 
 
-def test_scan_asks_for_a_fresh_token_in_the_callers_thread(server: Misbehaving, colour: str) -> None:
+def test_scan_asks_for_a_fresh_token_with_the_callers_context(server: Misbehaving, colour: str) -> None:
     server.plant(**dict.fromkeys(_keys(120), 0))
-    asked: list[int] = []
+    asked: list[str] = []
 
     def token() -> str:
-        asked.append(threading.get_ident())
+        asked.append(user.get())
         return f"t{len(asked)}"
 
     def refuse_old(request: Any) -> Any:
@@ -402,8 +413,10 @@ def test_scan_asks_for_a_fresh_token_in_the_callers_thread(server: Misbehaving, 
 
     server.script = refuse_old
     backend = _backend(server, token=token)
-    assert sum(len(page) for page in Colour(colour, backend)("scan_keys", "")) == 120
-    assert asked == [threading.get_ident()] * 2
+    with as_user("Ada"):
+        pages = Colour(colour, backend)("scan", "", values=False)
+    assert sum(len(page) for page in pages) == 120
+    assert asked == ["Ada", "Ada"]
     backend.close()
 
 
@@ -475,18 +488,23 @@ def test_unreadable_certificate_file_is_told(server: Misbehaving, colour: str) -
 # -- tokens -----------------------------------------------------------------------------------------------------
 
 
-def test_token_source_is_asked_once_an_operation_in_the_callers_thread(server: Misbehaving, colour: str) -> None:
-    asked: list[int] = []
+def test_token_source_is_asked_once_an_operation_with_the_callers_context(server: Misbehaving, colour: str) -> None:
+    asked: list[str] = []
+    threads: list[threading.Thread] = []
 
     def token() -> str:
-        asked.append(threading.get_ident())
+        asked.append(user.get())
+        threads.append(threading.current_thread())
         return f"t{len(asked)}"
 
     backend = _backend(server, token=token)
     do = Colour(colour, backend)
-    do("put_many", _records(250))
-    do("get_many", _keys(250))
-    assert asked == [threading.get_ident()] * 2
+    with as_user("Ada"):
+        do("put_many", _records(250))
+    with as_user("Eve"):
+        do("get_many", _keys(250))
+    assert asked == ["Ada", "Eve"]
+    assert threading.current_thread() not in threads  # one that waits holds up no event loop
     assert {request.headers["token"] for request in server.requests} == {"t1", "t2"}
     backend.close()
 
@@ -511,7 +529,7 @@ def test_token_refused_twice_is_an_error(server: Misbehaving, colour: str) -> No
         with pytest.raises(AuthError):
             Colour(colour, backend)(verb, ["a"])
     with pytest.raises(AuthError):
-        Colour(colour, backend)("scan_keys", "")
+        Colour(colour, backend)("scan", "", values=False)
     assert len(asked) == 6
     backend.close()
 
@@ -557,7 +575,7 @@ def test_token_and_values_are_in_no_repr_error_or_log(
 
 
 def test_existing_collection_opens_by_one_request(server: Misbehaving, do: Colour) -> None:
-    do("setup")
+    do("open")
     assert server.names == ["findCollections"]
     assert server.requests[0].path == "/v1/k"
     assert server.requests[0].options == {"options": {"explain": True}}
@@ -565,27 +583,22 @@ def test_existing_collection_opens_by_one_request(server: Misbehaving, do: Colou
 
 def test_missing_collection_is_created(server: Misbehaving, do: Colour) -> None:
     server.settings.clear()
-    do("setup")
+    do("open")
     assert server.names == ["findCollections", "createCollection"]
     assert server.settings == {"c": {"indexing": {"allow": ["_id"]}}}
 
 
-def test_pre_delete_drops_first(server: Misbehaving, do: Colour) -> None:
+def test_clearing_drops_first(server: Misbehaving, do: Colour) -> None:
     server.plant(a=1)
-    do("setup", pre_delete=True)
+    do("open", clear=True)
     assert server.names == ["deleteCollection", "findCollections", "createCollection"]
     assert server.documents == {}
-
-
-def test_drop_deletes_the_collection(server: Misbehaving, do: Colour) -> None:
-    do("drop")
-    assert server.settings == {}
 
 
 def test_collection_created_meanwhile_is_looked_at_again(server: Misbehaving, do: Colour) -> None:
     conflict = errors(api_error("EXISTING_COLLECTION_DIFFERENT_SETTINGS", scope="SCHEMA", family="REQUEST"))
     server.faults.extend([Answer(200, b'{"status":{"collections":[]}}'), conflict])
-    do("setup")
+    do("open")
     assert server.names == ["findCollections", "createCollection", "findCollections"]
 
 
@@ -594,34 +607,34 @@ def test_conflict_that_stays_is_raised(server: Misbehaving, do: Colour) -> None:
     conflict = errors(api_error("EXISTING_COLLECTION_DIFFERENT_SETTINGS", scope="SCHEMA", family="REQUEST"))
     server.faults.extend([None, conflict])
     with pytest.raises(CollectionConflictError):
-        do("setup")
+        do("open")
 
 
 def test_other_indexing_is_a_conflict(server: Misbehaving, do: Colour) -> None:
     server.settings["c"] = {"indexing": {"deny": ["value"]}}
     with pytest.raises(CollectionConflictError):
-        do("setup")
+        do("open")
 
 
 def test_collection_without_indexing_opens_with_a_warning(server: Misbehaving, do: Colour) -> None:
     server.settings["c"] = {"lexical": {"enabled": False}}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        do("setup")
+        do("open")
     assert [entry.category for entry in caught] == [UserWarning]
 
 
 def test_fault_during_creation_is_overcome(server: Misbehaving, do: Colour) -> None:
     server.settings.clear()
     server.faults.extend([Answer(503), None, Fault("reset", applied=True)])
-    do("setup")
+    do("open")
     assert server.settings == {"c": {"indexing": {"allow": ["_id"]}}}
 
 
-def test_setup_of_a_missing_keyspace_says_so(server: Misbehaving, do: Colour) -> None:
+def test_opening_in_a_missing_keyspace_says_so(server: Misbehaving, do: Colour) -> None:
     server.script = lambda request: errors(api_error("UNKNOWN_KEYSPACE", scope="SCHEMA", family="REQUEST"))
     with pytest.raises(DataAPIError, match="keyspace's name"):
-        do("setup")
+        do("open")
 
 
 def test_use_after_close_is_refused(server: Misbehaving, do: Colour) -> None:
@@ -633,7 +646,16 @@ def test_use_after_close_is_refused(server: Misbehaving, do: Colour) -> None:
         ("get_many", []),
         ("put_many", _records(1)),
         ("delete_many", ["a"]),
-        ("scan_keys", ""),
+        ("add_many", _records(1)),
+        ("add_many", []),
+        ("count", ""),
+        ("clear", ""),
     ):
         with pytest.raises(StoreClosedError):
             do(verb, argument)
+    for values in (False, True):
+        with pytest.raises(StoreClosedError):
+            do("scan", "", values=values)
+    for verb in ("purge", "open"):
+        with pytest.raises(StoreClosedError):
+            do(verb)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from langchain_kv import limits
-from langchain_kv.backends.base import Damaged
+from langchain_kv.backends.base import Damaged, Found
 from langchain_kv.backends.dataapi import commands
 from langchain_kv.errors import (
     AuthError,
@@ -103,7 +103,7 @@ def test_no_records_make_no_run() -> None:
 def test_integers_are_exact() -> None:
     digits = "1234567890" * 4
     page = commands.read_page(200, _page(f'{{"_id":"k","value":{digits}}}'), WHAT)
-    assert page.items == [("k", {"_id": "k", "value": int(digits)})]
+    assert page.items == [("k", Found(int(digits)))]
 
 
 @pytest.mark.parametrize("odd", ["1E+400", '"\\ud800"', '"\\udc00 x"', "1234567890" * 4])
@@ -113,13 +113,13 @@ def test_odd_value_does_not_lose_its_page(odd: str) -> None:
     found = dict(page.items)
     assert page.state == "next"
     assert list(found) == ["a", "odd", "z"]
-    assert (found["a"], found["z"]) == ({"_id": "a", "value": 1}, {"_id": "z", "value": 2})
-    assert isinstance(found["odd"], Damaged) or "value" in found["odd"]
+    assert (found["a"], found["z"]) == (Found(1), Found(2))
+    assert isinstance(found["odd"], Damaged) or found["odd"].value is not None
 
 
 def test_number_beyond_a_float_reads_as_infinity_beside_others() -> None:
     page = commands.read_page(200, _page('{"_id":"a","value":1E+400},{"_id":"b","value":3}'), WHAT)
-    assert dict(page.items) == {"a": {"_id": "a", "value": float("inf")}, "b": {"_id": "b", "value": 3}}
+    assert dict(page.items) == {"a": Found(float("inf")), "b": Found(3)}
 
 
 @pytest.mark.parametrize("cut", [1, 10, 25, -1, -2, -20])

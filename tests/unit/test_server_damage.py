@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bodies import row
 from langchain_kv import DamagedValueError, DataAPIError, KVStore
 from langchain_kv.backends.dataapi.commands import read_page
 from langchain_kv.engines.base import CollectionName
@@ -128,7 +129,9 @@ def test_a_damaged_document_can_be_deleted_and_stored_anew(http_place: Place) ->
 
 def test_bytes_that_are_no_utf8_are_damage_like_any_other(http_place: Place) -> None:
     store, collection = planted(http_place, "{}")
-    http_place.engine.write(CollectionName("default_keyspace", collection), [("bad", b'{"_id":"bad","value":"\xff"}')])
+    http_place.engine.write(
+        CollectionName("default_keyspace", collection), [row("bad", b'{"_id":"bad","value":"\xff"}')]
+    )
 
     reply = ask(http_place, collection, {"find": {}})
     assert reply["errors"][0]["documentIds"] == ["bad"]

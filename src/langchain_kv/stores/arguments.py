@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from langchain_kv.errors import InvalidKeyError, UsageError
-from langchain_kv.keys import check_key, check_keys
+from langchain_kv.values.keys import check_key, check_keys, type_name
 
 __all__ = ["checked_keys", "checked_pairs", "checked_prefix"]
 
 
 def checked_keys(keys: Iterable[str]) -> list[str]:
     """Return the keys as a list."""
-    if isinstance(keys, str | bytes):
-        raise UsageError(f"keys must be a sequence of strings, got one {type(keys).__name__}: pass [key].")
+    if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):
+        raise UsageError(f"keys must be a sequence of strings, got one {type_name(keys)}: pass [key].")
     return check_keys(keys)
 
 
 def checked_pairs(pairs: Iterable[Any]) -> dict[str, Any]:
     """Return the pairs as a dict: of a repeated key the last one wins."""
+    if isinstance(pairs, Mapping):
+        raise UsageError("mset takes (key, value) pairs, got a mapping: pass mapping.items().")
+    if not isinstance(pairs, Iterable):
+        raise UsageError(f"mset takes (key, value) pairs, got {type_name(pairs)}: pass [(key, value), ...].")
     listed = [pair if type(pair) is tuple and len(pair) == 2 else _checked_pair(pair) for pair in pairs]
     if len(listed) == 1:
         ((key, value),) = listed
@@ -31,12 +35,12 @@ def checked_pairs(pairs: Iterable[Any]) -> dict[str, Any]:
 def _checked_pair(pair: Any) -> tuple[Any, Any]:
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         size = f" of length {len(pair)}" if hasattr(pair, "__len__") else ""
-        raise UsageError(f"mset takes (key, value) pairs, got a {type(pair).__name__}{size}: pass [(key, value), ...].")
+        raise UsageError(f"mset takes (key, value) pairs, got a {type_name(pair)}{size}: pass [(key, value), ...].")
     return pair[0], pair[1]
 
 
 def checked_prefix(prefix: str | None) -> str:
     """Return the prefix, empty for None."""
     if prefix is not None and not isinstance(prefix, str):
-        raise InvalidKeyError(f"prefix must be a string or None, got {type(prefix).__name__}.")
+        raise InvalidKeyError(f"prefix must be a string or None, got {type_name(prefix)}.")
     return check_key(prefix) if prefix else ""

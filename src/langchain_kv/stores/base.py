@@ -5,27 +5,31 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from contextlib import aclosing, closing
+from itertools import repeat
+from typing import Any, Final, Generic, Self, TypeVar
 
 from langchain_core.stores import BaseStore
 
-from langchain_kv import codecs
-from langchain_kv.backends.opening import open_backend
-from langchain_kv.errors import DamagedValueError, InvalidValueError, StoreClosedError, UsageError
-from langchain_kv.keys import shown
-from langchain_kv.secret import hidden
+from langchain_kv.backends.base import Damaged, Stored
+from langchain_kv.errors import ConfigError, InvalidValueError, StoreClosedError
+from langchain_kv.places.opening import open_backend
+from langchain_kv.places.targets import Caller, Settings, Token, resolve
 from langchain_kv.stores.arguments import checked_keys, checked_pairs, checked_prefix
 from langchain_kv.stores.collection import CollectionHandle
-from langchain_kv.stores.setup import Setup, SetupMode
-from langchain_kv.targets import Caller, Settings, resolve
-
-if TYPE_CHECKING:
-    from langchain_kv.backends.base import Record
+from langchain_kv.stores.damage import raise_damaged
+from langchain_kv.stores.setup import AnySetupMode, Setup, SetupMode
+from langchain_kv.values import codecs
+from langchain_kv.values.records import Kind, Record
+from langchain_kv.values.refusals import name_key, refuse_type
+from langchain_kv.values.secret import hidden
 
 __all__ = ["KVBaseStore", "KVByteStore", "KVStore"]
 
 V = TypeVar("V")
+
+RUN: Final = 100
+"""Values that are encoded together: what is done in vain for one that is unusual, is done for so many."""
 
 
 class KVBaseStore(BaseStore[str, V], Generic[V]):
@@ -43,17 +47,44 @@ class KVBaseStore(BaseStore[str, V], Generic[V]):
         collection: str,
         url: str | None = None,
         *,
-        token: Any = None,
+        token: Token | None = None,
         keyspace: str | None = None,
         environment: str | None = None,
-        setup_mode: SetupMode = SetupMode.SYNC,
+        setup_mode: AnySetupMode = SetupMode.SYNC,
         pre_delete_collection: bool = False,
         ext_callers: Sequence[Caller] | None = None,
-        api_options: Any = None,
+        api_options: object = None,
         request_timeout_s: float | None = None,
         deadline_s: float | None = None,
         wake_timeout_s: float | None = None,
     ) -> None:
+        """Open a store; in SetupMode.SYNC its collection is there on return.
+
+        Every argument is checked on every target, also where the target has no use for it.
+
+        Args:
+            collection: the collection's name: 1 to 48 ASCII letters, digits and underscores.
+            url: where values live: ``sqlite:PATH``, ``memory:``, ``memory:NAME``, ``https://...`` or ``http://...`` of
+                a Data API, ``cassandra://...`` or ``cassandra+bundle:PATH``; None takes ``LCKV_URL`` of the
+                environment, then ``ASTRA_DB_API_ENDPOINT``.
+            token: the Data API's token, an object that has it (``get_token()``, or a ``SecretStr``) or a function that
+                returns it; white space around it is taken off. None takes ``ASTRA_DB_APPLICATION_TOKEN``.
+            keyspace: as ``collection``; None takes ``ASTRA_DB_KEYSPACE``, then ``default_keyspace``.
+            environment: ``prod``, ``dev``, ``test`` (Astra DB), ``hcd``, ``dse``, ``cassandra`` or ``other``; None
+                reads it off the URL. Only Astra DB behind a domain of your own needs it.
+            setup_mode: when the collection is made: SYNC, ASYNC or OFF, as a member or as its name.
+            pre_delete_collection: drop the collection, and all in it, before it is made.
+            ext_callers: names, or (name, version) pairs, that go first in the User-Agent.
+            api_options: an astrapy ``APIOptions``, read by its attributes; astrapy itself is never needed.
+            request_timeout_s: seconds for one request, 30 if not given.
+            deadline_s: seconds that an operation goes on trying without any success, 60 if not given.
+            wake_timeout_s: seconds that a hibernated Astra database is waited for, in place of ``deadline_s``; 180 if
+                not given.
+
+        Raises:
+            ConfigError: an argument is wrong (a ValueError); the text says which and what to give.
+            CollectionConflictError: the collection exists with other settings (a ValueError and an AstraDBError).
+        """
         token = hidden(token)
         settings = resolve(
             collection,
@@ -72,6 +103,8 @@ class KVBaseStore(BaseStore[str, V], Generic[V]):
 
     def _start(self, settings: Settings, setup_mode: Any, *, pre_delete: bool) -> None:
         mode = SetupMode.of(setup_mode)
+        if not isinstance(pre_delete, bool):  # "no" would delete everything
+            raise ConfigError(f"pre_delete_collection must be True or False, got {pre_delete!r:.40}.")
         self._settings = settings
         self._open(mode, pre_delete=pre_delete)
 
@@ -88,18 +121,26 @@ class KVBaseStore(BaseStore[str, V], Generic[V]):
 
     @abstractmethod
     def encode_value(self, value: V | None) -> Any:
-        """Return the JSON value that keeps ``value``."""
+        """Return what keeps ``value``: a JSON value, or bytes."""
 
     @abstractmethod
     def decode_value(self, value: Any) -> V | None:
-        """Return the value that ``encode_value`` made this JSON value of. None stands for a missing value."""
+        """Return the value of which ``encode_value`` made this one. None stands for a missing value.
 
-    def _encode(self, key: str, value: V) -> bytes:
+        Raises:
+            UndecodableError: it is not what ``encode_value`` makes; the message says why, and is shown with the key.
+        """
+
+    def _encode(self, key: str, value: V, expires_at_ms: int | None = None) -> Record:
         try:
-            return codecs.encode_document(key, self.encode_value(value))
+            encoded = self.encode_value(value)
+            if type(encoded) is bytes:
+                return Record(key, encoded, Kind.BYTES, expires_at_ms)
+            if isinstance(encoded, bytes | bytearray | memoryview):
+                return Record(key, codecs.exact_bytes(encoded, key), Kind.BYTES, expires_at_ms)
+            return codecs.encode_json(key, encoded, expires_at_ms)
         except InvalidValueError as error:  # encode_value knows no key
-            if shown(key) not in str(error):
-                error.args = (f"Key {shown(key)}: {error}",)
+            name_key(error, key)
             raise
 
     # -- LangChain's interface --------------------------------------------------------------------------------------
@@ -172,15 +213,17 @@ class KVBaseStore(BaseStore[str, V], Generic[V]):
         Keys that others write or remove meanwhile may or may not be seen.
         """
         self._begin()
-        for page in self._backend.scan_keys(checked_prefix(prefix)):
-            yield from page
+        with closing(self._backend.scan(checked_prefix(prefix), values=False)) as pages:
+            for page in pages:
+                for key, _ in page:
+                    yield key
 
     async def ayield_keys(self, *, prefix: str | None = None) -> AsyncIterator[str]:
         """As ``yield_keys``."""
         await self._abegin()
-        async with aclosing(self._backend.ascan_keys(checked_prefix(prefix))) as pages:
+        async with aclosing(self._backend.ascan(checked_prefix(prefix), values=False)) as pages:
             async for page in pages:
-                for key in page:
+                for key, _ in page:
                     yield key
 
     # -- beyond LangChain's interface ---------------------------------------------------------------------------------
@@ -194,24 +237,25 @@ class KVBaseStore(BaseStore[str, V], Generic[V]):
         """
         self._begin()
         damaged: dict[str, str] = {}
-        for page in self._backend.scan_items(checked_prefix(prefix)):
-            for key, stored in page:
-                value = self._decode(key, stored, damaged)
-                if key not in damaged:
-                    yield key, value
-        _raise_damaged(damaged, {})
+        with closing(self._backend.scan(checked_prefix(prefix), values=True)) as pages:
+            for page in pages:
+                for key, stored in page:
+                    value = self._decode(key, stored, damaged)
+                    if key not in damaged:
+                        yield key, value
+        raise_damaged(damaged, {})
 
     async def ayield_items(self, *, prefix: str | None = None) -> AsyncIterator[tuple[str, V | None]]:
         """As ``yield_items``."""
         await self._abegin()
         damaged: dict[str, str] = {}
-        async with aclosing(self._backend.ascan_items(checked_prefix(prefix))) as pages:
+        async with aclosing(self._backend.ascan(checked_prefix(prefix), values=True)) as pages:
             async for page in pages:
                 for key, stored in page:
                     value = self._decode(key, stored, damaged)
                     if key not in damaged:
                         yield key, value
-        _raise_damaged(damaged, {})
+        raise_damaged(damaged, {})
 
     @property
     def collection(self) -> CollectionHandle:
@@ -303,35 +347,48 @@ class KVBaseStore(BaseStore[str, V], Generic[V]):
             await self._setup.await_()
 
     def _encode_all(self, pairs: Iterable[tuple[str, V]]) -> list[Record]:
-        if isinstance(pairs, Mapping):
-            raise UsageError("mset takes (key, value) pairs, got a mapping: pass mapping.items().")
         return self._encode_pairs(checked_pairs(pairs))
 
-    def _encode_pairs(self, pairs: Mapping[str, V]) -> list[Record]:
-        encode = self._encode
-        return [(key, encode(key, value)) for key, value in pairs.items()]
+    def _encode_pairs(self, pairs: Mapping[str, V], expires_at_ms: int | None = None) -> list[Record]:
+        if len(pairs) == 1:
+            ((key, value),) = pairs.items()
+            return [self._encode(key, value, expires_at_ms)]
+        keys, records = list(pairs), list[Record]()
+        for start in range(0, len(keys), RUN):
+            run = keys[start : start + RUN]
+            values = [pairs[key] for key in run]
+            usual = self._encode_run(run, values, expires_at_ms)
+            records += usual or list(map(self._encode, run, values, repeat(expires_at_ms)))
+        return records
 
-    def _decode_all(
-        self, wanted: list[str], unique: list[str], stored: Sequence[codecs.Stored | None]
-    ) -> list[V | None]:
+    def _encode_run(self, keys: list[str], values: list[V], expires_at_ms: int | None) -> list[Record] | None:
+        """Return the records of usual values, encoded together; None where one is to be looked at by itself."""
+        try:
+            encoded = [self.encode_value(value) for value in values]
+        except InvalidValueError:
+            return None
+        if set(map(type, encoded)) == {bytes}:
+            return [Record(key, value, Kind.BYTES, expires_at_ms) for key, value in zip(keys, encoded, strict=True)]
+        return codecs.encode_run(keys, encoded, expires_at_ms)
+
+    def _decode_all(self, wanted: list[str], unique: list[str], stored: Sequence[Stored | None]) -> list[V | None]:
         damaged: dict[str, str] = {}
-        decode = self._decode
-        values = [decode(key, document, damaged) for key, document in zip(unique, stored, strict=True)]
+        values = list(map(self._decode, unique, stored, repeat(damaged)))
         if not damaged and len(unique) == len(wanted):
             return values
         by_key = dict(zip(unique, values, strict=True))
         if damaged:
-            _raise_damaged(damaged, {key: value for key, value in by_key.items() if key not in damaged})
+            raise_damaged(damaged, {key: value for key, value in by_key.items() if key not in damaged})
         return [by_key[key] for key in wanted]
 
-    def _decode(self, key: str, stored: codecs.Stored | None, damaged: dict[str, str]) -> V | None:
+    def _decode(self, key: str, stored: Stored | None, damaged: dict[str, str]) -> V | None:
         if stored is None:
             return None
-        if isinstance(stored, codecs.Damaged):
+        if isinstance(stored, Damaged):
             damaged[key] = stored.reason
             return None
         try:
-            return self.decode_value(codecs.stored_value(stored))
+            return self.decode_value(stored.value)
         except codecs.UndecodableError as error:
             damaged[key] = str(error)
             return None
@@ -339,18 +396,6 @@ class KVBaseStore(BaseStore[str, V], Generic[V]):
 
 def _closed_error() -> StoreClosedError:
     return StoreClosedError("This store was closed: make a new one.")
-
-
-def _raise_damaged(damaged: dict[str, str], values: dict[str, Any]) -> None:
-    if damaged:
-        some = "; ".join(f"{shown(key)}: {reason}" for key, reason in list(damaged.items())[:5])
-        more = f"; and {len(damaged) - 5:,} more" if len(damaged) > 5 else ""
-        raise DamagedValueError(
-            f"{len(damaged):,} stored value(s) cannot be read: {some}{more}. Write them again, or delete them; .values"
-            " holds the values that were read.",
-            errors=damaged,
-            values=values,
-        )
 
 
 class KVStore(KVBaseStore[Any]):
@@ -363,60 +408,25 @@ class KVStore(KVBaseStore[Any]):
         >>> store.mset([("a", {"n": 1}), ("b", [1, 2])])
         >>> store.mget(["a", "x"])
         [{'n': 1}, None]
-
-    Args:
-        collection: the collection's name: 1 to 48 ASCII letters, digits and underscores.
-        url: ``sqlite:PATH``, ``memory:``, ``memory:NAME``, or ``https://...`` / ``http://...`` of a Data API; None
-            takes ``ASTRA_DB_API_ENDPOINT``.
-        token: the Data API's token, or an object with ``get_token()``; None takes ``ASTRA_DB_APPLICATION_TOKEN``.
-        keyspace: None takes ``ASTRA_DB_KEYSPACE``, then ``default_keyspace``.
-        environment: see ``AstraDBStore``; only needed for Astra DB behind a custom domain (``prod``).
-        setup_mode: when the collection is made.
-        pre_delete_collection: drop the collection, and all in it, before it is made.
-        ext_callers: names, or (name, version) pairs, for the User-Agent.
-        api_options: an astrapy ``APIOptions``, read by its attributes.
-        request_timeout_s: seconds for one request, 30 if not given.
-        deadline_s: seconds that an operation goes on trying without any success, 60 if not given.
-        wake_timeout_s: seconds that a hibernated Astra database is waited for, in place of ``deadline_s``; 180 if not
-            given.
-
-    Raises:
-        ConfigError: an argument is wrong; the text says which and what to give.
     """
 
     def encode_value(self, value: Any) -> Any:
         """Return the value itself."""
+        if isinstance(value, bytes | bytearray | memoryview):
+            refuse_type("", value, ())
         return value
 
     def decode_value(self, value: Any) -> Any:
         """Return the value itself."""
+        if isinstance(value, bytes):
+            raise codecs.UndecodableError("it is bytes, not JSON: read it with KVByteStore or AstraDBByteStore")
         return value
-
-    def _encode(self, key: str, value: Any) -> bytes:
-        if type(self).encode_value is KVStore.encode_value:
-            return codecs.encode_document(key, value)
-        return super()._encode(key, value)
-
-    def _decode_all(self, wanted: list[str], unique: list[str], stored: Sequence[codecs.Stored | None]) -> list[Any]:
-        kind = type(self)
-        if kind.decode_value is KVStore.decode_value and kind._decode is KVStore._decode and len(unique) == len(wanted):
-            values = codecs.usual_values(stored)
-            if values is not None:
-                return values
-        return super()._decode_all(wanted, unique, stored)
-
-    def _encode_pairs(self, pairs: Mapping[str, Any]) -> list[Record]:
-        kind = type(self)
-        if kind.encode_value is KVStore.encode_value and kind._encode is KVStore._encode:
-            return codecs.encode_documents(pairs)
-        return super()._encode_pairs(pairs)
 
 
 class KVByteStore(KVBaseStore[bytes]):
     """Keeps bytes by key, at most just under 3,000,000 a value: over HTTP and on a cluster as base64 text.
 
-    bytearray and memoryview are taken too and come back as bytes. None is stored, and reads as missing. Constructor:
-    see KVStore.
+    bytearray and memoryview are taken too and come back as bytes. None is stored, and reads as missing.
 
     Example:
         >>> with KVByteStore("blobs", "memory:") as store:
@@ -427,22 +437,12 @@ class KVByteStore(KVBaseStore[bytes]):
 
     _component = "langchain_bytestore"
 
-    def encode_value(self, value: bytes | None) -> str | None:
-        """Return the base64 text of the bytes; None stays None."""
-        return codecs.bytes_to_text(value)
+    def encode_value(self, value: bytes | None) -> Any:
+        """Return the bytes, as an exact ``bytes``; None stays None."""
+        # The bytes that may be a Document that nobody could load again are looked at more closely.
+        usual = value is None or (type(value) is bytes and value[:2] != b'{"')
+        return value if usual else codecs.exact_bytes(value)
 
     def decode_value(self, value: Any) -> bytes | None:
-        """Return the bytes of base64 text; None stays None."""
-        return codecs.bytes_from_text(value)
-
-    def _encode(self, key: str, value: bytes) -> bytes:
-        # Neither bytes nor base64 need a JSON writer, unless a subclass has a codec of its own.
-        if type(self).encode_value is not KVByteStore.encode_value:
-            return super()._encode(key, value)
-        keep = codecs.encode_kept_bytes if self._backend.keeps_bytes else codecs.encode_bytes_document
-        return keep(key, value)
-
-    def _decode(self, key: str, stored: codecs.Stored | None, damaged: dict[str, str]) -> bytes | None:
-        if type(stored) is bytes and type(self).decode_value is KVByteStore.decode_value:
-            return stored
-        return super()._decode(key, stored, damaged)
+        """Return the bytes, which may be there as base64 text; None stays None."""
+        return value if isinstance(value, bytes) else codecs.bytes_from_text(value)

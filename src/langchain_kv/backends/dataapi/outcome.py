@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from langchain_kv.backends.dataapi.retry import Call
 from langchain_kv.errors import AuthError, DataAPIError, PartialWriteError, StoreClosedError, StoreError, TransportError
-from langchain_kv.keys import shown
+from langchain_kv.values.keys import shown
 
 __all__ = ["Outcome"]
 

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+import random
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
 from yarl import URL
 
 from langchain_kv import limits
-from langchain_kv.backends.base import Record, Stored
+from langchain_kv.backends.base import Page, Stored, is_alive
 from langchain_kv.backends.dataapi import commands
-from langchain_kv.backends.dataapi.client import Pool, prepared
+from langchain_kv.backends.dataapi.client import Pool, Reply, prepared
 from langchain_kv.backends.dataapi.commands import Command
 from langchain_kv.backends.dataapi.outcome import Outcome
 from langchain_kv.backends.dataapi.retry import Attempt, Call
+from langchain_kv.backends.dataapi.tasks import abandon, chunks, each
+from langchain_kv.backends.documents import Encoded
 from langchain_kv.errors import (
     AuthError,
     BadReplyError,
-    CollectionConflictError,
     DataAPIError,
     StoreError,
 )
+from langchain_kv.runtime.clock import now_ms
 
 __all__ = ["Verbs"]
 
@@ -43,6 +46,21 @@ PROBES: Final = 16
 
 ADMIN_TIMEOUT_S: Final = 120.0
 """Seconds for creating or dropping a collection: on Apache Cassandra creation takes 10 s and more (measured)."""
+
+CREATE_PAUSES_S: Final = (0.5, 2.0, 4.0)
+"""Seconds, at most, before a creation that failed is tried again; the wait is random."""
+
+RACED: Final = frozenset(
+    {
+        "CORRUPTED_COLLECTION_SCHEMA",
+        "EXISTING_INDEX_FOR_COLLECTION",
+        "INVALID_DATABASE_QUERY",
+        "TOO_MANY_INDEXES_FOR_COLLECTION",
+        "UNEXPECTED_DRIVER_ERROR",
+        "UNKNOWN_COLLECTION_OR_TABLE",
+    }
+)
+"""Answers to a creation that another one, under way at the same time, may have caused."""
 
 TOKEN_MIN_LENGTH: Final = 6
 """A shorter token is no secret, and taking it out of messages would only garble them."""
@@ -80,15 +98,12 @@ class Verbs:
                 if state is None:
                     return
 
-        await _each(fetch, _chunks(keys, limits.IN_MAX), FIND_WIDTH)
-        return [found.get(key) for key in keys]
+        await each(fetch, chunks(keys, limits.IN_MAX), FIND_WIDTH)
+        now = now_ms()
+        return [stored if (stored := found.get(key)) is None or is_alive(stored, now) else None for key in keys]
 
-    async def pages(self, call: Call, prefix: str, *, values: bool) -> AsyncGenerator[list[Any] | None, None]:
-        """Yield pages of keys, or of (key, document), that are not empty; the next page comes while the consumer works.
-
-        None is yielded where the token was refused: the consumer, in whose thread the token's source is to be
-        called, renews the call's token and goes on, or does not and raises.
-        """
+    async def pages(self, call: Call, prefix: str, *, values: bool) -> AsyncGenerator[Page]:
+        """Yield pages that are not empty; the next page comes while the consumer works."""
         state: str | None = None
         skipped = 0
         ahead = asyncio.create_task(self._page(call, state, values))
@@ -97,8 +112,8 @@ class Verbs:
                 try:
                     page = await ahead
                 except AuthError as error:
-                    call.refusal = error
-                    yield None
+                    if not await call.renew(error):
+                        raise
                     ahead = asyncio.create_task(self._page(call, state, values))
                     page = await ahead
                 state = _next_state(page, state)
@@ -109,12 +124,14 @@ class Verbs:
                     self._log_other_ids()
                 skipped += len(page.items) - len(texts)
                 chosen = [item for item in texts if item[0].startswith(prefix)] if prefix else texts
-                if chosen:
-                    yield chosen if values else [key for key, _ in chosen]
+                now = now_ms()
+                alive = [(key, stored if values else None) for key, stored in chosen if is_alive(stored, now)]
+                if alive:
+                    yield alive
                 if state is None:
                     return
         finally:
-            await _abandon(ahead)
+            await abandon(ahead)
 
     async def _page(self, call: Call, state: str | None, values: bool) -> commands.Page:
         call.restart()
@@ -129,7 +146,7 @@ class Verbs:
 
     # -- writing ------------------------------------------------------------------------------------------------
 
-    async def put(self, call: Call, records: Sequence[Record]) -> None:
+    async def put(self, call: Call, records: Sequence[Encoded]) -> None:
         """Store every record."""
         outcome, left = Outcome.of(call, [key for key, _ in records])
         if left is not None:
@@ -142,7 +159,7 @@ class Verbs:
                 self._existing_share = existing / len(records)
         outcome.settle("stored")
 
-    async def _put_many(self, call: Call, records: Sequence[Record], outcome: Outcome) -> int:
+    async def _put_many(self, call: Call, records: Sequence[Encoded], outcome: Outcome) -> int:
         """Store the records by whichever way is the faster one; return how many keys existed.
 
         An insert in vain costs a hundredth of the requests that must follow; upserting what is new costs a hundred
@@ -167,16 +184,16 @@ class Verbs:
                 tried += 1
                 existing += existed
 
-        await _each(store, range(len(records)), UPSERT_WIDTH)
+        await each(store, range(len(records)), UPSERT_WIDTH)
         return existing
 
-    async def _insert(self, call: Call, records: Sequence[Record], outcome: Outcome) -> int:
+    async def _insert(self, call: Call, records: Sequence[Encoded], outcome: Outcome) -> int:
         """Insert, and replace at once what was there already; return how many that were."""
         tried = existing = 0
-        chunks = list(commands.split_by_size(records))
-        width = -(-UPSERT_WIDTH // max(1, min(INSERT_WIDTH, len(chunks))))
+        runs = list(commands.split_by_size(records))
+        width = -(-UPSERT_WIDTH // max(1, min(INSERT_WIDTH, len(runs))))
 
-        async def insert(chunk: Sequence[Record]) -> None:
+        async def insert(chunk: Sequence[Encoded]) -> None:
             nonlocal tried, existing
             keys = [key for key, _ in chunk]
             if outcome.is_stopped(keys):
@@ -204,22 +221,22 @@ class Verbs:
                 left = {*inserted.existing, *inserted.again}
                 await self._upsert(call, [record for record in chunk if record[0] in left], outcome, width)
 
-        await _each(insert, chunks, INSERT_WIDTH)
+        await each(insert, runs, INSERT_WIDTH)
         return existing
 
-    async def _upsert(self, call: Call, records: Sequence[Record], outcome: Outcome, width: int = UPSERT_WIDTH) -> int:
+    async def _upsert(self, call: Call, records: Sequence[Encoded], outcome: Outcome, width: int = UPSERT_WIDTH) -> int:
         """Store each record on its own; return how many keys existed."""
         existing = 0
 
-        async def upsert(record: Record) -> None:
+        async def upsert(record: Encoded) -> None:
             nonlocal existing
             if await self._replace(call, record, outcome):
                 existing += 1  # not in one statement with the await, which would count from before it
 
-        await _each(upsert, records, width)
+        await each(upsert, records, width)
         return existing
 
-    async def _replace(self, call: Call, record: Record, outcome: Outcome) -> bool | None:
+    async def _replace(self, call: Call, record: Encoded, outcome: Outcome) -> bool | None:
         """Store one record; return whether its key existed, None where it was not stored."""
         if outcome.is_stopped([record[0]]):
             return None
@@ -228,6 +245,72 @@ class Verbs:
         except StoreError as error:
             outcome.fail([record[0]], error)
             return None
+
+    async def add(self, call: Call, records: Sequence[Encoded]) -> list[bool]:
+        """Insert each record whose key is absent, or has expired; return which were."""
+        outcome, left = Outcome.of(call, [key for key, _ in records])
+        if left is not None:
+            records = [record for record in records if record[0] in left]
+        there = await self._add(call, records, outcome)
+        outcome.settle("added")
+        expired = await self._expired(call, sorted(there))
+        if expired:
+            await self.delete(call, expired)
+            there -= {*expired}
+            again = [record for record in records if record[0] in {*expired}]
+            there |= await self._add(call, again, outcome)
+            outcome.settle("added")
+        return [key not in there for key, _ in records]
+
+    async def _add(self, call: Call, records: Sequence[Encoded], outcome: Outcome) -> set[str]:
+        """Insert; return the keys that are there already."""
+        there: set[str] = set()
+
+        async def insert(chunk: Sequence[Encoded]) -> None:
+            keys = [key for key, _ in chunk]
+            if outcome.is_stopped(keys):
+                return
+            try:
+                inserted = await self._send(
+                    call, commands.insert_many(chunk), partial(commands.read_inserted, keys=keys)
+                )
+            except StoreError as error:
+                outcome.fail(keys, error)
+                return
+            there.update(inserted.existing)
+            for key, refusal in inserted.failed.items():
+                outcome.fail([key], refusal)
+            again = {*inserted.again}
+            if again:
+                await insert([record for record in chunk if record[0] in again])
+
+        await each(insert, list(commands.split_by_size(records)), INSERT_WIDTH)
+        return there
+
+    async def _expired(self, call: Call, keys: Sequence[str]) -> list[str]:
+        found = await self.get(call, keys) if keys else []
+        return [key for key, stored in zip(keys, found, strict=True) if stored is None]
+
+    async def purge(self, call: Call) -> int:
+        """Remove what has expired; return how many keys those were."""
+        removed = 0
+        async for keys in self._expired_pages(call):
+            await self.delete(call, keys)
+            call.outcome = None
+            removed += len(keys)
+        return removed
+
+    async def _expired_pages(self, call: Call) -> AsyncGenerator[list[str]]:
+        state: str | None = None
+        while True:
+            page = await self._page(call, state, values=False)
+            now = now_ms()
+            keys = [key for key, stored in page.items if isinstance(key, str) and not is_alive(stored, now)]
+            if keys:
+                yield keys
+            state = _next_state(page, state)
+            if state is None:
+                return
 
     async def delete(self, call: Call, keys: Sequence[str]) -> None:
         """Delete the keys' documents."""
@@ -247,7 +330,7 @@ class Verbs:
                     error.applied = None
                 outcome.fail(chunk, error)
 
-        await _each(remove, _chunks(keys, limits.DELETE_MANY_MAX), DELETE_WIDTH)
+        await each(remove, chunks(keys, limits.DELETE_MANY_MAX), DELETE_WIDTH)
         outcome.settle("deleted")
 
     # -- the collection -----------------------------------------------------------------------------------------
@@ -256,7 +339,7 @@ class Verbs:
         """Create the collection where it is missing; return the settings of one that exists."""
         if not pre_delete:
             return await self._create(call)
-        await self.drop(call)
+        await self._admin(call, commands.delete_collection(self._collection))
         try:
             return await self._create(call)
         except StoreError as error:
@@ -264,20 +347,34 @@ class Verbs:
             raise
 
     async def _create(self, call: Call) -> dict[str, Any] | None:
+        """Create the collection, or find that it is there; another process may be making it at the same time.
+
+        Where two creations meet the service fails one of them, for reasons of its own, and may drop the collection.
+        """
         found = await self._settings(call)
-        if found is not None:
-            return found
-        try:
-            await self._admin(call, commands.create_collection(self._collection))
-        except CollectionConflictError:  # another process was faster
-            found = await self._settings(call)
-            if found is None:
-                raise
+        for pause_s in (*CREATE_PAUSES_S, None):
+            if found is not None:
+                return found
+            try:
+                await self._admin(call, commands.create_collection(self._collection))
+                return None
+            except DataAPIError as error:
+                if error.scope not in ("SCHEMA", "DATABASE"):
+                    raise
+                found = await self._found_after(call, error)
+                if found is None:
+                    if error.code not in RACED or pause_s is None:
+                        raise
+                    await asyncio.sleep(random.uniform(0, pause_s))  # noqa: S311 - spreads clients, protects nothing
+                    found = await self._found_after(call, error)
         return found
 
-    async def drop(self, call: Call) -> None:
-        """Drop the collection; a missing one is no error."""
-        await self._admin(call, commands.delete_collection(self._collection))
+    async def _found_after(self, call: Call, failure: DataAPIError) -> dict[str, Any] | None:
+        """Return the settings of the collection if it is there after all, or None."""
+        try:
+            return await self._settings(call)
+        except StoreError as error:
+            raise failure from error
 
     async def _settings(self, call: Call) -> dict[str, Any] | None:
         found = await self._send(call, commands.find_collections(), commands.read_collections, url=self._keyspace_url)
@@ -305,7 +402,7 @@ class Verbs:
         async def attempt(one: Attempt) -> T:
             try:
                 reply = await pool.post(target, command.body, self._request_headers(call), one)
-                return read(reply.status, reply.body, what)
+                return _readable(read, reply, what)
             except StoreError as error:
                 _hide(error, call.token)
                 if on_doubt is not None and error.applied is None:
@@ -320,37 +417,19 @@ class Verbs:
         return call.headers
 
 
-async def _each(job: Callable[[T], Awaitable[None]], items: Sequence[T], width: int) -> None:
-    """Run ``job`` on each item, at most ``width`` at once. The first exception ends the others before it is raised."""
-    if len(items) == 1:
-        await job(items[0])
-        return
-    left = iter(items)
-
-    async def work() -> None:
-        for item in left:
-            await job(item)
-
-    failure: BaseException
+def _readable(read: Callable[[int, bytes, str], T], reply: Reply, what: str) -> T:
+    """Read an answer; one in which something is of another type than it should be is not one of the Data API."""
     try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(width, len(items))):
-                group.create_task(work())
-        return
-    except BaseExceptionGroup as caught:
-        failure = caught.exceptions[0]
-    raise failure
-
-
-async def _abandon(task: asyncio.Task[Any]) -> None:
-    task.cancel()
-    await asyncio.wait([task])
-    if not task.cancelled():
-        task.exception()  # seen
-
-
-def _chunks(items: Sequence[str], size: int) -> list[Sequence[str]]:
-    return [items[start : start + size] for start in range(0, len(items), size)]
+        return read(reply.status, reply.body, what)
+    except StoreError:
+        raise
+    except Exception as error:
+        failure = BadReplyError(
+            f"The answer to {what} is not one of the Data API ({type(error).__name__} in reading it): check the"
+            " endpoint.",
+            http_status=reply.status,
+        )
+    raise failure  # out here: the exception, which may hold the whole answer, is not its context
 
 
 def _next_state(page: commands.Page, state: str | None) -> str | None:
