@@ -14,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help run test test-fast test-cassandra test-cluster races coverage bench bench-full kill wal-guard soak simulate reliability check format pins clean
+.PHONY: help run test test-fast test-cassandra test-cluster races coverage coverage-page bench bench-full kill wal-guard soak simulate reliability check format pins clean
 
 help:
 	@echo "make run        keep Python's standard library in a store, on a file and over HTTP, and check it"
@@ -24,6 +24,7 @@ help:
 	@echo "make test-cluster  kill nodes of a cluster of three under work, and look for what was lost (three minutes, 3 GB)"
 	@echo "make races      race ROUNDS=200 of each mix of changes by CQL and by HTTP on a real Apache Cassandra (two minutes)"
 	@echo "make coverage   what the fast tests reach of the package, and what not (TESTS='not cassandra': all but Cassandra's)"
+	@echo "make coverage-page  renew docs/data-api-coverage.md, the page of what the local server answers"
 	@echo "make kill       kill writers of a file CYCLES=200 times, and compare every acknowledged batch"
 	@echo "make wal-guard  checkpoint while others commit, RUNS=20 times of 20 s, and for contrast without the lock"
 	@echo "make soak       a mixed load through faults for SECONDS=600, then a look for leaks and wrong values (Linux)"
@@ -56,6 +57,9 @@ races: $(VENV)/ready-to-test
 coverage: $(VENV)/ready-to-test
 	$(BIN)/python -m pytest -q -n $(JOBS) -m "$(TESTS)" --durations=40 --cov --cov-report=term-missing:skip-covered --cov-report=json
 	$(BIN)/python tests/meta/coverage_by_package.py coverage.json
+
+coverage-page: $(VENV)/ready-to-test
+	PYTHONPATH=tests $(BIN)/python -m conformance.coverage_page > docs/data-api-coverage.md
 
 kill: $(VENV)/ready-to-test
 	$(BIN)/python tests/faults/engine_crashes.py --cycles $(CYCLES)

@@ -25,9 +25,9 @@ from benchmarks import report
 from benchmarks.measure import Subject, compare
 from langchain_kv import KVStore
 from langchain_kv.engines.base import CollectionName
-from langchain_kv.engines.cassandra import CassandraEngine
-from langchain_kv.engines.cassandra_connect import connect
-from langchain_kv.targets import parse_target
+from langchain_kv.engines.cassandra.connect import connect
+from langchain_kv.engines.cassandra.engine import CassandraEngine
+from langchain_kv.places.targets import parse_target
 
 COUNT: Final = 1_000
 SCANNED: Final = 20_000

@@ -13,11 +13,11 @@ from typing import Any
 
 from emptied_collections import EmptiedCollections
 from langchain_kv import AstraDBBaseStore, KVStore
-from langchain_kv.backends.opening import acquire_engine, release_engine
 from langchain_kv.engines.base import CollectionName
-from langchain_kv.engines.documents import documents_of
+from langchain_kv.engines.rows import document_of, row_of
 from langchain_kv.errors import UnknownKeyspaceError
-from langchain_kv.targets import parse_target
+from langchain_kv.places.opening import acquire_engine, release_engine
+from langchain_kv.places.targets import parse_target
 
 TOKEN = "a-token-of-the-tests"
 PLACES = ["memory", "sqlite", "http+memory", "http+sqlite", "cassandra"]
@@ -65,12 +65,13 @@ class Place:
 
     def peek(self, collection: str, key: str, keyspace: str = "default_keyspace") -> Any:
         """Return the stored document, or None."""
-        (body,) = documents_of(self.engine).read(CollectionName(keyspace, collection), [key])
-        return None if body is None else json.loads(body)
+        (row,) = self.engine.read(CollectionName(keyspace, collection), [key])
+        return None if row is None else json.loads(document_of(row))
 
     def plant(self, collection: str, key: str | bytes, body: str, keyspace: str = "default_keyspace") -> None:
         """Store a body as it is, as another program or a fault might leave it."""
-        self.engine.write(CollectionName(keyspace, collection), [(key, body.encode("utf-8", "surrogatepass"))])
+        row = row_of(key, body.encode("utf-8", "surrogatepass"))
+        self.engine.write(CollectionName(keyspace, collection), [row])
 
     def create(self, collection: str, settings: dict[str, Any]) -> None:
         """Create a collection as another program might."""
@@ -79,7 +80,7 @@ class Place:
     def fill(self, collection: str, keys: list[str]) -> None:
         """Store the value 1 under many new keys, by the shortest way there is."""
         name = CollectionName("default_keyspace", collection)
-        self.engine.write(name, [(key, b'{"_id":"%b","value":1}' % key.encode()) for key in keys])
+        self.engine.write(name, [row_of(key, b'{"_id":"%b","value":1}' % key.encode()) for key in keys])
 
     def keys(self, collection: str, keyspace: str = "default_keyspace") -> list[Any]:
         return self.engine.scan_ids(CollectionName(keyspace, collection), limit=1_000_000)
@@ -172,7 +173,7 @@ def open_place(name: str, directory: Path) -> Iterator[Place]:
         yield place
         place.close()
         return
-    from langchain_kv.server.running import run_in_thread
+    from langchain_kv.server.http.running import run_in_thread
 
     target = parse_target(engine_url)
     engine = acquire_engine(target)

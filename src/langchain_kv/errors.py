@@ -4,6 +4,7 @@
 
     StoreError                            .retryable  .applied ("did my write happen?")
     |- UsageError (ValueError)            the call or the set-up is wrong; nothing was sent or stored
+    |  |- UnsupportedError                this target cannot do what was asked; the message says what can
     |  |- ConfigError                     no endpoint, a bad URL, a bad collection name, two keyspaces
     |  |- InvalidKeyError                 not a non-empty string of at most 8,000 UTF-8 bytes
     |  |- InvalidValueError               not JSON, or too large
@@ -61,6 +62,7 @@ __all__ = [
     "TransportError",
     "UnknownCollectionError",
     "UnknownKeyspaceError",
+    "UnsupportedError",
     "UsageError",
 ]
 
@@ -79,6 +81,10 @@ class StoreError(Exception):
 
 class UsageError(StoreError, ValueError):
     """The call or the set-up is wrong; nothing was sent and nothing was stored."""
+
+
+class UnsupportedError(UsageError):
+    """The target cannot do what was asked, such as change a value in one step with reading it; nothing was done."""
 
 
 class ConfigError(UsageError):
@@ -173,7 +179,8 @@ def _codes() -> dict[str, ErrorCode]:
         " EXISTING_TABLE_NOT_DATA_API_COLLECTION INVALID_INDEXING_DEFINITION INVALID_CREATE_COLLECTION_OPTIONS"
         " UNSUPPORTED_SCHEMA_NAME TOO_MANY_COLLECTIONS TOO_MANY_INDEXES_FOR_COLLECTION EXISTING_INDEX_FOR_COLLECTION"
         " VECTOR_SEARCH_NOT_SUPPORTED LEXICAL_NOT_ENABLED_FOR_COLLECTION LEXICAL_NOT_AVAILABLE_FOR_DATABASE"
-        " RERANKING_FEATURE_NOT_ENABLED EMBEDDING_SERVICE_NOT_CONFIGURED",
+        " RERANKING_FEATURE_NOT_ENABLED EMBEDDING_SERVICE_NOT_CONFIGURED CANNOT_DROP_UNKNOWN_TABLE"
+        " CANNOT_DROP_UNKNOWN_INDEX CANNOT_DROP_UNKNOWN_TYPE",
         ("REQUEST", "DOCUMENT"): "DOCUMENT_ALREADY_EXISTS DOCUMENT_REPLACE_DIFFERENT_DOCID SHRED_BAD_DOCID_TYPE"
         " SHRED_BAD_DOCID_VALUE SHRED_BAD_DOCUMENT_TYPE SHRED_BAD_EJSON_VALUE SHRED_BAD_FIELD_NAME"
         " SHRED_DOC_LIMIT_VIOLATION",
@@ -186,14 +193,14 @@ def _codes() -> dict[str, ErrorCode]:
         " UNSUPPORTED_UPDATE_OPERATION_PATH UNSUPPORTED_UPDATE_OPERATION_TARGET UNSUPPORTED_UPDATE_OPERATION_MODIFIER"
         " UNSUPPORTED_UPDATE_DATA_TYPE UNSUPPORTED_UPDATE_OPERATOR_FOR_DOC_ID UNSUPPORTED_UPDATE_OPERATOR_FOR_VECTOR"
         " UNSUPPORTED_UPDATE_OPERATOR_FOR_VECTORIZE UNSUPPORTED_UPDATE_OPERATOR_FOR_LEXICAL",
-        ("SERVER", "DATABASE"): "UNEXPECTED_DRIVER_ERROR CORRUPTED_COLLECTION_SCHEMA INVALID_DATABASE_QUERY"
-        " UNSUPPORTED_DATABASE_QUERY COLLECTION_SCHEMA_VERSION_INVALID DOCUMENT_FROM_DB_UNPARSEABLE"
-        " UNEXPECTED_DOCUMENT_ID_TYPE",
+        ("SERVER", "DATABASE"): "CORRUPTED_COLLECTION_SCHEMA INVALID_DATABASE_QUERY UNSUPPORTED_DATABASE_QUERY"
+        " COLLECTION_SCHEMA_VERSION_INVALID DOCUMENT_FROM_DB_UNPARSEABLE UNEXPECTED_DOCUMENT_ID_TYPE",
         ("SERVER", ""): "UNEXPECTED_SERVER_ERROR INTERNAL_SERVER_ERROR",
     }
+    # The first is all that the driver says while nodes restart, too; where its cause comes again, the reply tells it.
     passing = (
-        "FAILED_CONCURRENT_OPERATIONS FAILED_COMPARE_AND_SET TIMEOUT_WRITING_DATA TIMEOUT_READING_DATA"
-        " UNAVAILABLE_DATABASE FAILED_READ_REQUEST FAILED_WRITE_REQUEST FAILED_TRUNCATION"
+        "UNEXPECTED_DRIVER_ERROR FAILED_CONCURRENT_OPERATIONS FAILED_COMPARE_AND_SET TIMEOUT_WRITING_DATA"
+        " TIMEOUT_READING_DATA UNAVAILABLE_DATABASE FAILED_READ_REQUEST FAILED_WRITE_REQUEST FAILED_TRUNCATION"
         " FAILED_TO_CONNECT_TO_DATABASE FAILED_TO_READ_METADATA COUNT_READ_FAILED"
     )
     statuses = {

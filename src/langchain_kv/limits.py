@@ -74,6 +74,15 @@ COUNT_MAX: Final = 1_000
 FILTER_MAX_EXPRESSIONS: Final = 64
 """Comparisons in one filter (source: OperationsConfig)."""
 
+SORT_MAX_FIELDS: Final = 64
+"""Paths in one sort: as many as comparisons in a filter (our own: the local server keeps a key a path and document)."""
+
+PATH_MAX_NAMES: Final = 100
+"""Names of one path with dots (our own: a document nests far less, and what is read of a path takes room for each)."""
+
+INDEXING_MAX_UTF16: Final = 100_000
+"""Characters of all paths of a collection's option ``indexing`` (our own: it is read with every command)."""
+
 SORT_MAX_ROWS: Final = 10_000
 """Documents that an in-memory sort takes before it is refused (source: OperationsConfig)."""
 
@@ -91,6 +100,11 @@ WAKE_TIMEOUT_S: Final = 180.0
 FIRST_CONTACT_S: Final = 5.0
 """Seconds that an endpoint may refuse connections where nothing ever answered: a local server starts within them, and a
 wrong address is told soon."""
+
+NEW_COLLECTION_S: Final = 30.0
+"""Seconds after a set-up in which a collection that does not exist is waited for: while several processes make it, it
+is listed before it can be used, and the Data API drops it again where two creations meet (source:
+CreateCollectionOperation; one takes 10 s and more, measured)."""
 
 FEW_KEYS: Final = 4
 """A batch of at most this many keys is upserted key by key: one round trip whether they exist or not (measured)."""

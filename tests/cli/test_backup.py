@@ -119,7 +119,7 @@ def test_ctrl_c_ends_it_and_leaves_nothing(tmp_path: Path) -> None:
     script = """
 import glob, os, signal, sys, threading
 from langchain_kv.cli.main import main
-from langchain_kv.engines import sqlite_backup
+from langchain_kv.engines.sqlite import backup as sqlite_backup
 
 def interrupt():
     while not any(os.path.getsize(name) > 1_000_000 for name in glob.glob(sys.argv[-1] + ".new-*[0-9a-f]")):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -199,3 +200,90 @@ def test_a_warning_is_one_line_and_not_a_place_in_the_code(tmp_path: Path) -> No
     done = python(script)
 
     assert (done.returncode, done.stderr) == (0, "lckv: warning: one two\n")
+
+
+INTERRUPTED_AT = """
+import importlib.abc, signal, sys
+class Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == {name!r}:
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+from langchain_kv.cli.main import main
+sys.argv = ["lckv", "get", "k", "--db", "http://127.0.0.1:1", "--collection", "kv"]
+sys.exit(main())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["typer", "langchain_kv.cli.app", "langchain_core", "langchain_kv.stores", "aiohttp"])
+def test_ctrl_c_while_the_command_is_loading_is_quiet(name: str) -> None:
+    done = python(INTERRUPTED_AT.format(name=name))
+
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+@pytest.mark.slow
+def test_what_can_be_interrupted_without_the_commands_care_loads_next_to_nothing() -> None:
+    done = python(
+        "import os, sys; before = set(sys.modules); import langchain_kv.cli.main\n"
+        "print(sorted(name for name in set(sys.modules) - before if not name.startswith('langchain_kv')))"
+    )
+
+    assert done.stdout in ("[]\n", "['__future__']\n")
+
+
+NO_STDIN = "give it as JSON, or as @FILE"
+
+
+def shell(line: str, where: list[str]) -> subprocess.CompletedProcess[str]:
+    command = " ".join(shlex.quote(part) for part in LCKV)
+    script = line.replace("lckv", command).replace("WHERE", " ".join(map(shlex.quote, where)))
+    return subprocess.run(["sh", "-c", script], capture_output=True, text=True, env=environment(**STRICT), check=False)
+
+
+@pytest.fixture
+def where(tmp_path: Path) -> list[str]:
+    with KVStore("kv", f"sqlite:{tmp_path / 'kv.db'}") as store:
+        store.mset([("k", "value")])
+    return ["--db", f"sqlite:{tmp_path / 'kv.db'}", "--collection", "kv"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+@pytest.mark.parametrize("command", ["get k WHERE", "keys WHERE", "--help", "--version"])
+def test_stdout_that_cannot_be_written_is_exit_code_5_and_said(where: list[str], command: str) -> None:
+    done = shell(f"lckv {command} > /dev/full", where)
+
+    assert (done.returncode, done.stderr) == (5, "lckv: cannot write to stdout: No space left on device\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("line", "code", "error"),
+    [
+        ("lckv get k WHERE >&-", 5, "lckv: cannot write to stdout: Bad file descriptor\n"),
+        ("lckv set k 1 WHERE >&-", 0, ""),
+        (
+            "lckv set k - WHERE <&-",
+            2,
+            "lckv: There is no stdin to read the value from: give it as JSON, or as @FILE.\n",
+        ),
+        ("lckv set k - WHERE 0>/dev/null", 2, "lckv: Cannot read stdin: Bad file descriptor.\n"),
+        ("lckv get missing WHERE 2>&-", 1, ""),
+        ("lckv get missing WHERE 2>/dev/full", 1, ""),
+    ],
+)
+def test_a_stream_that_is_closed_or_full_is_no_traceback(where: list[str], line: str, code: int, error: str) -> None:
+    done = shell(line, where)
+
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", error)
+
+
+@pytest.mark.slow
+def test_the_package_runs_as_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "langchain_kv", "--help"], capture_output=True, text=True, env=environment(), check=True
+    )
+
+    assert done.stdout.lstrip().startswith("Usage: lckv ")

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
+import re
 import sqlite3
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+import langchain_kv
 from langchain_kv import KVByteStore, KVStore, PartialWriteError, RequestTimeoutError, StoreError
 from langchain_kv.cli.main import run
-from langchain_kv.cli.values import json_line
+from langchain_kv.cli.values import json_line, read_secret
+from langchain_kv.cli.wording import NAMES, PHRASES, worded
 from langchain_kv.errors import (
     AuthError,
     CollectionConflictError,
@@ -23,6 +27,7 @@ from langchain_kv.errors import (
     EngineFileError,
     LimitError,
 )
+from langchain_kv.server.http.running import run_in_thread
 
 
 class Outcome(NamedTuple):
@@ -218,6 +223,45 @@ def test_the_url_may_come_from_the_environment(lckv: Lckv, where: list[str], mon
     assert lckv("get", "k", "--collection", "kv").out == b"1\n"
 
 
+def test_lckv_url_of_the_environment_wins(lckv: Lckv, where: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASTRA_DB_API_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv("LCKV_URL", where[1])
+
+    assert lckv("set", "k", "1", "--collection", "kv").code == 0
+    assert lckv("get", "k", "--collection", "kv").out == b"1\n"
+
+
+WIDE = ["utf-8-sig", "utf-16"]  # with a byte order mark
+
+
+@pytest.mark.parametrize("encoding", WIDE)
+def test_json_with_a_byte_order_mark_is_read(
+    lckv: Lckv, where: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    data = '{"a": "\u2603"}'.encode(encoding)
+    (tmp_path / "value").write_bytes(data)
+    assert lckv("set", "file", f"@{tmp_path / 'value'}", *where) == (0, b"", "")
+    stdin(monkeypatch, data)
+    assert lckv("set", "stdin", "-", *where) == (0, b"", "")
+
+    with KVStore("kv", where[1]) as store:
+        assert store.mget(["file", "stdin"]) == [{"a": "\u2603"}] * 2
+
+
+@pytest.mark.parametrize("encoding", WIDE)
+def test_a_token_with_a_byte_order_mark_and_line_end_is_read(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "token").write_bytes("token\r\n".encode(encoding))
+
+    assert read_secret("--token", f"@{tmp_path / 'token'}") == "token"
+
+
+def test_text_and_bytes_keep_a_byte_order_mark(lckv: Lckv, where: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for form in ("--text", "--bytes"):
+        stdin(monkeypatch, b"\xef\xbb\xbfx")
+        lckv("set", form[2:], "-", form, *where)
+        assert lckv("get", form[2:], form, *where).out == b"\xef\xbb\xbfx"
+
+
 # -- what is refused ------------------------------------------------------------------------------------------------
 
 
@@ -227,8 +271,22 @@ def test_a_reading_command_creates_nothing(lckv: Lckv, where: list[str], tmp_pat
 
     assert (code, out) == (3, b"")
     assert is_one_line(error)
-    assert "kv" in error
+    assert f"There is no file {tmp_path / 'kv.db'}" in error
+    assert "collection" not in error
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [["get", "k"], ["keys"], ["del", "k"]])
+def test_a_collection_that_is_not_in_the_file_is_named(lckv: Lckv, where: list[str], command: list[str]) -> None:
+    lckv("set", "k", "1", *where)
+
+    code, out, error = lckv(*command, *where[:2], "--collection", "mistyped")
+
+    assert (code, out) == (3, b"")
+    assert "'mistyped'" in error
+    assert lckv("set", "k", "1", *where[:2], "--collection", "mistyped").code == 0  # as it says
+    assert "lckv set creates it" in error
+    assert lckv(*command, *where[:2], "--collection", "mistyped").code == 0
 
 
 @pytest.mark.parametrize(
@@ -257,8 +315,11 @@ def test_a_reading_command_creates_nothing(lckv: Lckv, where: list[str], tmp_pat
         (["set", "k", "--db", "sqlite:x.db", "--collection", "kv"], "VALUE"),
         (["keys", "--limit", "0", "--db", "sqlite:x.db", "--collection", "kv"], "--limit"),
         (["unknown"], "unknown"),
-        ([], "command"),
         (["get", "--unknown"], "--unknown"),
+        (["get", "--unknown"], "See lckv get --help."),
+        (["keys", "--db", "sqlite:x.db"], "See lckv keys --help."),
+        (["unknown"], "See lckv --help."),
+        (["get", "k", "--db", "x.db", "--collection", "kv"], "did you mean sqlite:x.db?"),
     ],
 )
 def test_wrong_usage_is_exit_code_2_and_one_line_that_names_it(
@@ -386,6 +447,16 @@ def test_a_server_that_is_not_there_is_exit_code_4(lckv: Lckv, monkeypatch: pyte
     assert is_one_line(error)
 
 
+def test_help_is_asked_for_by_h_or_nothing(lckv: Lckv) -> None:
+    asked = lckv("--help")
+
+    assert asked.code == 0
+    assert lckv("-h") == asked
+    assert lckv() == asked
+    assert lckv("get", "-h") == lckv("get", "--help")
+    assert b"Usage: lckv get" in lckv("get", "-h").out
+
+
 def test_help_and_version_are_no_errors(lckv: Lckv) -> None:
     from langchain_kv import __version__
 
@@ -407,3 +478,64 @@ def test_every_command_has_help(lckv: Lckv, command: str) -> None:
 def test_a_number_beyond_floats_is_not_printed_as_something_that_is_no_json() -> None:
     with pytest.raises(ValueError, match="float's range"):
         json_line({"a": [float("inf")]})
+
+
+# -- the words of messages --------------------------------------------------------------------------------------------
+
+
+def test_each_phrase_that_is_put_in_other_words_is_one_of_the_package() -> None:
+    source = "".join(
+        text
+        for path in Path(langchain_kv.__file__).parent.rglob("*.py")
+        if path.name != "wording.py"
+        for text in texts_of(path)
+    )
+
+    assert [phrase for phrase in [*PHRASES, *NAMES] if phrase not in source] == []
+
+
+def texts_of(path: Path) -> Iterator[str]:
+    """Yield the texts of a module, those that are put together of several as one."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(str(part.value) if isinstance(part, ast.Constant) else "\0" for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+PYTHON_WORDS = re.compile(r"\b\w+=(?![\w-]+[|\w])|\(\)|\.\w+ holds|See \.|SetupMode|\b\w+_s\b|\bNone\b")
+
+
+def test_what_the_command_says_has_no_words_of_python(lckv: Lckv, where: list[str]) -> None:
+    lckv("set", "bad", '"?"', *where)
+    errors = [
+        lckv("get", "bad", "--bytes", *where),
+        lckv("set", "k", "NaN", *where),
+        lckv("get", "k", "--db", "redis://h", "--collection", "kv"),
+        lckv("get", "k", "--db", "https://u:p@h", "--collection", "kv"),
+        lckv("get", "k", *where[:2], "--collection", "no"),
+        lckv("backup", where[1], where[1].removeprefix("sqlite:")),
+    ]
+    with KVStore("kv", where[1]) as store, run_in_thread(store._backend._engine, "token") as url:  # type: ignore[attr-defined]
+        errors += [
+            lckv("get", "k", "--db", url, "--collection", "kv"),
+            lckv("get", "k", "--db", url, "--collection", "kv", "--token", token_file(where, "wrong")),
+            lckv("get", "k", "--db", url, "--collection", "no", "--token", token_file(where, "token")),
+        ]
+
+    assert all(one.code in (2, 3) and is_one_line(one.error) for one in errors), errors
+    assert [one.error for one in errors if PYTHON_WORDS.search(one.error)] == []
+
+
+def token_file(where: list[str], token: str) -> str:
+    path = Path(where[1].removeprefix("sqlite:")).with_name(f"{token}.txt")
+    path.write_text(token)
+    return f"@{path}"
+
+
+def test_a_partial_write_is_told_without_attributes() -> None:
+    text = (
+        "1 of 2 keys were written; the others ('b') failed. See .written, .unwritten, .unknown and .errors; repeating"
+    )
+    assert worded(text + " the call is safe.").endswith("failed. Repeating the command is safe.")
+    assert worded("raise deadline_s, or use smaller batches") == "raise --timeout, or use smaller batches"

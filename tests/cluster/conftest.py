@@ -12,8 +12,8 @@ import pytest
 
 from cassandra_node import Node, missing, running_node
 from emptied_collections import ID_ONLY, EmptiedCollections
-from langchain_kv.clusters import ClusterSettings, read_cluster_url
 from langchain_kv.engines.base import CollectionName, Engine
+from langchain_kv.places.clusters import ClusterSettings, read_cluster_url
 
 _numbers = itertools.count()
 
@@ -42,7 +42,7 @@ def ready(engine: Engine) -> Iterator[Engine]:
 
 @pytest.fixture(scope="session")
 def shared_engine(cluster: ClusterSettings) -> Iterator[Engine]:
-    from langchain_kv.engines.cassandra import CassandraEngine
+    from langchain_kv.engines.cassandra.engine import CassandraEngine
 
     with ready(CassandraEngine(cluster)) as engine:
         yield engine

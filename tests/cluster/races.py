@@ -25,7 +25,10 @@ UNTOLD: Final = object()
 
 
 class Done(NamedTuple):
-    """An acknowledged operation: what it did, with which value, and the value that it found (None: no document)."""
+    """An operation that was answered: what it did, with which value, and the value that it found (None: no document).
+
+    ``refused`` and ``overtaken`` did nothing.
+    """
 
     kind: str
     value: str | None
@@ -78,6 +81,7 @@ def _leads(now: str | None, order: Sequence[Done], end: str | None) -> bool:
 
 def lost_values(start: str | None, done: Sequence[Done], end: str | None) -> list[str]:
     """Return the values that were acknowledged and not seen exactly once, if every operation told what it found."""
+    done = [each for each in done if each.kind != "overtaken"]
     if any(each.before is UNTOLD for each in done):
         return []
     written = [each.value for each in done if each.kind == "put" or (each.kind == "insert" and each.before is None)]
@@ -107,7 +111,12 @@ class HTTPDoor:
         options = {"upsert": True, "returnDocument": "before"}
         command = {"filter": {"_id": key}, "replacement": {"value": value}, "options": options}
         reply = self._ask({"findOneAndReplace": command})
-        return Done("put", value, _value(reply["data"]["document"]))
+        before, status = reply["data"]["document"], reply["status"]
+        if before is None and "upsertedId" not in status:
+            return Done(
+                "overtaken", None, UNTOLD
+            )  # by a delete: the Data API writes nothing then, and reports no error
+        return Done("put", value, _value(before))
 
     def _delete(self, key: str, value: str) -> Done:
         reply = self._ask({"findOneAndDelete": {"filter": {"_id": key}}})
@@ -213,8 +222,8 @@ def race_all(rounds: int, url: str, server_url: str, token: str, collection: str
         token: the server's.
         collection: one that exists in ``default_keyspace``.
     """
-    from langchain_kv.backends.opening import acquire_engine, release_engine
-    from langchain_kv.targets import parse_target
+    from langchain_kv.places.opening import acquire_engine, release_engine
+    from langchain_kv.places.targets import parse_target
 
     target = parse_target(url)
     engine = acquire_engine(target)

@@ -69,3 +69,26 @@ def test_a_value_that_vanished_or_came_twice_is_noticed() -> None:
     assert lost_values("start", [Done("put", "x", "start")], "x") == []
     assert lost_values("start", [Done("put", "x", None)], "x") == ["start"]
     assert lost_values(None, [Done("put", "x", None), Done("put", "y", "x")], "x") == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("status", "document", "kind"),
+    [
+        ({"matchedCount": 1, "modifiedCount": 0}, None, "overtaken"),
+        ({"matchedCount": 0, "modifiedCount": 0}, None, "overtaken"),
+        ({"matchedCount": 0, "modifiedCount": 0, "upsertedId": "k"}, None, "put"),
+        ({"matchedCount": 1, "modifiedCount": 1}, {"_id": "k", "value": "x"}, "put"),
+    ],
+)
+def test_an_upsert_that_a_delete_overtook_is_not_taken_for_a_write(
+    monkeypatch: pytest.MonkeyPatch, status: dict[str, object], document: dict[str, object] | None, kind: str
+) -> None:
+    door = HTTPDoor("http://127.0.0.1:1", "token", "kv")
+    monkeypatch.setattr(door, "_ask", lambda command: {"data": {"document": document}, "status": status})
+    done = door.operation("put")("k", "y")
+    assert done.kind == kind
+    deleted = Done("delete", None, "start")
+    if kind == "overtaken":
+        assert is_explained("start", [done, deleted], None)
+        assert lost_values("start", [done, deleted], None) == []
+        assert lost_values("start", [done, Done("delete", None, None)], None) == ["start"]

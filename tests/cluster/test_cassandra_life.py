@@ -20,13 +20,12 @@ from cassandra.connection import ConnectionShutdown
 
 from cassandra_node import Node
 from langchain_kv import KVStore, SetupMode
-from langchain_kv.clusters import read_cluster_url
-from langchain_kv.engines import cassandra_scan
 from langchain_kv.engines.base import CollectionName, DocId, Engine
-from langchain_kv.engines.cassandra import CassandraEngine
-from langchain_kv.engines.cassandra_failures import translated
-from langchain_kv.engines.cassandra_rows import serialized
-from langchain_kv.engines.cassandra_scan import Scan
+from langchain_kv.engines.cassandra import scan as cassandra_scan
+from langchain_kv.engines.cassandra.engine import CassandraEngine
+from langchain_kv.engines.cassandra.failures import translated
+from langchain_kv.engines.cassandra.rows import serialized
+from langchain_kv.engines.cassandra.scan import Scan
 from langchain_kv.errors import (
     AuthError,
     ConnectError,
@@ -36,6 +35,7 @@ from langchain_kv.errors import (
     StoreError,
     UnknownKeyspaceError,
 )
+from langchain_kv.places.clusters import read_cluster_url
 
 pytestmark = pytest.mark.slow
 

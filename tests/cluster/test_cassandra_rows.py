@@ -15,10 +15,10 @@ from cassandra_node import Node
 from conformance.replay import TOKEN, Client
 from langchain_kv import CollectionConflictError, DamagedValueError, KVStore, SetupMode
 from langchain_kv.engines.base import CollectionName, DocId, Engine
-from langchain_kv.engines.cassandra_rows import doc_id_of
+from langchain_kv.engines.cassandra.rows import doc_id_of
 from langchain_kv.errors import DataAPIError, InvalidKeyError, InvalidValueError
-from langchain_kv.json_text import read, write
-from langchain_kv.server.running import run_in_thread
+from langchain_kv.server.http.running import run_in_thread
+from langchain_kv.values.json_text import read, write
 
 from .conftest import new_collection
 

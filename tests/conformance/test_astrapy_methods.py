@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from conformance.coverage_page import ASTRAPY, ASTRAPY_VERSION
 from conformance.replay import TOKEN
 from langchain_kv.engines.memory import MemoryEngine
-from langchain_kv.server.coverage import ASTRAPY, ASTRAPY_VERSION
-from langchain_kv.server.running import run_in_thread
+from langchain_kv.server.http.running import run_in_thread
 
 pytestmark = pytest.mark.slow
 
@@ -265,4 +265,4 @@ def test_a_method_of_the_client_does_what_the_page_says(filled: Collection, meth
 def test_every_public_method_of_the_client_is_driven() -> None:
     public = {name for kind in (astrapy.Collection, astrapy.AsyncCollection) for name in dir(kind) if name[0] != "_"}
     assert set(DRIVERS) == public == set(ASTRAPY)
-    assert version("astrapy") == ASTRAPY_VERSION, json.dumps("drive the new version, and say so in coverage.py")
+    assert version("astrapy") == ASTRAPY_VERSION, json.dumps("drive the new version, and say so in coverage_page.py")

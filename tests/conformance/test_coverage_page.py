@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
-from langchain_kv.server import coverage
-from langchain_kv.server.commands import COMMANDS
+from conformance import coverage_page
+from langchain_kv.server.commands.table import COMMANDS
 
 PAGE = Path(__file__).parents[2] / "docs" / "data-api-coverage.md"
 
 
 def test_the_page_is_the_one_that_is_printed() -> None:
-    command = [sys.executable, "-m", "langchain_kv.server.coverage"]
-    printed = subprocess.run(command, capture_output=True, check=True, text=True, timeout=60).stdout
-    assert PAGE.read_text() == printed, "run: python -m langchain_kv.server.coverage > docs/data-api-coverage.md"
+    assert PAGE.read_text() == coverage_page.page(), "run: make coverage-page"
 
 
 def test_every_command_and_option_has_a_row() -> None:
@@ -28,8 +24,14 @@ def test_every_command_and_option_has_a_row() -> None:
 
 def test_every_remark_is_in_the_page() -> None:
     page = PAGE.read_text()
-    for remarks in (coverage._COMMANDS, coverage._OPTIONS, coverage._FILTERS, coverage._SORTS, coverage._UPDATES):
+    for remarks in (
+        coverage_page._COMMANDS,
+        coverage_page._OPTIONS,
+        coverage_page._FILTERS,
+        coverage_page._SORTS,
+        coverage_page._UPDATES,
+    ):
         for name, (grade, text) in remarks.items():
-            assert f"| {coverage._code(name)} | " in page
+            assert f"| {coverage_page._code(name)} | " in page
             assert grade in ("yes", "differs", "no")
             assert (not text and grade == "yes") or text in page

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from langchain_kv.engines.documents import documents_of
+from langchain_kv.values.kept import kept_body, kept_bytes
 
 from langchain_kv import AstraDBByteStore, DamagedValueError, InvalidValueError, KVByteStore, KVStore
-from langchain_kv.codecs import encode_bytes_document, encode_kept_bytes
 from langchain_kv.engines.base import KEEP, CollectionName, DocId, Keep
-from langchain_kv.engines.documents import documents_of
-from langchain_kv.kept import kept_body, kept_bytes
 from langchain_kv.limits import BYTES_VALUE_MAX
+from langchain_kv.values.codecs import encode_bytes_document, encode_kept_bytes
 from places import TOKEN, Place, open_place
 
 FIRST = [bytes([first]) + rest for first in range(256) for rest in (b"", b"\0", b"{", b"rest")]

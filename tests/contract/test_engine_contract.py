@@ -9,9 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from bodies import MemoryEngine, SQLiteEngine
 from langchain_kv.engines.base import KEEP, CollectionName, DocId, Engine
-from langchain_kv.engines.memory import MemoryEngine
-from langchain_kv.engines.sqlite import SQLiteEngine
 from langchain_kv.errors import InvalidKeyError, UnknownCollectionError, UnknownKeyspaceError
 
 KV = CollectionName("default_keyspace", "kv")

@@ -27,8 +27,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from bodies import SQLiteEngine
 from langchain_kv.engines.base import CollectionName
-from langchain_kv.engines.sqlite import SQLiteEngine
 from langchain_kv.errors import StoreError, UnknownCollectionError
 
 KV = CollectionName("default_keyspace", "kv")

@@ -23,7 +23,7 @@ from faults.proxy import Answer, Fault, Misbehaving, Request
 from langchain_kv import KVStore, SetupMode
 from langchain_kv.backends.dataapi.backend import DataAPIBackend
 from langchain_kv.backends.dataapi.flow import Flow
-from langchain_kv.engines.file_lock import FileLock
+from langchain_kv.engines.sqlite.file_lock import FileLock
 
 TIMEOUT_S = 30
 KEYS = [f"k{number}" for number in range(300)]
@@ -232,7 +232,7 @@ class Child:
         code = f"""
             import asyncio, signal, sys
             from langchain_kv import KVStore, SetupMode
-            from langchain_kv import loop_thread
+            from langchain_kv.runtime import loop_thread
             signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
             keys = [f"k{{number}}" for number in range(300)]
             def open_store(mode):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from bodies import SQLiteEngine
 from faults.engine_crashes import KV, SETTINGS, Setting, Tally, batch, compare, run
-from langchain_kv.engines.sqlite import SQLiteEngine
 
 SMALL = Setting(1_000, 1, "sync", "full")
 

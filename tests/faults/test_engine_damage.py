@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from bodies import SQLiteEngine
 from langchain_kv.engines.base import CollectionName
-from langchain_kv.engines.sqlite import SQLiteEngine
 from langchain_kv.errors import EngineError, EngineFileError
 
 KV = CollectionName("default_keyspace", "kv")
@@ -49,7 +49,7 @@ def end(script: str, *arguments: str) -> str:
     prelude = """
         import os, resource, signal, sys
         from langchain_kv.engines.base import CollectionName
-        from langchain_kv.engines.sqlite import SQLiteEngine
+        from langchain_kv.engines.sqlite.engine import SQLiteEngine
         from langchain_kv.errors import *
         KV = CollectionName("default_keyspace", "kv")
         path = sys.argv[1]

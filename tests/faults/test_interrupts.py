@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
+from bodies import SQLiteEngine
 from langchain_kv.engines.base import CollectionName
-from langchain_kv.engines.file_lock import FileLock
-from langchain_kv.engines.sqlite import SQLiteEngine
+from langchain_kv.engines.sqlite.file_lock import FileLock
 from langchain_kv.errors import EngineError, UsageError
 from langchain_kv.limits import SQLITE_IN_MAX
 

@@ -33,9 +33,9 @@ from langchain_kv import KVByteStore, KVStore
 from langchain_kv.backends.backups import back_up
 from langchain_kv.engines.memory import MemoryEngine
 from langchain_kv.errors import BadReplyError, ConfigError, ConnectError, StoreError
-from langchain_kv.server import app
-from langchain_kv.server.running import HEAD_MAX_BYTES, run_in_thread
-from langchain_kv.targets import parse_target
+from langchain_kv.places.targets import parse_target
+from langchain_kv.server.http import app
+from langchain_kv.server.http.running import HEAD_MAX_BYTES, run_in_thread
 
 pytestmark = pytest.mark.slow
 

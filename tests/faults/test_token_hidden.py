@@ -21,7 +21,7 @@ from faults.proxy import Answer, Fault, Misbehaving, api_error, errors, unused_p
 from langchain_kv import AstraDBStore, KVByteStore, KVStore
 from langchain_kv.backends.dataapi import retry
 from langchain_kv.errors import DamagedValueError, PartialWriteError, StoreError
-from langchain_kv.secret import Secret, hidden
+from langchain_kv.values.secret import Secret, hidden
 
 pytestmark = pytest.mark.slow
 
@@ -319,8 +319,8 @@ def test_a_secret_is_a_text_that_is_neither_shown_nor_pickled() -> None:
 
 def test_the_server_shows_its_token_nowhere(tmp_path: Path) -> None:
     from langchain_kv.engines.memory import MemoryEngine
-    from langchain_kv.server.app import DataAPI
-    from langchain_kv.server.running import run_in_thread, serve
+    from langchain_kv.server.http.app import DataAPI
+    from langchain_kv.server.http.running import run_in_thread, serve
 
     assert TOKEN not in reachable(DataAPI(MemoryEngine(), TOKEN))
     for start in (
@@ -332,7 +332,7 @@ def test_the_server_shows_its_token_nowhere(tmp_path: Path) -> None:
 
 async def test_a_handler_that_fails_finds_no_token_in_the_request() -> None:
     from langchain_kv.engines.memory import MemoryEngine
-    from langchain_kv.server.app import DataAPI
+    from langchain_kv.server.http.app import DataAPI
 
     async def receive() -> Any:
         raise ZeroDivisionError
@@ -351,9 +351,9 @@ async def test_a_handler_that_fails_finds_no_token_in_the_request() -> None:
 def test_a_server_logs_no_token(tmp_path: Path) -> None:
     import http.client
 
-    from langchain_kv.backends.opening import acquire_engine, release_engine
-    from langchain_kv.server.running import run_in_thread
-    from langchain_kv.targets import parse_target
+    from langchain_kv.places.opening import acquire_engine, release_engine
+    from langchain_kv.places.targets import parse_target
+    from langchain_kv.server.http.running import run_in_thread
 
     target = parse_target(f"sqlite:{tmp_path / 'kv.db'}")
     engine = acquire_engine(target)

@@ -20,10 +20,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
+from bodies import SQLiteEngine
 from langchain_kv.engines.base import CollectionName
-from langchain_kv.engines.file_lock import FileLock
-from langchain_kv.engines.sqlite import SQLiteEngine
-from langchain_kv.engines.sqlite_file import has_wal_reset_bug
+from langchain_kv.engines.sqlite.file import has_wal_reset_bug
+from langchain_kv.engines.sqlite.file_lock import FileLock
 from langchain_kv.errors import StoreError
 
 KV = CollectionName("default_keyspace", "kv")

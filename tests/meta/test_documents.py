@@ -6,6 +6,7 @@ import importlib
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import NamedTuple
 import pytest
 
 import langchain_kv
+from langchain_kv.engines.memory import MemoryEngine
+from langchain_kv.server.http.running import run_in_thread
 
 PROJECT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md")])
@@ -65,6 +68,26 @@ def test_the_first_example_prints_what_its_comments_say(tmp_path: Path) -> None:
     assert promised
     assert result.stdout.splitlines() == promised
     assert example.count("\n") <= 12
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("language", ["python", "sh"])
+def test_clients_work_against_the_local_server_as_their_page_says(tmp_path: Path, language: str) -> None:
+    if language == "sh" and shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    interpreter = [sys.executable, "-c"] if language == "python" else ["sh", "-e", "-c"]
+    environment = {**no_settings_from_outside(), "LCKV_TOKEN": "a token"}
+    texts = [block.text for block in blocks(PROJECT / "docs" / "clients.md") if block.language == language]
+    assert len(texts) == {"python": 2, "sh": 1}[language]
+    with run_in_thread(MemoryEngine(), environment["LCKV_TOKEN"]) as url:
+        for text in texts:
+            assert "http://127.0.0.1:8181" in text
+            command = [*interpreter, text.replace("http://127.0.0.1:8181", url)]
+            result = subprocess.run(
+                command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+            )
+            assert result.returncode == 0, f"{text}\n{result.stderr}"
+            assert "errors" not in result.stdout, result.stdout
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

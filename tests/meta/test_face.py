@@ -100,3 +100,11 @@ def test_there_are_no_utils() -> None:
     names = {path.stem for path in PACKAGE.rglob("*")}
 
     assert not names & {"utils", "util", "helpers", "common", "misc"}
+
+
+def test_every_public_name_is_there_and_listed() -> None:
+    assert set(langchain_kv.__all__) <= set(dir(langchain_kv))
+    for name in langchain_kv.__all__:
+        assert getattr(langchain_kv, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = langchain_kv.nonsense  # type: ignore[attr-defined]

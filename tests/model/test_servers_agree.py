@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
+from bodies import MemoryEngine, SQLiteEngine
 from langchain_kv.engines.base import CollectionName, Engine
-from langchain_kv.engines.memory import MemoryEngine
-from langchain_kv.engines.sqlite import SQLiteEngine
-from langchain_kv.server.commands import answer
+from langchain_kv.server.commands.table import answer
 
 COMMANDS = int(os.environ.get("LCKV_MODEL_COMMANDS", "5000"))
 PATHS = ["_id", "a", "a.b", "tags", "tags.0", "n", "value"]

@@ -13,6 +13,7 @@ from langchain_kv.backends.dataapi.commands import Command, Inserted, Page
 from langchain_kv.backends.dataapi.verbs import Verbs
 from langchain_kv.errors import PartialWriteError, StoreError, TransportError
 from langchain_kv.stores.base import KVBaseStore
+from langchain_kv.stores.coding import encode
 
 __all__ = ["MUTANTS", "mutated"]
 
@@ -20,8 +21,8 @@ Patch = tuple[Any, str, Any]
 
 
 def _repeated_keys_are_sent() -> list[Patch]:
-    def encode_all(self: Any, pairs: Sequence[tuple[str, Any]]) -> list[Any]:
-        return [(key, self._encode(key, value)) for key, value in pairs]
+    def encode_all(self: Any, pairs: Sequence[tuple[str, Any]], ttl_s: float | None) -> list[Any]:
+        return [encode(self.encode_value, key, value) for key, value in pairs]
 
     return [(KVBaseStore, "_encode_all", encode_all)]
 

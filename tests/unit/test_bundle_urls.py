@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from langchain_kv import KVStore
-from langchain_kv.clusters import ClusterSettings
 from langchain_kv.errors import ConfigError, ConnectError
-from langchain_kv.targets import parse_target, resolve
+from langchain_kv.places.clusters import ClusterSettings
+from langchain_kv.places.targets import parse_target, resolve
 
 FILES = {"config.json": json.dumps({"host": "localhost", "port": 1}), "ca.crt": "", "cert": "", "key": ""}
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import builtins
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from langchain_kv.clusters import ClusterSettings
-from langchain_kv.errors import ConfigError
-from langchain_kv.targets import parse_target, resolve
+from langchain_kv import KVStore
+from langchain_kv.errors import AuthError, ConfigError
+from langchain_kv.limits import DEADLINE_S
+from langchain_kv.places.clusters import ClusterSettings
+from langchain_kv.places.targets import parse_target, resolve
 
 SECRET = "s3cr:et@/?"
 URL = "cassandra://me:s3cr%3Aet%40%2F%3F@one,two:9043/ks"
@@ -99,6 +102,16 @@ def test_what_is_refused(url: str, reason: str) -> None:
     assert "s3cret" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["cassandra://u:secret?x@h/ks", "cassandra://u:secret", "cassandra://u:sec ret@h,", "cassandra://u:x?secret@h"],
+)
+def test_a_password_in_a_wrong_url_is_not_shown(url: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_target(url)
+    assert "sec" not in str(caught.value)
+
+
 def test_the_keyspace_of_the_url_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASTRA_DB_KEYSPACE", "from_environment")
     assert resolve("kv", URL, keyspace="argument").keyspace == "ks"
@@ -142,3 +155,65 @@ def test_a_driver_that_is_missing_or_broken_is_told(
     monkeypatch.setattr(builtins, "__import__", fails)
     with pytest.raises(ConfigError, match=advice):
         KVStore("kv", "cassandra://localhost")
+
+
+# -- a store that was unpickled ---------------------------------------------------------------------------------------
+
+
+def test_a_login_without_its_password_says_what_a_pickle_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("cassandra")
+    from cassandra import AuthenticationFailed
+
+    from langchain_kv.engines.cassandra.failures import not_connected
+
+    monkeypatch.delenv("ASTRA_DB_API_ENDPOINT", raising=False)
+    store = KVStore("kv", URL, setup_mode="OFF")
+    there = pickle.loads(pickle.dumps(store))
+    settings = there._settings.target.cluster
+    assert settings is not None
+    told = not_connected(AuthenticationFailed("no"), settings)
+    assert isinstance(told, AuthError)
+    assert "a pickle carries none" in str(told)
+    assert "ASTRA_DB_API_ENDPOINT" in str(told)
+
+    monkeypatch.setenv("ASTRA_DB_API_ENDPOINT", URL)  # the advice
+    advised = pickle.loads(pickle.dumps(store))._settings.target.cluster
+    assert advised == cluster(URL)
+    assert "check user and password" in str(not_connected(AuthenticationFailed("no"), cluster(URL)))
+    for each in (store, there):
+        each.close()
+
+
+def test_a_bundle_without_a_token_says_what_a_pickle_lacks() -> None:
+    pytest.importorskip("cassandra")
+    from cassandra import AuthenticationFailed
+
+    from langchain_kv.engines.cassandra.failures import not_connected
+
+    told = not_connected(AuthenticationFailed("no"), ClusterSettings((), bundle="/bundle.zip"))
+    assert "ASTRA_DB_APPLICATION_TOKEN" in str(told)
+    assert "a pickle carries no token" in str(told)
+
+
+@pytest.mark.parametrize(("url", "made"), [("cassandra://h/mine", "mine"), ("cassandra://h", "default_keyspace")])
+def test_a_server_makes_the_keyspace_that_the_url_names_and_no_other(
+    url: str, made: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from langchain_kv.cli import serving
+
+    keyspaces: list[str] = []
+    engine = SimpleNamespace(create_keyspace=keyspaces.append)
+    monkeypatch.setattr(serving, "acquire_engine", lambda target: engine)
+    monkeypatch.setattr(serving, "release_engine", lambda target, engine: None)
+    with serving.opened(parse_target(url)):
+        assert keyspaces == [made]
+
+
+def test_a_stores_deadline_reaches_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("cassandra")
+    with KVStore("kv", "cassandra://h", setup_mode="OFF", deadline_s=7) as store:
+        assert store._backend._engine._settings.deadline_s == 7  # type: ignore[attr-defined]
+    with KVStore("kv", "cassandra://h", setup_mode="OFF") as store:
+        assert store._backend._engine._settings.deadline_s == DEADLINE_S  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match="deadline_s"):
+        cluster("cassandra://h/?deadline_s=5")

@@ -406,7 +406,7 @@ def test_exit_with_a_request_under_way_is_silent(server: Misbehaving, prelude: s
 def test_importing_the_package_imports_no_http_library() -> None:
     code = """
         import sys
-        import langchain_kv.loop_thread, langchain_kv.backends.base, langchain_kv.errors
+        import langchain_kv.runtime.loop_thread, langchain_kv.backends.base, langchain_kv.errors
         print([name for name in ("aiohttp", "uvloop", "msgspec", "orjson") if name in sys.modules])
     """
     done = subprocess.run(

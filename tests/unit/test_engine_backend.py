@@ -16,8 +16,14 @@ from langchain_kv.backends.base import INDEXING, Damaged
 from langchain_kv.backends.engine import EngineBackend
 from langchain_kv.engines.base import CollectionName, Engine
 from langchain_kv.engines.memory import MemoryEngine
-from langchain_kv.engines.sqlite import SQLiteEngine
-from langchain_kv.errors import CollectionConflictError, StoreClosedError, UnknownCollectionError, UnknownKeyspaceError
+from langchain_kv.engines.sqlite.engine import SQLiteEngine
+from langchain_kv.errors import (
+    CollectionConflictError,
+    EngineError,
+    StoreClosedError,
+    UnknownCollectionError,
+    UnknownKeyspaceError,
+)
 
 KV = CollectionName("ks", "kv")
 
@@ -256,3 +262,18 @@ async def test_closing_once_and_for_all(engine: Engine, colour: str) -> None:
         with pytest.raises(StoreClosedError, match="kv"):
             await coroutine
     assert engine.count(KV) == 0  # the engine is its owner's to close
+
+
+@pytest.mark.parametrize("pre_delete", [True, False])
+def test_a_set_up_that_fails_after_it_deleted_does_not_say_that_nothing_happened(pre_delete: bool) -> None:
+    engine = MemoryEngine()
+    backend = EngineBackend(engine, CollectionName("default_keyspace", "kv"))
+
+    def fail(*_: Any) -> Any:
+        raise EngineError("the disk is full")
+
+    engine.create_collection = fail  # type: ignore[method-assign]
+    with pytest.raises(EngineError) as caught:
+        backend.setup(pre_delete=pre_delete)
+    assert caught.value.applied is (None if pre_delete else False)
+    engine.close()

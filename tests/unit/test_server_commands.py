@@ -6,16 +6,25 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
 
-from langchain_kv.engines.base import CollectionName, DocId
+from langchain_kv.backends.dataapi.causes import is_deterministic
+from langchain_kv.engines.base import Change, CollectionName, DocId
 from langchain_kv.engines.memory import MemoryEngine
-from langchain_kv.errors import DataAPIError, EngineBusyError, EngineError
-from langchain_kv.server.commands import COMMANDS, answer
-from langchain_kv.server.ids import new_id, read_id
+from langchain_kv.errors import (
+    ConnectError,
+    DataAPIError,
+    EngineBusyError,
+    EngineError,
+    PartialWriteError,
+    StoreError,
+    TransportError,
+)
+from langchain_kv.server.commands.table import COMMANDS, answer
+from langchain_kv.server.documents.ids import new_id, read_id
 
 KV = CollectionName("default_keyspace", "kv")
 Send = Callable[..., Any]
@@ -66,7 +75,6 @@ def test_every_error_has_all_its_fields(send: Send) -> None:
     [
         (b"", "COMMAND_FIELD_VALUE_INVALID"),
         (b"  \n", "COMMAND_FIELD_VALUE_INVALID"),
-        (b'{"find":null}', "COMMAND_FIELD_VALUE_INVALID"),
         (b'{"find":{"filter":{},"filter":{}}}', "REQUEST_NOT_JSON"),
         (b'{"find":{"nope":1}}', "COMMAND_FIELD_UNKNOWN"),
         (b'{"find":{"options":[]}}', "REQUEST_STRUCTURE_MISMATCH"),
@@ -150,6 +158,77 @@ def test_a_fault_of_the_storage_is_a_fault_of_the_database(
     monkeypatch.setattr(engine, "modify", fail)
     (entry,) = send({"insertOne": {"document": {"_id": "a"}}})["errors"]
     assert (entry["errorCode"], entry["family"], entry["scope"]) == (code, "SERVER", "DATABASE")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "comes_again"),
+    [
+        (EngineError("the disk is full"), "UNEXPECTED_DRIVER_ERROR", True),
+        (ConnectError("no node"), "FAILED_TO_CONNECT_TO_DATABASE", False),
+        (TransportError("lost"), "UNEXPECTED_DRIVER_ERROR", False),
+        (DataAPIError.of("TIMEOUT_WRITING_DATA", "slow"), "TIMEOUT_WRITING_DATA", False),
+    ],
+)
+def test_a_client_is_told_whether_a_fault_of_the_storage_may_pass(
+    send: Send, engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch, error: StoreError, code: str, comes_again: bool
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(engine, "modify", fail)
+    (entry,) = send({"insertOne": {"document": {"_id": "a"}}})["errors"]
+    assert entry["errorCode"] == code
+    assert is_deterministic(entry["message"]) is comes_again
+
+
+def test_a_text_that_cannot_be_stored_comes_again(send: Send) -> None:
+    (entry,) = send(b'{"insertOne":{"document":{"_id":"a","v":"\\ud800"}}}')["errors"]
+    assert is_deterministic(entry["message"])
+
+
+def fail_in_part(monkeypatch: pytest.MonkeyPatch, engine: MemoryEngine, *failing: str) -> None:
+    """Let changes of these ids fail, the others be made: as on a cluster, where a batch is no transaction."""
+    modify = engine.modify
+
+    def in_part(name: CollectionName, ids: Sequence[DocId], change: Change) -> None:
+        done = [doc_id for doc_id in ids if doc_id not in failing]
+        modify(name, done, change)
+        for doc_id in failing:
+            change(doc_id, None)
+        errors: dict[str, StoreError] = {doc_id: TransportError("lost") for doc_id in failing}
+        raise PartialWriteError("in part", written=tuple(map(str, done)), unknown=failing, errors=errors)
+
+    monkeypatch.setattr(engine, "modify", in_part)
+
+
+def test_of_an_insert_many_that_failed_in_part_each_document_is_told(
+    send: Send, engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail_in_part(monkeypatch, engine, "b")
+    reply = send({"insertMany": {"documents": [{"_id": "a"}, {"_id": "b"}, {"_id": "c"}]}})
+    assert reply["status"] == {"insertedIds": ["a", "c"]}
+    assert [(entry["errorCode"], entry["documentIds"]) for entry in reply["errors"]] == [
+        ("UNEXPECTED_DRIVER_ERROR", ["b"])
+    ]
+    ordered = send({"insertMany": {"documents": [{"_id": "x"}, {"_id": "b"}], "options": {"ordered": True}}})
+    assert codes(ordered) == ["UNEXPECTED_DRIVER_ERROR"]
+    assert "status" not in ordered
+
+
+def test_of_a_delete_many_that_failed_in_part_the_rest_is_counted(
+    send: Send, engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send({"insertMany": {"documents": [{"_id": "a"}, {"_id": "b"}, {"_id": "c"}]}})
+    modify = engine.modify
+
+    def in_part(name: CollectionName, ids: Sequence[DocId], change: Change) -> None:
+        modify(name, ["a", "c"], change)
+        raise PartialWriteError("in part", written=("a", "c"), unknown=("b",), errors={"b": TransportError("lost")})
+
+    monkeypatch.setattr(engine, "modify", in_part)
+    reply = send({"deleteMany": {"filter": {"_id": {"$in": ["a", "b", "c"]}}}})
+    assert reply["status"] == {"deletedCount": 2}
+    assert codes(reply) == ["UNEXPECTED_DRIVER_ERROR"]
 
 
 # -- inserting -------------------------------------------------------------------------------------------------------
@@ -529,7 +608,7 @@ def test_the_older_names_work_with_a_warning_also_when_they_fail(send: Send) -> 
 
 
 def test_a_projection_reads_what_only_other_programs_store() -> None:
-    from langchain_kv.server.projection import read_projection
+    from langchain_kv.server.query.projection import read_projection
 
     keys_only = read_projection({"value": False})
     assert keys_only.apply(b'{"_id":"a","value":"\\ud800"}') == b'{"_id":"a"}'
@@ -596,7 +675,7 @@ def test_an_upsert_by_id_is_one_write(send: Send, engine: MemoryEngine, monkeypa
 def test_a_replacement_is_made_before_the_write_and_once(
     send: Send, engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from langchain_kv.server import writes
+    from langchain_kv.server.commands import writes
 
     insert(send, 1)
     is_writing, made = False, []

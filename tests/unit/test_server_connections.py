@@ -14,8 +14,8 @@ import pytest
 
 from langchain_kv.engines.base import CollectionName, DocId
 from langchain_kv.engines.memory import MemoryEngine
-from langchain_kv.server.connections import LARGE_ANSWER_BYTES, Outbox
-from langchain_kv.server.running import run_in_thread
+from langchain_kv.server.http.connections import LARGE_ANSWER_BYTES, Outbox
+from langchain_kv.server.http.running import run_in_thread
 
 TOKEN = "a token of the tests"
 COLLECTION = CollectionName("default_keyspace", "kv")

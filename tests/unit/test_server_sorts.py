@@ -15,13 +15,13 @@ import pytest
 
 from langchain_kv.engines.base import CollectionName, DocId, Engine
 from langchain_kv.engines.memory import MemoryEngine
-from langchain_kv.engines.sqlite import SQLiteEngine
+from langchain_kv.engines.sqlite.engine import SQLiteEngine
 from langchain_kv.limits import SORT_MAX_ROWS
-from langchain_kv.server.commands import answer
-from langchain_kv.server.matching import MISSING
-from langchain_kv.server.ordering import sort_key, value_key
-from langchain_kv.server.settings import Indexing
-from langchain_kv.server.sorting import Picker, read_sort
+from langchain_kv.server.commands.settings import Indexing
+from langchain_kv.server.commands.table import answer
+from langchain_kv.server.query.matching import MISSING
+from langchain_kv.server.query.ordering import sort_key, value_key
+from langchain_kv.server.query.sorting import Picker, read_sort
 
 ANY = CollectionName("default_keyspace", "any")
 KV = CollectionName("default_keyspace", "kv")

@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import enum
+import linecache
 import os
 import threading
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from langchain_kv import AstraDBStore, KVByteStore, KVStore
 from langchain_kv.errors import ConfigError, SetupPendingError
 from langchain_kv.stores.setup import Setup, SetupMode
+from places import open_place
 
 
 class FakeBackend:
@@ -181,3 +185,102 @@ def test_a_child_forked_during_set_up_makes_its_own_attempt() -> None:
     assert os.waitpid(child, 0)[1] == 0
     backend.go.set()
     setup.wait()
+
+
+# -- a synchronous call on the loop's thread ---------------------------------------------------------------------------
+
+
+async def test_a_sync_call_on_the_loop_is_too_early_however_fast_the_set_up_was() -> None:
+    backend = FakeBackend()
+    setup = make(backend, SetupMode.ASYNC)
+    assert setup._attempt is not None
+    setup._attempt.future.result(10)  # the thread is done; the loop had no turn since
+    for _ in range(3):
+        with pytest.raises(SetupPendingError):
+            setup.wait()
+    await asyncio.wrap_future(setup._attempt.future)
+    await asyncio.sleep(0)
+    setup.wait()
+    assert backend.calls == [False]
+
+
+@pytest.mark.parametrize("url", ["memory:early", "sqlite:{}"])
+async def test_a_sync_call_too_early_is_the_same_error_on_every_embedded_target(url: str, tmp_path: Path) -> None:
+    url = url.format(tmp_path / "kv.db")
+    KVStore("kv", url).close()
+    for _ in range(20):
+        store = KVStore("kv", url, setup_mode="ASYNC")
+        with pytest.raises(SetupPendingError):
+            store.mget(["a"])
+        assert await store.amget(["a"]) == [None]
+        assert store.mget(["a"]) == [None]
+        await store.aclose()
+
+
+async def test_a_failed_set_up_is_told_to_the_next_sync_call_on_the_loop_and_then_tried_again() -> None:
+    backend = FakeBackend(failures=1)
+    setup = make(backend, SetupMode.ASYNC)
+    with pytest.raises(SetupPendingError):
+        setup.wait()
+    attempt = setup._attempt
+    assert attempt is not None
+    attempt.future.exception(10)
+    while not attempt.is_noticed:
+        await asyncio.sleep(0)
+    with pytest.raises(ConnectionError):
+        setup.wait()
+    with pytest.raises(SetupPendingError):
+        setup.wait()
+    await setup.await_()
+    setup.wait()
+    assert len(backend.calls) == 2
+
+
+# -- warnings ---------------------------------------------------------------------------------------------------------
+
+
+def indexed_collection(place: Any) -> str:
+    name: str = place.new_name()
+    place.create(name, {})
+    return name
+
+
+def line_of_warning(caught: list[warnings.WarningMessage]) -> str:
+    (one,) = caught
+    return linecache.getline(one.filename, one.lineno)
+
+
+@pytest.mark.parametrize("place_name", ["memory", "sqlite", "http+memory"])
+def test_a_warning_points_at_the_line_that_made_the_store(place_name: str, tmp_path: Path) -> None:
+    class Own(KVStore):
+        pass
+
+    with open_place(place_name, tmp_path) as place:
+        name = indexed_collection(place)
+        for kind in (KVStore, KVByteStore, Own):
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                kind(name, place.url, **place.arguments).close()  # here
+            assert "# here" in line_of_warning(caught)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            AstraDBStore(name, api_endpoint=place.url, **place.arguments).close()  # here
+        assert "# here" in line_of_warning(caught)
+
+
+def test_a_warning_of_a_set_up_in_the_background_points_at_who_began_it(tmp_path: Path) -> None:
+    with open_place("sqlite", tmp_path) as place:
+        name = indexed_collection(place)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            store = KVStore(name, place.url, setup_mode="ASYNC")
+            store.mget(["a"])  # here
+        assert "# here" in line_of_warning(caught)
+        store.close()
+
+
+def test_the_warning_that_nothing_was_deleted_points_at_the_line_that_made_the_store() -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        KVStore("kv", "memory:", setup_mode="OFF", pre_delete_collection=True).close()  # here
+    assert "# here" in line_of_warning(caught)

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from bodies import SQLiteEngine
 from langchain_kv.engines.base import KEEP, CollectionName, Keep
-from langchain_kv.engines.file_lock import FileLock
-from langchain_kv.engines.sqlite import SQLiteEngine
-from langchain_kv.engines.sqlite_file import APPLICATION_ID, SCHEMA_VERSION, has_wal_reset_bug
+from langchain_kv.engines.sqlite.file import APPLICATION_ID, SCHEMA_VERSION, has_wal_reset_bug
+from langchain_kv.engines.sqlite.file_lock import FileLock
 from langchain_kv.errors import (
     EngineError,
     EngineFileError,
@@ -395,7 +395,7 @@ def test_nothing_but_sqlite_opens_the_database_file(path: str) -> None:
         opened = []
         sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event in ("open", "os.open") else None)
         from langchain_kv.engines.base import CollectionName
-        from langchain_kv.engines.sqlite import SQLiteEngine
+        from langchain_kv.engines.sqlite.engine import SQLiteEngine
         at = CollectionName("default_keyspace", "kv")
         for _ in range(2):
             engine = SQLiteEngine(sys.argv[1])
@@ -416,7 +416,7 @@ def test_exit_without_close_is_silent_and_keeps_everything(path: str, ending: st
     code = f"""
         import asyncio, os, sys
         from langchain_kv.engines.base import CollectionName
-        from langchain_kv.engines.sqlite import SQLiteEngine
+        from langchain_kv.engines.sqlite.engine import SQLiteEngine
         at = CollectionName("default_keyspace", "kv")
         engine = SQLiteEngine(sys.argv[1])
         engine.create_collection(at, {{}})

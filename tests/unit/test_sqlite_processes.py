@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from bodies import SQLiteEngine
 from langchain_kv.engines.base import CollectionName, DocId
-from langchain_kv.engines.file_lock import FileLock
-from langchain_kv.engines.sqlite import SQLiteEngine
+from langchain_kv.engines.sqlite.file_lock import FileLock
 from langchain_kv.errors import EngineBusyError, StoreClosedError, StoreError, UnknownCollectionError
 
 KV = CollectionName("default_keyspace", "kv")
@@ -30,7 +30,7 @@ posix = pytest.mark.skipif(os.name != "posix", reason="uses POSIX signals and lo
 PRELUDE = """
 import os, sys, threading, warnings
 from langchain_kv.engines.base import CollectionName
-from langchain_kv.engines.sqlite import SQLiteEngine
+from bodies import SQLiteEngine
 from langchain_kv.errors import *
 KV = CollectionName("default_keyspace", "kv")
 path = sys.argv[1]
@@ -449,7 +449,7 @@ def test_a_fork_while_another_thread_writes_for_too_long_leaves_the_child_an_err
     path: str,
 ) -> None:
     code = """
-        from langchain_kv.engines import sqlite_connections
+        from langchain_kv.engines.sqlite import connections as sqlite_connections
         sqlite_connections.FORK_WAIT_S = 0.05
         engine = SQLiteEngine(path)
         engine.create_collection(KV, {})

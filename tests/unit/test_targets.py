@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from langchain_kv.errors import ConfigError
-from langchain_kv.targets import Target, parse_target, resolve
+from langchain_kv.places.targets import Target, parse_target, resolve
 
 ASTRA = "https://01234567-89ab-cdef-0123-456789abcdef-us-east1.apps.astra.datastax.com"
 ASTRA_DEV = ASTRA.replace("astra.", "astra-dev.")
@@ -46,10 +46,23 @@ def test_a_relative_path_is_made_absolute_at_once(monkeypatch: pytest.MonkeyPatc
     ("url", "says"),
     [
         ("", "sqlite:kv.db"),
-        ("kv.db", "sqlite:kv.db"),
+        ("kv.db", "did you mean sqlite:kv.db?"),
+        ("./50%?.db", "did you mean sqlite:./50%25%3F.db?"),
+        ("/data/kv.db", "did you mean sqlite:/data/kv.db?"),
+        ("C:\\data\\kv.db", "did you mean sqlite:C:\\data\\kv.db?"),
+        ("file:///data/kv.db", "did you mean sqlite:/data/kv.db?"),
+        ("sqlite3:kv.db", "did you mean sqlite:kv.db?"),
+        ("localhost:8181", "did you mean http://localhost:8181?"),
+        (ASTRA.removeprefix("https://"), f"did you mean {ASTRA}?"),
         ("redis://x", "sqlite:kv.db"),
         ("sqlite://kv.db", "sqlite:kv.db"),
-        ("sqlite:///a/kv.db", "sqlite:/a/kv.db"),
+        ("sqlite:///kv.db", "Write sqlite:kv.db ("),
+        ("sqlite:///a/kv.db", "or sqlite:/a/kv.db for"),
+        ("sqlite:////a/kv.db", "Write sqlite:/a/kv.db ("),
+        ("sqlite:////a/kv.db?synchronous=normal", "Write sqlite:/a/kv.db?synchronous=normal ("),
+        ("sqlite:///C:\\a\\kv.db", "Write sqlite:C:\\a\\kv.db ("),
+        ("sqlite:///:memory:", "Write memory: ("),
+        ("sqlite://", "Write memory: ("),
         ("sqlite:", "sqlite:PATH"),
         ("sqlite::memory:", "memory:"),
         ("sqlite:a?mode=ro", "mode"),
@@ -60,7 +73,13 @@ def test_a_relative_path_is_made_absolute_at_once(monkeypatch: pytest.MonkeyPatc
         ("https:///x", "host"),
         ("https://<database id>-<region>.apps.astra.datastax.com", "fill in"),
         ("https://exa mple.com", "fill in"),
-        ("http://h:99999", "host"),
+        ("http://h:99999", "port"),
+        ("http://[::1", "host"),
+        ("http://[::1]x", "fill in"),
+        ("http://[fe80::1%25lo]:1", "fill in"),
+        ("http://a..b", "fill in"),
+        ("http://.a:1", "fill in"),
+        (f"http://{'a' * 64}.x", "fill in"),
         ("https://user:pw@h", "token"),
         ("https://h?x=1", "https://h"),
         ("cassandra:h/ks", "cassandra://USER"),

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from langchain_kv.errors import StoreClosedError
-from langchain_kv.work_queue import DRAIN_MAX, InlineBridge, Outcome, QueueBridge, run_each
+from langchain_kv.runtime.work_queue import DRAIN_MAX, InlineBridge, Outcome, QueueBridge, run_each
 
 
 @pytest.fixture
@@ -247,7 +247,7 @@ async def test_close_from_the_bridges_own_thread_does_not_wait_for_itself() -> N
 def test_a_forked_child_starts_anew() -> None:
     code = """
         import asyncio, os, threading, warnings
-        from langchain_kv.work_queue import QueueBridge
+        from langchain_kv.runtime.work_queue import QueueBridge
         warnings.filterwarnings("ignore", "This process", DeprecationWarning)
         bridge = QueueBridge("test")
         gate = threading.Event()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from langchain_kv.errors import ConfigError
-from langchain_kv.targets import Target
+from langchain_kv.places.targets import Target
 
 __all__ = ["back_up"]
 
@@ -22,7 +22,7 @@ def back_up(target: Target, file: str, *, replace: bool = False) -> None:
     """
     if target.kind != "sqlite":
         raise ConfigError(f"Only a file can be backed up: give sqlite:PATH, not the URL of a {target.kind} target.")
-    from langchain_kv.engines.sqlite import SQLiteEngine
+    from langchain_kv.engines.sqlite.engine import SQLiteEngine
 
     engine = SQLiteEngine(target.location)
     try:

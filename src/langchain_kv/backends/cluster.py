@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from typing import Final, cast
 
-from langchain_kv.backends.base import Stored
+from langchain_kv.backends.base import Damaged, Page, Stored, is_alive
+from langchain_kv.backends.documents import found_in
 from langchain_kv.backends.engine import EngineBackend
-from langchain_kv.codecs import Damaged, parse_document
 from langchain_kv.engines.base import CollectionName, Settings
-from langchain_kv.engines.cassandra import CassandraEngine
-from langchain_kv.engines.cassandra_rows import BadRow
-from langchain_kv.engines.cassandra_scan import Found, Scan
+from langchain_kv.engines.cassandra.engine import CassandraEngine
+from langchain_kv.engines.cassandra.rows import BadRow
+from langchain_kv.engines.cassandra.scan import Found, Scan
 from langchain_kv.errors import DataAPIError
+from langchain_kv.runtime.clock import now_ms
 
 __all__ = ["ClusterBackend"]
 
@@ -28,7 +29,7 @@ class ClusterBackend(EngineBackend):
 
     Args:
         engine: where the documents are; its owner closes it.
-        collection: the collection; it must exist, or ``setup`` makes it, and its keyspace.
+        collection: the collection; it must exist, or ``open`` makes it, and its keyspace.
         on_close: called once, by the first ``close`` or ``aclose``.
     """
 
@@ -42,54 +43,39 @@ class ClusterBackend(EngineBackend):
         return cast(CassandraEngine, super()._engine)
 
     def get_many(self, keys: Sequence[str]) -> list[Stored | None]:
-        return [_stored(row) for row in self._engine.read_rows(self._collection, keys)]
+        return _alive(self._engine.read_rows(self._collection, keys))
 
     async def aget_many(self, keys: Sequence[str]) -> list[Stored | None]:
-        rows = await self._engine.bridge.read(self._engine.read_rows, self._collection, keys)
-        return [_stored(row) for row in rows]
+        return _alive(await self.bridge.read(self._engine.read_rows, self._collection, keys))
 
-    def scan_keys(self, prefix: str) -> Iterator[list[str]]:
-        scan = Scan(prefix=prefix, with_bodies=False, limit=KEYS_PAGE)
+    def scan(self, prefix: str, *, values: bool) -> Generator[Page]:
+        scan = self._scan(prefix, values)
         while (page := self._engine.next_page(self._collection, scan)) is not None:
-            yield self._keys(page)
+            yield self._page(page, values)
 
-    async def ascan_keys(self, prefix: str) -> AsyncGenerator[list[str], None]:
-        scan = Scan(prefix=prefix, with_bodies=False, limit=KEYS_PAGE)
-        while (page := await self._engine.bridge.read(self._engine.next_page, self._collection, scan)) is not None:
-            yield self._keys(page)
+    async def ascan(self, prefix: str, *, values: bool) -> AsyncGenerator[Page]:
+        scan = self._scan(prefix, values)
+        while (page := await self.bridge.read(self._engine.next_page, self._collection, scan)) is not None:
+            yield self._page(page, values)
 
-    def scan_items(self, prefix: str) -> Iterator[list[tuple[str, Stored]]]:
-        scan = Scan(prefix=prefix, with_bodies=True, limit=ITEMS_PAGE)
-        while (page := self._engine.next_page(self._collection, scan)) is not None:
-            yield self._items(page)
+    def _scan(self, prefix: str, values: bool) -> Scan:
+        # With the documents in any case: only they say what has expired.
+        return Scan(prefix=prefix, with_bodies=True, limit=ITEMS_PAGE if values else KEYS_PAGE)
 
-    async def ascan_items(self, prefix: str) -> AsyncGenerator[list[tuple[str, Stored]], None]:
-        scan = Scan(prefix=prefix, with_bodies=True, limit=ITEMS_PAGE)
-        while (page := await self._engine.bridge.read(self._engine.next_page, self._collection, scan)) is not None:
-            yield self._items(page)
-
-    def _texts(self, page: Sequence[Found]) -> list[tuple[str, bytes | BadRow | None]]:
-        """Return what has a text id, with one log line for the rest of the page."""
+    def _page(self, page: Sequence[Found], values: bool) -> Page:
         texts = [(doc_id, body) for doc_id, body in page if isinstance(doc_id, str)]
         if len(texts) < len(page):
             _logger.warning(
                 "Collection '%s' has documents whose _id is not text, written by others: they are left out",
                 self._collection.name,
             )
-        return texts
-
-    def _keys(self, page: Sequence[Found]) -> list[str]:
-        keys = [key for key, _ in self._texts(page)]
-        if "" in keys:
+        if any(not key for key, _ in texts):
             _logger.warning(
                 "Collection '%s' has a row with an empty key, written by others: remove it with cqlsh",
                 self._collection.name,
             )
-        return [key for key in keys if key]
-
-    def _items(self, page: Sequence[Found]) -> list[tuple[str, Stored]]:
-        found = [(key, _stored(body)) for key, body in self._texts(page)]
-        return [(key, stored) for key, stored in found if stored is not None]
+        alive = zip(texts, _alive([body for _, body in texts]), strict=True)
+        return [(key, stored if values else None) for (key, _), stored in alive if key and stored is not None]
 
     def _check(self, in_force: Settings) -> None:
         more = {"indexing": "the indexing of every field"} if not in_force.get("indexing") else {}
@@ -103,7 +89,9 @@ class ClusterBackend(EngineBackend):
         super()._check(in_force)
 
 
-def _stored(row: bytes | BadRow | None) -> Stored | None:
-    if row is None:
-        return None
-    return Damaged(row.reason) if isinstance(row, BadRow) else parse_document(row)
+def _alive(rows: Sequence[bytes | BadRow | None]) -> list[Stored | None]:
+    now = now_ms()
+    stored = [
+        None if row is None else Damaged(row.reason) if isinstance(row, BadRow) else found_in(row) for row in rows
+    ]
+    return [one if one is not None and is_alive(one, now) else None for one in stored]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,9 +19,10 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Keep values by key in a file, in Astra DB or any Data API; serve a file as a Data API.\n\n"
     "Exit codes: 0 done, 1 a key is missing, 2 wrong usage, 3 refused by the service or the file, 4 the service cannot"
-    " be reached.",
+    " be reached, 5 stdout cannot be written.",
 )
 
 Keys = Annotated[list[str], typer.Argument(metavar="KEY", show_default=False)]
@@ -27,9 +31,9 @@ Database = Annotated[
     typer.Option(
         "--db",
         metavar="URL",
-        envvar="ASTRA_DB_API_ENDPOINT",
+        envvar=["LCKV_URL", "ASTRA_DB_API_ENDPOINT"],
         show_default=False,
-        help="sqlite:PATH, or https://... / http://... of a Data API.",
+        help="sqlite:PATH, cassandra://..., or https://... / http://... of a Data API.",
     ),
 ]
 Collection = Annotated[str, typer.Option(metavar="NAME", show_default=False, help="The store's collection.")]
@@ -118,7 +122,7 @@ def backup(
     """
     from langchain_kv.backends.backups import back_up
     from langchain_kv.errors import ConfigError
-    from langchain_kv.targets import parse_target
+    from langchain_kv.places.targets import parse_target
 
     if file.startswith("sqlite:"):
         raise ConfigError(f"FILE is a path, not a URL: write {file.removeprefix('sqlite:')}.")
@@ -243,6 +247,7 @@ def list_keys(
             emit(json_line(key) if as_json else key.encode() + b"\n")
 
 
+@contextmanager
 def _open_store(
     form: Form,
     db: str,
@@ -252,17 +257,18 @@ def _open_store(
     token: str | None,
     timeout_s: float | None,
     creates: bool = False,
-) -> Any:
-    from langchain_kv import ConfigError, KVByteStore, KVStore, SetupMode
+) -> Iterator[Any]:
+    from langchain_kv import ConfigError, EngineError, KVByteStore, KVStore, SetupMode, UnknownCollectionError
     from langchain_kv.cli.values import Form, read_secret
-    from langchain_kv.targets import parse_target
+    from langchain_kv.places.targets import parse_target
 
-    if parse_target(db).kind == "memory":
+    target = parse_target(db)
+    if target.kind == "memory":
         raise ConfigError("--db memory: lives in one process and would be gone with this one: give sqlite:PATH.")
     if timeout_s is not None and not timeout_s > 0:
         raise ConfigError(f"--timeout takes a number of seconds above 0, got {timeout_s:g}.")
     kind = KVByteStore if form is Form.BYTES else KVStore
-    return kind(
+    store = kind(
         collection,
         db,
         token=None if token is None else read_secret("--token", token),
@@ -271,11 +277,19 @@ def _open_store(
         # ASYNC makes the collection at first use, so after the key and the value were found good.
         setup_mode=SetupMode.ASYNC if creates else SetupMode.OFF,
     )
+    try:
+        with store:
+            yield store
+    except UnknownCollectionError:
+        if target.kind == "sqlite" and not os.path.lexists(target.location):
+            raise EngineError(f"There is no file {target.location}: check --db, or have lckv set make it.") from None
+        raise
 
 
 def _note_missing(keys: list[str]) -> None:
-    from langchain_kv.keys import shown
+    from langchain_kv.cli.main import note
+    from langchain_kv.values.keys import shown
 
     names = ", ".join(shown(key) for key in keys[:5])
     more = f" and {len(keys) - 5:,} more" if len(keys) > 5 else ""
-    typer.echo(f"lckv: no value for {names}{more} (missing, or null)", err=True)
+    note(f"no value for {names}{more} (missing, or null)")

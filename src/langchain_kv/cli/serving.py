@@ -10,13 +10,13 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from langchain_kv.backends.opening import acquire_engine, release_engine
 from langchain_kv.cli.main import note
 from langchain_kv.cli.values import read_secret
 from langchain_kv.errors import ConfigError
 from langchain_kv.limits import DEFAULT_KEYSPACE
-from langchain_kv.secret import Secret
-from langchain_kv.targets import Target, parse_target
+from langchain_kv.places.opening import acquire_engine, release_engine
+from langchain_kv.places.targets import Target, parse_target
+from langchain_kv.values.secret import Secret
 
 if TYPE_CHECKING:
     from langchain_kv.engines.base import Engine
@@ -41,7 +41,7 @@ def serve_until_stopped(db: str | None, host: str, port: int, token_option: str 
         EngineError: the file cannot be opened, or workers cannot be kept running.
     """
     try:
-        from langchain_kv.server.running import serve
+        from langchain_kv.server.http.running import serve
     except ModuleNotFoundError as error:
         raise ConfigError(f"Serving needs {error.name}: pip install 'langchain-kv[cli]'.") from None
 
@@ -70,7 +70,7 @@ def opened(target: Target) -> Iterator[Engine]:
     """Open what is served; a file that cannot be opened is an error here, not of the first request."""
     engine = acquire_engine(target)
     try:
-        engine.create_keyspace(DEFAULT_KEYSPACE)
+        engine.create_keyspace(target.keyspace or DEFAULT_KEYSPACE)
         yield engine
     finally:
         release_engine(target, engine)

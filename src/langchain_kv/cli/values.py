@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import errno
 import json
 import os
 import sys
@@ -10,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from langchain_kv.errors import ConfigError, InvalidValueError, UsageError
-from langchain_kv.keys import shown
-from langchain_kv.secret import Secret
+from langchain_kv.values.keys import shown
+from langchain_kv.values.secret import Secret, checked_token
 
 __all__ = ["Form", "emit", "json_line", "printed", "read_secret", "read_value"]
 
@@ -48,14 +50,15 @@ def read_value(form: Form, given: str) -> Any:
         UsageError: the file cannot be read, or holds no text, or no JSON.
     """
     if given == "-":
-        data = sys.stdin.buffer.read()
+        data = _read_stdin()
+    elif given.startswith("@"):
+        data = _read_file(given[1:])
     else:
-        data = _read_file(given[1:]) if given.startswith("@") else os.fsencode(given)
+        data = os.fsencode(given)
     if form is Form.BYTES:
         return data
     try:
-        text = data.decode()
-        return text if form is Form.TEXT else json.loads(text)
+        return data.decode() if form is Form.TEXT else json.loads(_decoded(data))
     except UnicodeDecodeError as error:
         raise InvalidValueError(f"The value is not UTF-8 text (byte {error.start}): use --bytes.") from None
     except (ValueError, RecursionError) as error:
@@ -63,6 +66,21 @@ def read_value(form: Form, given: str) -> Any:
         raise InvalidValueError(
             f"The value is not JSON ({where}): quote it as JSON ('\"text\"', '[1, 2]'), or use --text or --bytes."
         ) from None
+
+
+def _read_stdin() -> bytes:
+    if sys.stdin is None:
+        raise UsageError("There is no stdin to read the value from: give it as JSON, or as @FILE.")
+    try:
+        return sys.stdin.buffer.read()
+    except OSError as error:
+        raise UsageError(f"Cannot read stdin: {error.strerror or error}.") from None
+
+
+def _decoded(data: bytes) -> str:
+    """Return the text of JSON, of which Windows' programs make UTF-8 or UTF-16 with a byte order mark."""
+    is_wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return data.decode("utf-16" if is_wide else "utf-8-sig")
 
 
 def read_secret(option: str, given: str) -> str:
@@ -77,10 +95,10 @@ def read_secret(option: str, given: str) -> str:
             " to a file, or set its environment variable."
         )
     try:
-        secret = Secret(_read_file(given[1:]).decode("ascii").strip())
-    except UnicodeDecodeError:
-        secret = Secret()
-    if not secret or not secret.isprintable():
+        secret: Secret | None = checked_token(_decoded(_read_file(given[1:])))
+    except (UnicodeDecodeError, ConfigError):
+        secret = None
+    if secret is None:
         raise ConfigError(f"{option}: the file {given[1:]!r} does not hold a token: one line of printable ASCII text.")
     return secret
 
@@ -118,6 +136,8 @@ def json_line(value: Any) -> bytes:
 
 def emit(data: bytes) -> None:
     """Write to stdout, whatever the terminal's encoding."""
+    if sys.stdout is None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     sys.stdout.buffer.write(data)
 
 

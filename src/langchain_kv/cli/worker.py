@@ -16,8 +16,8 @@ import warnings
 from langchain_kv.cli.main import show_warning, tell
 from langchain_kv.cli.serving import opened
 from langchain_kv.errors import StoreError
-from langchain_kv.secret import Secret
-from langchain_kv.targets import parse_target
+from langchain_kv.places.targets import parse_target
+from langchain_kv.values.secret import Secret
 
 __all__ = ["main"]
 
@@ -32,7 +32,7 @@ def main() -> int:
 
 
 def _serve(channel: socket.socket) -> int:
-    from langchain_kv.server.running import serve_dealt
+    from langchain_kv.server.http.running import serve_dealt
 
     with open(channel.fileno(), "rb", buffering=0, closefd=False) as stdin:
         line = stdin.readline()  # and no byte more: connections come after it

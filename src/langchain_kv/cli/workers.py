@@ -24,8 +24,8 @@ from typing import Final
 
 from langchain_kv.cli.main import note
 from langchain_kv.errors import EngineError
-from langchain_kv.secret import Secret
-from langchain_kv.server.running import SHUTDOWN_S, listening, url_of
+from langchain_kv.server.http.running import SHUTDOWN_S, listening, url_of
+from langchain_kv.values.secret import Secret
 
 __all__ = ["serve_with_workers"]
 

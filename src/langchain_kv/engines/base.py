@@ -1,9 +1,8 @@
 """The engine: documents kept by collection, as JSON text, on this machine or on a cluster of the user's own.
 
 An engine knows nothing of LangChain and nothing of HTTP. It stores *bodies*: the compact JSON text of a document,
-``_id``
-included, as UTF-8 bytes, which it hands back as they came, so that no layer parses what it only passes on. Where it
-``keeps_bytes``, a body may also be a value of bytes (``kept.py``).
+``_id`` included, as UTF-8 bytes, which it hands back as they came, so that no layer parses what it only passes on.
+Where it ``keeps_raw_values``, a body may also be a value of bytes, as it is.
 """
 
 from __future__ import annotations
@@ -14,16 +13,21 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from langchain_kv.work_queue import Bridge
+    from langchain_kv.runtime.work_queue import Bridge
 
-__all__ = ["KEEP", "Change", "CollectionName", "DocId", "Engine", "Keep", "Settings"]
+__all__ = ["KEEP", "Change", "CollectionName", "DocId", "Engine", "Keep", "Row", "Settings"]
 
 DocId = str | bytes
-"""The identity of a document. A text ``_id`` is itself (``str``); an ``_id`` of any other type (number, boolean,
-null, date)
-is ``bytes``: one type tag and its canonical text, so that ``5`` and ``"5"`` are two documents. Text sorts before the
-rest,
-each by code point."""
+"""The identity of a document. A text ``_id`` is itself (``str``); an ``_id`` of any other type (number, boolean, null,
+date) is ``bytes``: one type tag and its canonical text, so that ``5`` and ``"5"`` are two documents. Text sorts before
+the rest, each by code point."""
+
+Row = tuple[DocId, bytes, bool, int | None]
+"""What an engine keeps: the id; the body; whether that is a raw value of bytes, in the place of a document's text; and
+from which moment on stores leave it out, in milliseconds of Unix time, None where for ever (in a document it stands in
+the field ``expires_at``, too).
+
+A plain tuple, because a batch has thousands, and any class costs as much as all the rest of passing one on."""
 
 Settings = dict[str, Any]
 """What a collection was created with, in createCollection's own form: ``{"indexing": {"allow": ["_id"]}}``."""
@@ -38,8 +42,8 @@ class Keep(Enum):
 KEEP: Final = Keep.KEEP
 """What a change answers to leave a document as it is."""
 
-Change = Callable[[DocId, bytes | None], bytes | Keep | None]
-"""Sees an id and its body (None where there is no document); answers a new body, None to have no document, or KEEP.
+Change = Callable[[DocId, Row | None], Row | Keep | None]
+"""Sees an id and its row (None where there is none); answers a new row of that id, None to have none, or KEEP.
 
 It may be called more than once for an id, so it has no effects of its own but overwriting its own notes for that id."""
 
@@ -60,25 +64,23 @@ class Engine(ABC):
     says otherwise (``applied``).
     """
 
-    keeps_bytes: bool = False
-    """Whether stores may keep values of bytes here as they are (``kept.py``), in the place of a document."""
+    keeps_raw_values: bool = False
+    """Whether a row may have a raw value of bytes."""
 
     # -- documents ----------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def read(self, collection: CollectionName, ids: Sequence[DocId]) -> list[bytes | None]:
-        """Return the body of each id, in the order of ``ids`` (repeats allowed), None where there is no document."""
+    def read(self, collection: CollectionName, ids: Sequence[DocId]) -> list[Row | None]:
+        """Return the row of each id, in the order of ``ids`` (repeats allowed), None where there is none."""
 
-    def read_with_settings(
-        self, collection: CollectionName, ids: Sequence[DocId]
-    ) -> tuple[Settings, list[bytes | None]]:
+    def read_with_settings(self, collection: CollectionName, ids: Sequence[DocId]) -> tuple[Settings, list[Row | None]]:
         """Return what ``settings`` and ``read`` do, of one and the same collection; the settings are not to be
         changed."""
         return self.settings(collection), self.read(collection, ids)
 
     @abstractmethod
-    def write(self, collection: CollectionName, documents: Sequence[tuple[DocId, bytes]]) -> None:
-        """Store every document, whether its id exists or not: all of them or none. Of a repeated id the last wins."""
+    def write(self, collection: CollectionName, rows: Sequence[Row]) -> None:
+        """Store every row, whether its id exists or not: all of them or none. Of a repeated id the last wins."""
 
     @abstractmethod
     def modify(self, collection: CollectionName, ids: Sequence[DocId], change: Change) -> None:
@@ -95,8 +97,8 @@ class Engine(ABC):
     @abstractmethod
     def scan(
         self, collection: CollectionName, *, after: DocId | None = None, prefix: str = "", limit: int
-    ) -> list[tuple[DocId, bytes]]:
-        """Return the next documents in the order of ids.
+    ) -> list[Row]:
+        """Return the next rows in the order of ids.
 
         Args:
             collection: where to look.
@@ -107,17 +109,27 @@ class Engine(ABC):
 
     @abstractmethod
     def scan_ids(
-        self, collection: CollectionName, *, after: DocId | None = None, prefix: str = "", limit: int
+        self,
+        collection: CollectionName,
+        *,
+        after: DocId | None = None,
+        prefix: str = "",
+        limit: int,
+        now_ms: int | None = None,
     ) -> list[DocId]:
-        """As ``scan``, the ids only: no body is read."""
+        """As ``scan``, the ids only: no body is read. With ``now_ms``, without those that have expired by then."""
 
     @abstractmethod
     def count(self, collection: CollectionName, *, limit: int | None = None) -> int:
-        """Return the number of documents, counting no further than ``limit``."""
+        """Return the number of rows, counting no further than ``limit``."""
 
     @abstractmethod
-    def clear(self, collection: CollectionName) -> None:
-        """Remove every document; the collection stays."""
+    def clear(self, collection: CollectionName, prefix: str = "") -> None:
+        """Remove every row, or with a prefix those whose text id starts with it; the collection stays."""
+
+    @abstractmethod
+    def purge(self, collection: CollectionName, *, now_ms: int, limit: int) -> int:
+        """Remove up to ``limit`` rows that have expired by ``now_ms``; return how many."""
 
     # -- collections and keyspaces ------------------------------------------------------------------------------
 

@@ -6,12 +6,13 @@ import json
 import os
 import threading
 from collections.abc import Iterable, Sequence
+from itertools import islice
 
-from langchain_kv.engines.base import KEEP, Change, CollectionName, DocId, Engine, Settings
+from langchain_kv.engines.base import KEEP, Change, CollectionName, DocId, Engine, Row, Settings
 from langchain_kv.engines.catalog import unknown_collection, unknown_keyspace
 from langchain_kv.engines.ids import SortedIds, check_text, prefix_end
 from langchain_kv.limits import DEFAULT_KEYSPACE
-from langchain_kv.work_queue import Bridge, InlineBridge
+from langchain_kv.runtime.work_queue import Bridge, InlineBridge
 
 __all__ = ["MemoryEngine", "memory_engine"]
 
@@ -23,27 +24,33 @@ class _Guard:
 
 
 class _Collection:
-    """Documents by id, and their ids in order."""
+    """Rows by id, and their ids in order."""
 
     def __init__(self, settings: str) -> None:
         self.settings = settings
-        self.bodies: dict[DocId, bytes] = {}
+        self.rows: dict[DocId, Row] = {}
+        self.expiring: dict[DocId, int] = {}  # the moments of those that expire
         self._texts: SortedIds[str] = SortedIds()
         self._others: SortedIds[bytes] = SortedIds()
 
-    def put(self, documents: dict[DocId, bytes]) -> None:
+    def put(self, rows: dict[DocId, Row]) -> None:
         # Not the difference of the two sets of keys, which walks all of the collection.
-        new = [doc_id for doc_id in documents if doc_id not in self.bodies]
-        self.bodies.update(documents)
+        new = [doc_id for doc_id in rows if doc_id not in self.rows]
+        self.rows.update(rows)
+        if self.expiring:
+            for doc_id in rows:
+                self.expiring.pop(doc_id, None)
+        self.expiring.update({doc_id: row[3] for doc_id, row in rows.items() if row[3] is not None})
         self._texts.add(doc_id for doc_id in new if isinstance(doc_id, str))
         self._others.add(doc_id for doc_id in new if isinstance(doc_id, bytes))
 
     def remove(self, ids: Iterable[DocId]) -> int:
         removed = 0
         for doc_id in ids:
-            if self.bodies.pop(doc_id, None) is None:
+            if self.rows.pop(doc_id, None) is None:
                 continue
             removed += 1
+            self.expiring.pop(doc_id, None)
             if isinstance(doc_id, str):
                 self._texts.remove(doc_id)
             else:
@@ -60,6 +67,10 @@ class _Collection:
             found += self._others.page(start=None, after=other, end=None, limit=limit - len(found))
         return found
 
+    def has_expired(self, doc_id: DocId, now_ms: int) -> bool:
+        moment = self.expiring.get(doc_id)
+        return moment is not None and moment <= now_ms
+
 
 class MemoryEngine(Engine):
     """A database in this process's memory. ``memory_engine`` gives the shared ones.
@@ -68,7 +79,7 @@ class MemoryEngine(Engine):
     of the next. A forked child has a copy of its own.
     """
 
-    keeps_bytes = True
+    keeps_raw_values = True
 
     def __init__(self) -> None:
         self._keyspaces: dict[str, dict[str, _Collection]] = {DEFAULT_KEYSPACE: {}}
@@ -76,14 +87,14 @@ class MemoryEngine(Engine):
 
     # -- documents ----------------------------------------------------------------------------------------------
 
-    def read(self, collection: CollectionName, ids: Sequence[DocId]) -> list[bytes | None]:
+    def read(self, collection: CollectionName, ids: Sequence[DocId]) -> list[Row | None]:
         with _Guard.lock:
             found = self._collection(collection)
             check_text(ids)
-            return [found.bodies.get(doc_id) for doc_id in ids]
+            return list(map(found.rows.get, ids))
 
-    def write(self, collection: CollectionName, documents: Sequence[tuple[DocId, bytes]]) -> None:
-        batch = dict(documents)
+    def write(self, collection: CollectionName, rows: Sequence[Row]) -> None:
+        batch = {row[0]: row for row in rows}
         with _Guard.lock:
             found = self._collection(collection)
             check_text(batch)
@@ -93,14 +104,14 @@ class MemoryEngine(Engine):
         with _Guard.lock:
             found = self._collection(collection)
             check_text(ids)
-            changed: dict[DocId, bytes | None] = {}
+            changed: dict[DocId, Row | None] = {}
             for doc_id in ids:
-                body = changed[doc_id] if doc_id in changed else found.bodies.get(doc_id)
-                new = change(doc_id, body)
+                row = changed[doc_id] if doc_id in changed else found.rows.get(doc_id)
+                new = change(doc_id, row)
                 if new is not KEEP:
                     changed[doc_id] = new
-            found.remove(doc_id for doc_id, body in changed.items() if body is None)
-            found.put({doc_id: body for doc_id, body in changed.items() if body is not None})
+            found.remove(doc_id for doc_id, row in changed.items() if row is None)
+            found.put({doc_id: row for doc_id, row in changed.items() if row is not None})
 
     def delete(self, collection: CollectionName, ids: Sequence[DocId]) -> int:
         with _Guard.lock:
@@ -110,29 +121,52 @@ class MemoryEngine(Engine):
 
     def scan(
         self, collection: CollectionName, *, after: DocId | None = None, prefix: str = "", limit: int
-    ) -> list[tuple[DocId, bytes]]:
+    ) -> list[Row]:
         with _Guard.lock:
             ids = self.scan_ids(collection, after=after, prefix=prefix, limit=limit)
-            bodies = self._collection(collection).bodies
-            return [(doc_id, bodies[doc_id]) for doc_id in ids]
+            rows = self._collection(collection).rows
+            return [rows[doc_id] for doc_id in ids]
 
     def scan_ids(
-        self, collection: CollectionName, *, after: DocId | None = None, prefix: str = "", limit: int
+        self,
+        collection: CollectionName,
+        *,
+        after: DocId | None = None,
+        prefix: str = "",
+        limit: int,
+        now_ms: int | None = None,
     ) -> list[DocId]:
         with _Guard.lock:
             found = self._collection(collection)
             check_text([prefix] if after is None else [prefix, after])
-            return found.page(after, prefix, limit)
+            ids = found.page(after, prefix, limit)
+            if now_ms is None or not found.expiring:
+                return ids
+            alive: list[DocId] = []
+            while ids:  # a page that is not full would end the scan
+                alive += [doc_id for doc_id in ids if not found.has_expired(doc_id, now_ms)]
+                ids = found.page(ids[-1], prefix, limit - len(alive)) if len(alive) < limit else []
+            return alive
 
     def count(self, collection: CollectionName, *, limit: int | None = None) -> int:
         with _Guard.lock:
-            size = len(self._collection(collection).bodies)
+            size = len(self._collection(collection).rows)
         return size if limit is None else min(size, max(limit, 0))
 
-    def clear(self, collection: CollectionName) -> None:
+    def clear(self, collection: CollectionName, prefix: str = "") -> None:
         with _Guard.lock:
             found = self._collection(collection)
-            self._keyspaces[collection.keyspace][collection.name] = _Collection(found.settings)
+            if prefix:
+                check_text([prefix])
+                found.remove(found.page(None, prefix, len(found.rows)))
+            else:
+                self._keyspaces[collection.keyspace][collection.name] = _Collection(found.settings)
+
+    def purge(self, collection: CollectionName, *, now_ms: int, limit: int) -> int:
+        with _Guard.lock:
+            found = self._collection(collection)
+            expired = (doc_id for doc_id, moment in found.expiring.items() if moment <= now_ms)
+            return found.remove(list(islice(expired, max(limit, 0))))
 
     # -- collections and keyspaces ------------------------------------------------------------------------------
 

@@ -2,41 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from langchain_kv.errors import InvalidKeyError, UsageError
-from langchain_kv.keys import check_key, check_keys
+from langchain_kv.limits import KEY_MAX_BYTES
+from langchain_kv.values.keys import check_key, check_keys, type_name
 
-__all__ = ["checked_keys", "checked_pairs", "checked_prefix"]
+__all__ = ["checked_function", "checked_keys", "checked_labels", "checked_pairs", "checked_prefix"]
 
 
-def checked_keys(keys: Iterable[str]) -> list[str]:
+def checked_keys(keys: Iterable[str], max_bytes: int = KEY_MAX_BYTES) -> list[str]:
     """Return the keys as a list."""
-    if isinstance(keys, str | bytes):
-        raise UsageError(f"keys must be a sequence of strings, got one {type(keys).__name__}: pass [key].")
-    return check_keys(keys)
+    if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):
+        raise UsageError(f"keys must be a sequence of strings, got one {type_name(keys)}: pass [key].")
+    return check_keys(keys, max_bytes)
 
 
-def checked_pairs(pairs: Iterable[Any]) -> dict[str, Any]:
-    """Return the pairs as a dict: of a repeated key the last one wins."""
-    listed = [pair if type(pair) is tuple and len(pair) == 2 else _checked_pair(pair) for pair in pairs]
+def checked_pairs(
+    pairs: Iterable[Any], max_bytes: int = KEY_MAX_BYTES, *, verb: str = "mset", first_wins: bool = False
+) -> dict[str, Any]:
+    """Return the pairs as a dict: of a repeated key the last one wins, or the first."""
+    if isinstance(pairs, Mapping):
+        raise UsageError(f"{verb} takes (key, value) pairs, got a mapping: pass mapping.items().")
+    if not isinstance(pairs, Iterable):
+        raise UsageError(f"{verb} takes (key, value) pairs, got {type_name(pairs)}: pass [(key, value), ...].")
+    listed = [pair if type(pair) is tuple and len(pair) == 2 else _checked_pair(pair, verb) for pair in pairs]
     if len(listed) == 1:
         ((key, value),) = listed
-        return {check_key(key): value}
-    keys = check_keys([pair[0] for pair in listed])
-    return dict(zip(keys, [pair[1] for pair in listed], strict=True))
+        return {check_key(key, max_bytes): value}
+    keys = check_keys([pair[0] for pair in listed], max_bytes)
+    values = [pair[1] for pair in listed]
+    if first_wins:
+        keys, values = keys[::-1], values[::-1]
+    found = dict(zip(keys, values, strict=True))
+    return dict(reversed(found.items())) if first_wins else found
 
 
-def _checked_pair(pair: Any) -> tuple[Any, Any]:
+def _checked_pair(pair: Any, verb: str) -> tuple[Any, Any]:
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         size = f" of length {len(pair)}" if hasattr(pair, "__len__") else ""
-        raise UsageError(f"mset takes (key, value) pairs, got a {type(pair).__name__}{size}: pass [(key, value), ...].")
+        raise UsageError(f"{verb} takes (key, value) pairs, got a {type_name(pair)}{size}: pass [(key, value), ...].")
     return pair[0], pair[1]
 
 
-def checked_prefix(prefix: str | None) -> str:
+def checked_prefix(prefix: str | None, max_bytes: int = KEY_MAX_BYTES) -> str:
     """Return the prefix, empty for None."""
     if prefix is not None and not isinstance(prefix, str):
-        raise InvalidKeyError(f"prefix must be a string or None, got {type(prefix).__name__}.")
-    return check_key(prefix) if prefix else ""
+        raise InvalidKeyError(f"prefix must be a string or None, got {type_name(prefix)}.")
+    return check_key(prefix, max_bytes) if prefix else ""
+
+
+def checked_labels(labels: Sequence[str]) -> tuple[str, ...]:
+    """Return the labels of a namespace as a tuple; each of them is checked where it is used."""
+    if isinstance(labels, str | bytes) or not isinstance(labels, Iterable):
+        raise InvalidKeyError(f"A namespace is a sequence of labels, got one {type_name(labels)}: give ('users',).")
+    return tuple(labels)
+
+
+def checked_function(f: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return the function of an update."""
+    if not callable(f):
+        raise UsageError(f"update takes a function of the value, got {type_name(f)}: pass lambda old: ...")
+    if inspect.iscoroutinefunction(f):
+        raise UsageError("update takes a plain function, got a coroutine function: nothing is awaited in it.")
+    return f

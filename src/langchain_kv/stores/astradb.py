@@ -4,13 +4,18 @@ in one."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from langchain_kv.errors import ConfigError
-from langchain_kv.secret import hidden
+from langchain_kv.places.targets import Caller, Token, resolve
 from langchain_kv.stores.base import KVBaseStore, KVByteStore, KVStore
-from langchain_kv.stores.setup import SetupMode
-from langchain_kv.targets import Caller, resolve
+from langchain_kv.stores.life import Options
+from langchain_kv.stores.setup import AnySetupMode, SetupMode
+from langchain_kv.values.keys import type_name
+from langchain_kv.values.secret import exact, hidden
+
+if TYPE_CHECKING:
+    from langchain_kv.backends.encryption import Encryption
 
 __all__ = ["AstraDBBaseStore", "AstraDBByteStore", "AstraDBStore"]
 
@@ -18,68 +23,63 @@ V = TypeVar("V")
 
 
 class AstraDBBaseStore(KVBaseStore[V]):
-    """The base for stores with a codec of their own: a subclass defines ``encode_value`` and ``decode_value``.
-
-    Args:
-        collection_name: the collection's name: 1 to 48 ASCII letters, digits and underscores.
-        token: the token, or an object with ``get_token()``; None takes ``ASTRA_DB_APPLICATION_TOKEN``. No token at
-        all is legal.
-        api_endpoint: ``https://...`` of Astra DB or any Data API, or ``sqlite:PATH``, ``memory:``, ``memory:NAME``;
-        None takes
-            ``ASTRA_DB_API_ENDPOINT``.
-        astra_db_client: a client object of an older astrapy, in place of token and api_endpoint; read by its
-        attributes.
-        namespace: the keyspace, by its older name; None takes ``ASTRA_DB_KEYSPACE``, then ``default_keyspace``.
-        async_astra_db_client: as ``astra_db_client``; one of the two is enough.
-        pre_delete_collection: drop the collection, and all in it, before it is made; not with OFF, which warns.
-        setup_mode: when the collection is made: SYNC, ASYNC or OFF. Other packages' enums match by member name.
-        environment: ``prod``, ``dev``, ``test`` (Astra DB), ``hcd``, ``dse``, ``cassandra`` or ``other``; None reads
-        it off the endpoint.
-            Astra DB behind a domain of your own needs it.
-        ext_callers: names, or (name, version) pairs, that go first in the User-Agent.
-        api_options: an astrapy ``APIOptions``, read by its attributes; astrapy itself is never needed.
-        keyspace: the same as ``namespace``.
-        request_timeout_s: seconds for one request, 30 if not given.
-        deadline_s: seconds that an operation goes on trying without any success, 60 if not given.
-        wake_timeout_s: seconds that a hibernated Astra database is waited for, in place of ``deadline_s``; 180 if not
-            given.
-
-    Raises:
-        ConfigError: an argument is wrong (a ValueError).
-        CollectionConflictError: the collection exists with other settings (a ValueError and an AstraDBError).
-    """
+    """The base for stores with a codec of their own: a subclass defines ``encode_value`` and ``decode_value``."""
 
     def __init__(
         self,
         collection_name: str,
-        token: Any = None,
+        token: Token | None = None,
         api_endpoint: str | None = None,
-        astra_db_client: Any = None,
+        astra_db_client: object = None,
         namespace: str | None = None,
         *,
-        async_astra_db_client: Any = None,
+        async_astra_db_client: object = None,
         pre_delete_collection: bool = False,
-        setup_mode: SetupMode = SetupMode.SYNC,
+        setup_mode: AnySetupMode = SetupMode.SYNC,
         environment: str | None = None,
         ext_callers: Sequence[Caller] | None = None,
-        api_options: Any = None,
+        api_options: object = None,
         keyspace: str | None = None,
         request_timeout_s: float | None = None,
         deadline_s: float | None = None,
         wake_timeout_s: float | None = None,
-        **rejected: Any,
+        ttl_s: float | None = None,
+        refresh_on_read: bool = False,
+        encryption: Encryption | None = None,
+        statistics: bool = False,
     ) -> None:
+        """Open a store; in SetupMode.SYNC its collection is there on return.
+
+        Args:
+            collection_name: the collection's name: 1 to 48 ASCII letters, digits and underscores.
+            token: the Data API's token, an object that has it (``get_token()``, or a ``SecretStr``) or a function that
+                returns it. None takes ``ASTRA_DB_APPLICATION_TOKEN``; no token at all is legal.
+            api_endpoint: ``https://...`` of Astra DB or any Data API, or ``sqlite:PATH``, ``memory:``, ``memory:NAME``,
+                ``cassandra://...``, ``cassandra+bundle:PATH``; None takes ``LCKV_URL`` of the environment, then
+                ``ASTRA_DB_API_ENDPOINT``.
+            astra_db_client: a client object of astrapy, in place of token and api_endpoint; read by its attributes.
+            namespace: the keyspace, by its older name; None takes ``ASTRA_DB_KEYSPACE``, then ``default_keyspace``.
+            async_astra_db_client: as ``astra_db_client``; one of the two is enough.
+            pre_delete_collection: drop the collection before it is made; not with OFF, which warns.
+            setup_mode: SYNC, ASYNC or OFF, as a member, also of another package's enum, or as its name.
+            environment: ``prod``, ``dev``, ``test`` (Astra DB), ``hcd``, ``dse``, ``cassandra`` or ``other``; None
+                reads it off the endpoint. Only Astra DB behind a domain of your own needs it.
+            ext_callers: names, or (name, version) pairs, that go first in the User-Agent.
+            api_options: an astrapy ``APIOptions``, read by its attributes; astrapy itself is never needed.
+            keyspace: the same as ``namespace``.
+            request_timeout_s: seconds for one request, 30 if not given.
+            deadline_s: seconds that an operation goes on trying without any success, 60 if not given.
+            wake_timeout_s: seconds that a hibernated Astra database is waited for, 180 if not given.
+            ttl_s, refresh_on_read, encryption, statistics: as of ``KVStore``.
+
+        Raises:
+            ConfigError: an argument is wrong (a ValueError); the text says which and what to give.
+            CollectionConflictError: the collection exists with other settings (a ValueError and an AstraDBError).
+        """
         token = hidden(token)
-        rejected = dict.fromkeys(rejected)  # one may be a token under a mistyped name
-        _reject(type(self).__name__, rejected)
         client = astra_db_client if astra_db_client is not None else async_astra_db_client
         if client is not None:
-            if token is not None or api_endpoint is not None:
-                raise ConfigError(
-                    "You cannot pass 'astra_db_client' or 'async_astra_db_client' together with 'token' or"
-                    " 'api_endpoint': the client"
-                    " has its own. Pass one or the other."
-                )
+            _check_alone(token, api_endpoint)
             token, api_endpoint, client_keyspace, api_options = _from_client(client, api_options)
             if namespace is None and keyspace is None:
                 keyspace = client_keyspace
@@ -97,7 +97,8 @@ class AstraDBBaseStore(KVBaseStore[V]):
             deadline_s=deadline_s,
             wake_timeout_s=wake_timeout_s,
         )
-        self._start(settings, setup_mode, pre_delete=pre_delete_collection)
+        options = Options(ttl_s, refresh_on_read, encryption, statistics)
+        self._start(settings, options, setup_mode, pre_delete=pre_delete_collection)
 
 
 class AstraDBStore(AstraDBBaseStore[Any], KVStore):
@@ -122,11 +123,12 @@ class AstraDBByteStore(AstraDBBaseStore[bytes], KVByteStore):
     """
 
 
-def _reject(name: str, arguments: dict[str, Any]) -> None:
-    for argument in arguments:
-        if argument in ("requested_indexing_policy", "default_indexing_policy"):
-            raise ConfigError(f"{name} does not take '{argument}': a store's collection is always indexed on _id only.")
-        raise TypeError(f"{name}.__init__() got an unexpected keyword argument '{argument}'")
+def _check_alone(token: object, api_endpoint: object) -> None:
+    if token is not None or api_endpoint is not None:
+        raise ConfigError(
+            "You cannot pass 'astra_db_client' or 'async_astra_db_client' together with 'token' or 'api_endpoint': the"
+            " client has its own. Pass one or the other."
+        )
 
 
 def _from_client(client: Any, api_options: Any) -> tuple[Any, str, str | None, Any]:
@@ -137,7 +139,7 @@ def _from_client(client: Any, api_options: Any) -> tuple[Any, str, str | None, A
     endpoint = _text_of(client, "base_url", "api_endpoint")
     if endpoint is None:
         raise ConfigError(
-            f"A {type(client).__name__} is not a client that names its endpoint (base_url or api_endpoint): pass token="
+            f"A {type_name(client)} is not a client that names its endpoint (base_url or api_endpoint): pass token="
             " and api_endpoint= instead."
         )
     api_path = _text_of(client, "api_path")
@@ -148,7 +150,7 @@ def _from_client(client: Any, api_options: Any) -> tuple[Any, str, str | None, A
 
 def _text_of(client: Any, *names: str) -> str | None:
     found = (getattr(client, name, None) for name in names)
-    return next((value for value in found if isinstance(value, str)), None)
+    return next((exact(value) for value in found if isinstance(value, str)), None)
 
 
 class _ClientOptions:

@@ -6,17 +6,17 @@ import asyncio
 import contextvars
 import os
 import threading
-import warnings
 from concurrent.futures import Future
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from langchain_kv.errors import ConfigError, SetupPendingError
+from langchain_kv.runtime.callers import remember_caller, warn_caller
 
 if TYPE_CHECKING:
     from langchain_kv.backends.base import Backend
 
-__all__ = ["Setup", "SetupMode"]
+__all__ = ["AnySetupMode", "Setup", "SetupMode"]
 
 
 class SetupMode(Enum):
@@ -41,6 +41,10 @@ class SetupMode(Enum):
             raise ConfigError(f"setup_mode must be SetupMode.SYNC, ASYNC or OFF, got {mode!r:.60}.") from None
 
 
+AnySetupMode = SetupMode | Enum | Literal["SYNC", "ASYNC", "OFF"]
+"""What may be given: a member, one of that name of another package's enum, or the name."""
+
+
 class Setup:
     """The set-up of one store. A failed attempt is reported to those who waited for it, and tried again by the next
     call.
@@ -55,17 +59,14 @@ class Setup:
         self._backend = backend
         self._pre_delete = pre_delete
         self._lock = threading.Lock()
-        self._attempt: tuple[int, Future[None]] | None = None
+        self._attempt: _Attempt | None = None
         if mode is SetupMode.OFF and pre_delete:
-            warnings.warn(
-                "pre_delete_collection=True has no effect with SetupMode.OFF: nothing was deleted. Use SYNC or"
-                " ASYNC, or delete"
-                " the collection yourself.",
-                UserWarning,
-                stacklevel=5,  # whoever makes the store
+            warn_caller(
+                "pre_delete_collection=True has no effect with SetupMode.OFF: nothing was deleted. Use SYNC or ASYNC,"
+                " or delete the collection yourself."
             )
         elif mode is SetupMode.SYNC:
-            backend.setup(pre_delete=pre_delete)
+            backend.open(clear=pre_delete)
             self.done = True
         elif mode is SetupMode.ASYNC and _in_running_loop():
             self._start()
@@ -75,46 +76,88 @@ class Setup:
         block it."""
         if self.done:
             return
-        attempt = self._start()
-        if _in_running_loop() and not attempt.done():
+        if not _in_running_loop():
+            self._start().future.result()
+            return
+        # Whether the thread has ended is chance. What the loop was told, in a turn of its own, is not.
+        attempt = self._attempt
+        if attempt is None or attempt.is_told or attempt.pid != os.getpid():
+            attempt = self._start()
+        if not attempt.is_noticed:
             raise SetupPendingError(
                 "Asynchronous setup of the DB not finished. NB: a synchronous method was called on the event loop's"
-                " thread before"
-                " the set-up in SetupMode.ASYNC was done: await any of the asynchronous methods first, or use"
-                " SetupMode.SYNC."
+                " thread before the set-up in SetupMode.ASYNC was done: await any of the asynchronous methods first, or"
+                " use SetupMode.SYNC."
             )
-        attempt.result()
+        attempt.is_told = True
+        attempt.future.result()
 
     async def await_(self) -> None:
         """As ``wait``, without holding up the event loop. A waiter that is cancelled leaves the set-up running."""
-        if not self.done:
-            await asyncio.wrap_future(self._start())
-
-    def _start(self) -> Future[None]:
-        with self._lock:
-            # A forked child has the parent's attempt, but not the thread that was to end it.
-            if self._attempt is not None and self._attempt[0] == os.getpid():
-                future = self._attempt[1]
-                if not future.done() or future.exception() is None:
-                    return future
-            future = Future()
-            # A running future cannot be cancelled: a cancelled waiter takes nothing away from the others.
-            future.set_running_or_notify_cancel()
-            self._attempt = (os.getpid(), future)
-            # In the caller's context, which a token provider may read.
-            run = contextvars.copy_context().run
-            thread = threading.Thread(target=run, args=(self._run, future), name="langchain-kv-setup", daemon=True)
-            thread.start()
-            return future
-
-    def _run(self, future: Future[None]) -> None:
+        if self.done:
+            return
+        attempt = self._start()
         try:
-            self._backend.setup(pre_delete=self._pre_delete)
+            await asyncio.wrap_future(attempt.future)
+        except Exception:
+            attempt.is_told = True
+            raise
+        self.done = True
+
+    def _start(self) -> _Attempt:
+        with self._lock:
+            attempt = self._attempt
+            # A forked child has the parent's attempt, but not the thread that was to end it.
+            if attempt is not None and attempt.pid == os.getpid() and not attempt.has_failed():
+                return attempt
+            attempt = self._attempt = _Attempt()
+            # In the caller's context, which a token provider may read.
+            context = contextvars.copy_context()
+            context.run(remember_caller)
+            thread = threading.Thread(
+                target=context.run, args=(self._run, attempt), name="langchain-kv-setup", daemon=True
+            )
+            thread.start()
+            return attempt
+
+    def _run(self, attempt: _Attempt) -> None:
+        failure: BaseException | None = None
+        try:
+            self._backend.open(clear=self._pre_delete)
         except BaseException as error:
-            future.set_exception(error)
-        else:
-            self.done = True
-            future.set_result(None)
+            failure = error
+
+        attempt.future.set_result(None) if failure is None else attempt.future.set_exception(failure)
+
+        def notice() -> None:
+            attempt.is_noticed = True
+            self.done = self.done or failure is None
+
+        try:
+            attempt.loop.call_soon_threadsafe(notice) if attempt.loop is not None else notice()
+        except RuntimeError:  # that loop is closed
+            notice()
+
+
+class _Attempt:
+    """One try of a set-up, in a thread.
+
+    Attributes:
+        is_noticed: whether it ended, and the loop that it was started in, if any, had a turn since.
+        is_told: whether somebody was told of its failure.
+    """
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.loop = asyncio._get_running_loop()
+        self.is_noticed = False
+        self.is_told = False
+        self.future: Future[None] = Future()
+        # A running future cannot be cancelled: a cancelled waiter takes nothing away from the others.
+        self.future.set_running_or_notify_cancel()
+
+    def has_failed(self) -> bool:
+        return self.future.done() and self.future.exception() is not None
 
 
 def _in_running_loop() -> bool:

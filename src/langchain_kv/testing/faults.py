@@ -12,9 +12,19 @@ from typing import Any, Final, NamedTuple
 
 from langchain_kv.errors import DataAPIError, EngineBusyError
 from langchain_kv.limits import BODY_MAX_BYTES
-from langchain_kv.server.reply import failed
+from langchain_kv.server.commands.reply import failed
 
-__all__ = ["Fault", "Faults", "Received"]
+__all__ = [
+    "Fault",
+    "Faults",
+    "Received",
+    "code_answer",
+    "kept_in",
+    "read_request",
+    "replayed",
+    "send_answer",
+    "status_answer",
+]
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -134,22 +144,22 @@ class Faults:
                 self._lock.notify_all()
 
     async def _carry_out(self, scope: Any, receive: Receive, send: Send) -> None:
-        messages, is_whole = await _read(scope, receive)
+        messages, is_whole = await read_request(scope, receive)
         body = b"".join(message.get("body", b"") for message in messages) if is_whole else b""
         named = _NAME.match(body)
         received = Received(named[1].decode() if named else "", scope["path"], body)
         fault = self._take(received)
-        replay = _replay(messages, receive)
+        replay = replayed(messages, receive)
         if fault is None:
             await self._app(scope, replay, send)
             return
         reply: list[Message] = []
         if fault.applied:
-            await self._app(scope, replay, _keep_in(reply))
+            await self._app(scope, replay, kept_in(reply))
         if not await self._hold_up(fault.delay_s, receive) or fault.drop:
             await _hang_up(scope, receive)
         elif fault.answer is not None:
-            await _send(fault.answer, send)
+            await send_answer(fault.answer, send)
         elif fault.applied:
             for message in reply:
                 await send(message)
@@ -185,7 +195,7 @@ class Faults:
         return not done
 
 
-async def _read(scope: Any, receive: Receive) -> tuple[list[Message], bool]:
+async def read_request(scope: Any, receive: Receive) -> tuple[list[Message], bool]:
     """Return the messages of a request's body, and whether they are all of it: what is too large is left to the app."""
     length = dict(scope["headers"]).get(b"content-length", b"")
     if length.isdigit() and int(length) > BODY_MAX_BYTES:
@@ -201,16 +211,19 @@ async def _read(scope: Any, receive: Receive) -> tuple[list[Message], bool]:
     return messages, False
 
 
-def _replay(messages: list[Message], receive: Receive) -> Receive:
+def replayed(messages: list[Message], receive: Receive) -> Receive:
+    """Return what receives these messages once more, and then what follows."""
     left = iter(messages)
 
-    async def replayed() -> Message:
+    async def receive_again() -> Message:
         return next(left, None) or await receive()
 
-    return replayed
+    return receive_again
 
 
-def _keep_in(reply: list[Message]) -> Send:
+def kept_in(reply: list[Message]) -> Send:
+    """Return what keeps the messages of an answer instead of sending them."""
+
     async def keep(message: Message) -> None:
         reply.append(message)
 
@@ -227,7 +240,8 @@ async def _hang_up(scope: Any, receive: Receive) -> None:
     await _disconnected(receive)  # without an answer, uvicorn would send one of its own before that
 
 
-async def _send(answer: tuple[int, list[tuple[bytes, bytes]], bytes], send: Send) -> None:
+async def send_answer(answer: tuple[int, list[tuple[bytes, bytes]], bytes], send: Send) -> None:
+    """Send a status, headers and a body."""
     status, headers, body = answer
     length = (b"content-length", b"%d" % len(body))
     await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})

@@ -6,14 +6,15 @@ from contextlib import ExitStack
 from typing import Any, Self
 
 from langchain_kv import KVByteStore, KVStore
-from langchain_kv.backends.opening import acquire_engine, release_engine
 from langchain_kv.engines.base import Engine
 from langchain_kv.engines.memory import MemoryEngine
 from langchain_kv.errors import ConfigError, UsageError
 from langchain_kv.limits import DEFAULT_KEYSPACE
-from langchain_kv.server.app import create_app
-from langchain_kv.server.running import run_app_in_thread
-from langchain_kv.targets import parse_target
+from langchain_kv.places.opening import acquire_engine, release_engine
+from langchain_kv.places.targets import parse_target
+from langchain_kv.server.http.app import create_app
+from langchain_kv.server.http.running import run_app_in_thread
+from langchain_kv.testing.creation import SlowCreation
 from langchain_kv.testing.faults import Fault, Faults, Received, code_answer, status_answer
 
 __all__ = ["DataAPIServer"]
@@ -63,7 +64,8 @@ class DataAPIServer:
             if self._target is not None:
                 self._engine = acquire_engine(self._target)
                 stack.callback(release_engine, self._target, self._engine)
-            self._faults = Faults(create_app(self._engine, self.token))
+            self._creation = SlowCreation(create_app(self._engine, self.token), self._engine)
+            self._faults = Faults(self._creation)
             self.url = stack.enter_context(run_app_in_thread(self._faults))
             stack.callback(self._faults.clear)
             stack.callback(self._close_stores)
@@ -82,6 +84,7 @@ class DataAPIServer:
             EngineBusyError: a request has not ended within 10 seconds.
         """
         self._close_stores()
+        self._creation.delay_s = 0.0
         self._faults.clear()
         for keyspace in self._engine.keyspaces():
             self._engine.drop_keyspace(keyspace)
@@ -149,6 +152,23 @@ class DataAPIServer:
             else None
         )
         self._faults.add(Fault(times, command, answer, drop, delay_s, applied))
+
+    def create_slowly(self, delay_s: float = 10.0) -> None:
+        """Make collections, until ``reset``, as slowly as the real Data API on Apache Cassandra does.
+
+        One is listed from the beginning of its creation, and other commands on it answer that it does not exist until
+        the end. A creation that meets another one of the same collection fails, and drops it, as that server does by
+        default: so several processes that open one new collection at once can be tried.
+
+        Args:
+            delay_s: seconds that a creation takes; 0 for no time at all.
+
+        Raises:
+            UsageError: ``delay_s`` is negative.
+        """
+        if not delay_s >= 0:
+            raise UsageError("create_slowly takes a number of seconds, 0 or more.")
+        self._creation.delay_s = delay_s
 
     def heal(self) -> None:
         """Remove every fault: the next request gets the right answer."""

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import aclosing, closing
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+from contextlib import aclosing
+from time import monotonic
 from typing import Any, NoReturn, TypeVar
 
-from langchain_kv import limits, loop_thread
+from langchain_kv import limits
 from langchain_kv._version import __version__
-from langchain_kv.backends.base import Backend, Record, Stored, check_settings
+from langchain_kv.backends.base import AsyncBackend, Page, Record, Stored
+from langchain_kv.backends.collections import check_settings
+from langchain_kv.backends.dataapi.adding import add
 from langchain_kv.backends.dataapi.client import Pool
+from langchain_kv.backends.dataapi.proxies import proxy_for
 from langchain_kv.backends.dataapi.retry import Call, TokenSource
 from langchain_kv.backends.dataapi.verbs import Verbs
+from langchain_kv.backends.documents import encoded
 from langchain_kv.errors import ConfigError, StoreClosedError, StoreError
-from langchain_kv.sharing import Shared
+from langchain_kv.runtime.sharing import Shared
 
 __all__ = ["DataAPIBackend"]
 
@@ -38,7 +43,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_process.__init__)  # type: ignore[misc]
 
 
-class DataAPIBackend(Backend):
+class DataAPIBackend(AsyncBackend):
     """A collection behind the Data API's HTTP interface.
 
     Constructing one sends nothing. Backends of the same endpoint and TLS settings share their connections. All the
@@ -53,8 +58,8 @@ class DataAPIBackend(Backend):
         endpoint: ``https://HOST`` or ``http://HOST:PORT``.
         collection: its name; need not exist before ``setup``.
         keyspace: its name; must exist.
-        token: the token, or a function that returns it, called in the caller's thread once an operation and once
-            more after the service refused what it returned.
+        token: the token, or a function that returns it, called in a thread (with the caller's context variables) once
+            an operation, and once more after the service refused what it returned.
         path_prefix: goes before ``/v1``; Astra's is ``/api/json``.
         user_agent: the header of that name.
         headers: sent with every request; treated as secret.
@@ -81,18 +86,22 @@ class DataAPIBackend(Backend):
         wake_timeout_s: float = limits.WAKE_TIMEOUT_S,
         is_astra: bool = False,
     ) -> None:
-        self.keyspace = keyspace
+        self._keyspace = keyspace
         self._collection = collection
         self._endpoint = endpoint.rstrip("/")
         self._token = token
         self._request_timeout_s = request_timeout_s
         self._deadline_s = deadline_s
         self._wake_timeout_s = wake_timeout_s if is_astra else None
-        self._pool_key = (self._endpoint, ca_file)
+        # Stores share connections that were made in one way: what the environment says of it may change in between.
+        trusted = (ca_file, os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+        self._proxy = proxy_for(self._endpoint)
+        self._pool_key = (self._endpoint, self._proxy, trusted)
         self._ca_file = ca_file
         self._pool: Pool | None = None
         self._pool_pid = 0
         self._closed = False
+        self._new_until = 0.0  # by the monotonic clock: until then the collection may not be there for everybody yet
         sent = {
             **_checked_headers(headers or {}),
             "User-Agent": user_agent,
@@ -103,56 +112,45 @@ class DataAPIBackend(Backend):
         self._verbs = Verbs(self._current_pool, self._endpoint + path_prefix, keyspace, collection, sent)
 
     def __repr__(self) -> str:
-        return f"DataAPIBackend({self._endpoint!r}, collection={self._collection!r}, keyspace={self.keyspace!r})"
+        return f"DataAPIBackend({self._endpoint!r}, collection={self._collection!r}, keyspace={self._keyspace!r})"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("A DataAPIBackend holds connections and a token, and is not pickled: pickle the store.")
 
-    # -- the four verbs -----------------------------------------------------------------------------------------
-
-    def get_many(self, keys: Sequence[str]) -> list[Stored | None]:
-        return self._run(lambda call: self._verbs.get(call, keys)) if keys else self._empty()
+    # -- the verbs ------------------------------------------------------------------------------------------------
 
     async def aget_many(self, keys: Sequence[str]) -> list[Stored | None]:
-        return await self._arun(lambda call: self._verbs.get(call, keys)) if keys else self._empty()
-
-    def put_many(self, records: Sequence[Record]) -> None:
-        self._run(lambda call: self._verbs.put(call, records), writes=True) if records else self._empty()
+        return await self._do(lambda call: self._verbs.get(call, keys)) if keys else self._empty()
 
     async def aput_many(self, records: Sequence[Record]) -> None:
-        await self._arun(lambda call: self._verbs.put(call, records), writes=True) if records else self._empty()
-
-    def delete_many(self, keys: Sequence[str]) -> None:
-        self._run(lambda call: self._verbs.delete(call, keys), writes=True) if keys else self._empty()
+        documents = encoded(records)
+        await self._do(lambda call: self._verbs.put(call, documents), writes=True) if records else self._empty()
 
     async def adelete_many(self, keys: Sequence[str]) -> None:
-        await self._arun(lambda call: self._verbs.delete(call, keys), writes=True) if keys else self._empty()
+        await self._do(lambda call: self._verbs.delete(call, keys), writes=True) if keys else self._empty()
 
-    def scan_keys(self, prefix: str) -> Iterator[list[str]]:
-        return self._scan(prefix, values=False)
+    async def ascan(self, prefix: str, *, values: bool) -> AsyncGenerator[Page]:
+        call = await self._begin(writes=False)
+        async with aclosing(self._verbs.pages(call, prefix, values=values)) as pages:
+            async for page in pages:
+                yield page
 
-    def ascan_keys(self, prefix: str) -> AsyncGenerator[list[str], None]:
-        return self._ascan(prefix, values=False)
+    async def aadd_many(self, records: Sequence[Record]) -> list[bool]:
+        documents = encoded(records)
+        if not documents:
+            return self._empty()
+        return await self._do(lambda call: add(self._verbs, call, documents), writes=True)
 
-    def scan_items(self, prefix: str) -> Iterator[list[tuple[str, Stored]]]:
-        return self._scan(prefix, values=True)
+    async def apurge(self) -> int:
+        return await self._do(self._verbs.purge, writes=True)
 
-    def ascan_items(self, prefix: str) -> AsyncGenerator[list[tuple[str, Stored]], None]:
-        return self._ascan(prefix, values=True)
+    # -- life -------------------------------------------------------------------------------------------------------
 
-    # -- life ---------------------------------------------------------------------------------------------------
-
-    def setup(self, *, pre_delete: bool = False) -> None:
-        self._check(self._run(lambda call: self._verbs.open(call, pre_delete=pre_delete), writes=True))
-
-    async def asetup(self, *, pre_delete: bool = False) -> None:
-        self._check(await self._arun(lambda call: self._verbs.open(call, pre_delete=pre_delete), writes=True))
-
-    def drop(self) -> None:
-        self._run(self._verbs.drop, writes=True)
-
-    async def adrop(self) -> None:
-        await self._arun(self._verbs.drop, writes=True)
+    async def aopen(self, *, clear: bool = False) -> None:
+        settings = await self._do(lambda call: self._verbs.open(call, pre_delete=clear), writes=True)
+        self._new_until = monotonic() + limits.NEW_COLLECTION_S
+        if settings is not None:
+            check_settings(self._collection, settings)
 
     def close(self) -> None:
         pool = self._give_up_pool()
@@ -164,62 +162,33 @@ class DataAPIBackend(Backend):
         if pool is not None:
             await pool.aclose()
 
-    # -- the two colours ----------------------------------------------------------------------------------------
+    # -- inside -----------------------------------------------------------------------------------------------------
 
-    def _run(self, verb: Verb[T], *, writes: bool = False) -> T:
-        call = self._begin(writes)
-        try:
-            return loop_thread.run(verb(call))
-        except StoreError as error:
-            if not call.renew(error):
-                raise
-        return loop_thread.run(verb(call))
-
-    async def _arun(self, verb: Verb[T], *, writes: bool = False) -> T:
-        call = self._begin(writes)
+    async def _do(self, verb: Verb[T], *, writes: bool = False) -> T:
+        call = await self._begin(writes)
         try:
             return await verb(call)
         except StoreError as error:
-            if not call.renew(error):
+            if not await call.renew(error):
                 raise
         return await verb(call)
 
-    def _scan(self, prefix: str, *, values: bool) -> Iterator[list[Any]]:
-        call = self._begin(writes=False)
-        with closing(loop_thread.iterate(self._verbs.pages(call, prefix, values=values))) as pages:
-            for page in pages:
-                if page is not None:
-                    yield page
-                elif call.refusal is not None and not call.renew(call.refusal):
-                    raise call.refusal
-
-    async def _ascan(self, prefix: str, *, values: bool) -> AsyncGenerator[list[Any], None]:
-        call = self._begin(writes=False)
-        async with aclosing(self._verbs.pages(call, prefix, values=values)) as pages:
-            async for page in pages:
-                if page is not None:
-                    yield page
-                elif call.refusal is not None and not call.renew(call.refusal):
-                    raise call.refusal
-
-    def _begin(self, writes: bool) -> Call:
+    async def _begin(self, writes: bool) -> Call:
         self._check_open()
-        return Call(
+        call = Call(
             self._token,
             deadline_s=self._deadline_s,
             timeout_s=self._request_timeout_s,
             writes=writes,
             wake_timeout_s=self._wake_timeout_s,
+            new_until=self._new_until,
         )
+        return await call.begin()
 
     def _empty(self) -> list[Any]:
         """Answer an empty batch, without a request."""
         self._check_open()
         return []
-
-    def _check(self, settings: Mapping[str, Any] | None) -> None:
-        if settings is not None:
-            check_settings(self._collection, settings)
 
     # -- connections --------------------------------------------------------------------------------------------
 
@@ -230,7 +199,7 @@ class DataAPIBackend(Backend):
         with _process.lock:
             if self._pool is None or self._pool_pid != os.getpid():  # a forked child has a pool of its own
                 self._check_open()
-                self._pool = _pools.acquire(self._pool_key, lambda: Pool(self._ca_file))
+                self._pool = _pools.acquire(self._pool_key, lambda: Pool(self._ca_file, self._proxy))
                 self._pool_pid = os.getpid()
             return self._pool
 
@@ -252,5 +221,8 @@ def _checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
             not all(isinstance(text, str) and text.isascii() and text.isprintable() for text in (name, value))
             or not name
         ):
-            raise ConfigError(f"The header {str(name)[:40]!r} is not printable ASCII text: check headers.")
+            raise ConfigError(
+                f"The header {str(name)[:40]!r} is not printable ASCII text: check api_options'"
+                " database_additional_headers."
+            )
     return dict(headers)

@@ -21,8 +21,8 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
-from langchain_kv import loop_thread
 from langchain_kv.backends.dataapi.flow import WIDTH_MAX, Flow
+from langchain_kv.backends.dataapi.proxies import Proxy
 from langchain_kv.backends.dataapi.retry import Attempt
 from langchain_kv.errors import (
     BadReplyError,
@@ -34,7 +34,8 @@ from langchain_kv.errors import (
     TransportError,
     UsageError,
 )
-from langchain_kv.sharing import keep_for_ever
+from langchain_kv.runtime import loop_thread
+from langchain_kv.runtime.sharing import keep_for_ever
 
 __all__ = ["Pool", "Reply", "prepared"]
 
@@ -49,6 +50,9 @@ REPLY_MAX_BYTES: Final = 512 * 1024 * 1024
 
 COMPRESSED_REPLY_MAX_BYTES: Final = 64 * 1024 * 1024
 """Bytes of a reply that came compressed, which was not asked for: a megabyte on the wire may stand for a thousand."""
+
+PROXY_REFUSED: Final = 407
+"""The HTTP status of a proxy that asks who one is."""
 
 _LARGE_BODY_BYTES: Final = 1024 * 1024
 """From this size on aiohttp warns of a body in one piece: writing it would hold up the loop."""
@@ -123,10 +127,15 @@ class Pool:
 
     A session is owned by an async generator that was started in its loop, so that ``asyncio.run`` closes it with the
     loop. A forked child makes a pool of its own: ``Shared`` keeps the inherited one, which nothing then touches.
+
+    Args:
+        ca_file: a PEM file of the authorities to trust, in place of the system's (``SSL_CERT_FILE``, ``SSL_CERT_DIR``).
+        proxy: what requests go through.
     """
 
-    def __init__(self, ca_file: str | None = None) -> None:
+    def __init__(self, ca_file: str | None = None, proxy: Proxy | None = None) -> None:
         self._ca_file = ca_file
+        self._proxy = proxy
         self._ssl: ssl.SSLContext | None = None
         self._lock = threading.Lock()
         self._sessions: dict[asyncio.AbstractEventLoop, _Session] = {}
@@ -170,10 +179,11 @@ class Pool:
                 # By a connection that was kept, unless the connector has to make one: as the flow sends no more than
                 # the connector has places for, there is no waiting for one.
                 attempt.is_connected = True
-                async with session.post(
-                    url, data=data, headers=headers, allow_redirects=False, timeout=limits
-                ) as response:
+                way = self._way(url, headers)
+                async with session.post(url, data=data, allow_redirects=False, timeout=limits, **way) as response:
                     self._was_reached = True
+                    if response.status == PROXY_REFUSED and self._proxy is not None:
+                        raise _refused_by(self._proxy, response.status)
                     attempt.retry_after_s = _retry_after_s(response.headers.get("Retry-After"))
                     return Reply(response.status, await _read(response))
         except StoreError:
@@ -183,15 +193,19 @@ class Pool:
             attempt.is_unreached = _is_refused(error) and not self._was_reached
             attempt.is_stale = _is_broken(error) and attempt.is_connected and not attempt.is_first_on_connection
             if attempt.is_connected or not isinstance(error, TimeoutError):
-                failure = _translated(error, url, timeout_s)
-            else:
+                failure = _translated(error, url, timeout_s, self._proxy)
+            elif self._proxy is None:
                 failure = ConnectError(f"No connection to {url.origin()} in time: check the network and the endpoint.")
-        except (RuntimeError, ValueError) as error:  # a session that was closed meanwhile
+            else:
+                failure = ConnectError(f"No connection to {url.origin()} in time {_by(self._proxy, url)}.")
+        except Exception as error:  # a session that was closed meanwhile, or what the library did not foresee
             failure = TransportError(
                 f"The request to {url.origin()} failed in the HTTP library ({type(error).__name__})."
             )
         if self._closed:
+            applied = failure.applied
             failure = StoreClosedError("The store was closed while this request was under way.")
+            failure.applied = applied  # closing makes nothing surer
         # Raised out here, so that aiohttp's exception, which can hold the request's headers, is not its context.
         raise failure
 
@@ -241,8 +255,23 @@ class Pool:
             else:
                 keep_for_ever(session)
 
-    def _new_session(self) -> aiohttp.ClientSession:
-        if self._ca_file is not None and self._ssl is None:
+    def _way(self, url: URL, headers: Mapping[str, str]) -> dict[str, Any]:
+        """Return with which headers a request goes, through which proxy, and whom it trusts."""
+        proxy = self._proxy
+        way: dict[str, Any] = {"headers": headers}
+        if proxy is not None:
+            way["proxy"] = proxy.url
+        if proxy is not None and proxy.authorization is not None:
+            login = {"Proxy-Authorization": proxy.authorization}
+            # To a tunnel it is said once; else the proxy reads each request.
+            way |= {"proxy_headers": login} if url.scheme == "https" else {"headers": CIMultiDict({**headers, **login})}
+        if url.scheme == "https" or (proxy is not None and proxy.url.startswith("https:")):
+            way["ssl"] = self._context()
+        return way
+
+    def _context(self) -> ssl.SSLContext:
+        """Return whom to trust. What aiohttp itself trusts was read when it was imported."""
+        if self._ssl is None:
             try:
                 self._ssl = ssl.create_default_context(cafile=self._ca_file)
             except OSError as error:
@@ -250,11 +279,15 @@ class Pool:
                     f"The file of certificates {self._ca_file!r} cannot be read"
                     f" ({error.strerror or type(error).__name__}): give a PEM file."
                 ) from error
+        return self._ssl
+
+    def _new_session(self) -> aiohttp.ClientSession:
+        if self._ca_file is not None:
+            self._context()  # a file that cannot be read is told, also where it is not needed
         return aiohttp.ClientSession(
             connector=_Connector(
                 limit=WIDTH_MAX,
                 keepalive_timeout=KEEP_ALIVE_S,
-                ssl=True if self._ssl is None else self._ssl,
                 resolver=aiohttp.ThreadedResolver(),  # whose errors say whether a name is unknown or only not known yet
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -357,25 +390,37 @@ def _retry_after_s(header: str | None) -> float | None:
         return None
 
 
-def _translated(error: Exception, url: URL, timeout_s: float) -> StoreError:
+def _by(proxy: Proxy, url: URL) -> str:
+    return f"through the proxy {proxy.url}: check {proxy.source}, or name {url.host} in NO_PROXY"
+
+
+def _refused_by(proxy: Proxy, status: int) -> ConnectError:
+    how = "give user and password in its URL" if status == PROXY_REFUSED else "ask who runs it, or try later"
+    failure = ConnectError(f"The proxy {proxy.url} of {proxy.source} refused the request (HTTP {status}): {how}.")
+    failure.retryable = status >= 500
+    return failure
+
+
+def _translated(error: Exception, url: URL, timeout_s: float, proxy: Proxy | None = None) -> StoreError:
     host = url.origin()
+    if isinstance(error, aiohttp.ClientHttpProxyError) and proxy is not None:
+        return _refused_by(proxy, error.status)
     if isinstance(error, aiohttp.ClientSSLError):
         failure = ConnectError(
-            f"No secure connection to {host}: {error}. Check the endpoint, or give the certificate's authority as"
-            " ca_file."
+            f"No secure connection to {host}: {error}. Check the endpoint, or have SSL_CERT_FILE name a PEM file of the"
+            " authorities to trust."
         )
         failure.retryable = False
         return failure
     if isinstance(error, aiohttp.ClientConnectorError):
-        failure = ConnectError(
-            f"No connection to {host} ({error.os_error or error}): check the endpoint, and that it is up."
-        )
+        advice = ": check the endpoint, and that it is up" if proxy is None else f" {_by(proxy, url)}"
+        failure = ConnectError(f"No connection to {host} ({error.os_error or error}){advice}.")
         cause = error.os_error
         failure.retryable = not (isinstance(cause, socket.gaierror) and cause.errno in _UNKNOWN_NAME)
         return failure
     if isinstance(error, TimeoutError):
         return RequestTimeoutError(
-            f"No answer from {host} within {timeout_s:.3g} s: raise request_timeout_s, or try later."
+            f"No answer from {host} within {timeout_s:.3g} s: raise request_timeout_s and deadline_s, or try later."
         )
     if isinstance(error, aiohttp.InvalidURL):
         return ConfigError("The endpoint is not a URL that HTTP can use: write https://HOST or http://HOST:PORT.")

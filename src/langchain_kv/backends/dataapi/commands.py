@@ -5,7 +5,6 @@ Request bodies are joined from parts that are JSON already: a document is never 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,9 +13,12 @@ import msgspec
 import orjson
 
 from langchain_kv import limits
-from langchain_kv.backends.base import INDEXING, Damaged, Document, Record, Stored
-from langchain_kv.codecs import parse_document
+from langchain_kv.backends.base import Damaged, Stored
+from langchain_kv.backends.collections import INDEXING
+from langchain_kv.backends.dataapi import causes
+from langchain_kv.backends.documents import Encoded, Envelope, found_in, opened
 from langchain_kv.errors import BadReplyError, DataAPIError, LimitError, StoreError
+from langchain_kv.values.lenient import LenientDecoder
 
 __all__ = [
     "Command",
@@ -81,9 +83,11 @@ class Inserted(NamedTuple):
 # -- requests ---------------------------------------------------------------------------------------------------
 
 
-def find_keys(keys: Sequence[str], state: str | None = None) -> Command:
+def find_keys(keys: Sequence[str], state: str | None = None, *, values: bool = True) -> Command:
     """Ask for the documents of at most IN_MAX keys."""
-    options = b"" if state is None else b',"options":{"pageState":%b}' % orjson.dumps(state)
+    options = b"" if values else b',"projection":{"value":false}'
+    if state is not None:
+        options += b',"options":{"pageState":%b}' % orjson.dumps(state)
     return Command("find", b'{"find":{"filter":{"_id":{"$in":%b}}%b}}' % (orjson.dumps(list(keys)), options))
 
 
@@ -96,7 +100,7 @@ def find_page(state: str | None, *, values: bool) -> Command:
     return Command("find", b'{"find":{%b}}' % b",".join(parts))
 
 
-def upsert(record: Record) -> Command:
+def upsert(record: Encoded) -> Command:
     """Store one document, whether its key exists or not. The answer holds no value."""
     key, document = record
     body = (
@@ -106,7 +110,7 @@ def upsert(record: Record) -> Command:
     return Command("findOneAndReplace", body)
 
 
-def insert_many(records: Sequence[Record]) -> Command:
+def insert_many(records: Sequence[Encoded]) -> Command:
     """Insert at most INSERT_MANY_MAX documents, each on its own."""
     documents = [document for _, document in records]
     documents[0] = b'{"insertMany":{"documents":[' + documents[0]
@@ -137,7 +141,7 @@ def delete_collection(name: str) -> Command:
     return Command("deleteCollection", b'{"deleteCollection":%b}' % orjson.dumps({"name": name}))
 
 
-def split_by_size(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
+def split_by_size(records: Sequence[Encoded]) -> Iterator[Sequence[Encoded]]:
     """Yield runs of records that fit in one insertMany: by number and by bytes; one alone always fits."""
     start = 0
     while start < len(records):
@@ -157,12 +161,11 @@ def read_page(status: int, body: bytes, what: str) -> Page:
     if status != 200:
         _refuse(status, body, what)
     try:
-        reply = msgspec.json.decode(body)
-        return _page(reply, what)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        reply = _PAGES.decode(body)
+        items = [(document.id, opened(document)) for document in reply.data.documents]
+    except (ValueError, RecursionError):
         return _read_page_slowly(body, what)
-    except (AttributeError, TypeError, KeyError):
-        raise _no_envelope(status, what) from None
+    return Page(items + _damaged(reply.errors, what), reply.data.state)
 
 
 def read_replaced(status: int, body: bytes, what: str) -> bool:
@@ -234,21 +237,24 @@ def _read(status: int, body: bytes, what: str, *, partial: bool = False) -> dict
     """Return the envelope; raise its first error, unless ``partial`` success is to be looked at."""
     if status != 200:
         _refuse(status, body, what)
-    reply = parse_document(body)
-    if isinstance(reply, Damaged):
-        raise _no_envelope(status, what)
+    try:
+        reply = _replies.decode(body)
+    except ValueError:
+        reply = None
+    if reply is None:
+        raise _no_envelope(status, what)  # out here: the parser's error may hold a part of the answer
     if not partial:
         _raise_errors(reply, status, what)
     return reply
 
 
-def _raise_errors(reply: Document, status: int, what: str) -> None:
+def _raise_errors(reply: Reply, status: int, what: str) -> None:
     errors = _errors(reply, what)
     if errors:
         raise _error_of(errors[0], status, what)
 
 
-def _errors(reply: Document, what: str) -> list[dict[str, Any]]:
+def _errors(reply: Reply, what: str) -> list[dict[str, Any]]:
     errors = reply.get("errors") or []
     if not isinstance(errors, list) or not all(isinstance(entry, dict) for entry in errors):
         raise _no_envelope(200, what)
@@ -260,35 +266,40 @@ def _ids(entry: Mapping[str, Any]) -> list[Any]:
     return ids if isinstance(ids, list) else []
 
 
-def _part(reply: Document, name: str, what: str, default: dict[str, Any] | None = None) -> dict[str, Any]:
+def _part(reply: Reply, name: str, what: str, default: dict[str, Any] | None = None) -> dict[str, Any]:
     part = reply.get(name, default)
     if not isinstance(part, dict):
         raise _no_envelope(200, what)
     return part
 
 
-def _page(reply: Any, what: str) -> Page:
-    damaged = _damaged(reply, what)
-    data = reply["data"]
-    state = data.get("nextPageState")
-    if state is not None and not isinstance(state, str):
-        raise TypeError(state)
-    return Page([(document.get("_id"), document) for document in data["documents"]] + damaged, state)
-
-
-def _damaged(reply: Any, what: str) -> list[tuple[Any, Stored]]:
+def _damaged(errors: list[dict[str, Any]] | None, what: str) -> list[tuple[Any, Stored]]:
     """Return the documents that the local server names as damaged, and sends the rest of their page without.
 
     Raises:
         DataAPIError: the reply has an error of another kind.
     """
     found: list[tuple[Any, Stored]] = []
-    for entry in _errors(reply, what):
-        ids = entry.get("documentIds")
-        if entry.get("errorCode") != "DOCUMENT_FROM_DB_UNPARSEABLE" or "data" not in reply or not ids:
+    for entry in errors or ():
+        ids = _ids(entry)
+        if entry.get("errorCode") != "DOCUMENT_FROM_DB_UNPARSEABLE" or not ids:
             raise _error_of(entry, 200, what)
         found += [(key, Damaged("the stored document is not a JSON object")) for key in ids]
     return found
+
+
+class _Document(Envelope, gc=False, rename={"id": "_id"}):
+    id: Any = None
+
+
+class _Data(msgspec.Struct):
+    documents: list[_Document]
+    state: str | None = msgspec.field(default=None, name="nextPageState")
+
+
+class _PageReply(msgspec.Struct):
+    data: _Data
+    errors: list[dict[str, Any]] | None = None
 
 
 class _RawData(msgspec.Struct):
@@ -298,33 +309,44 @@ class _RawData(msgspec.Struct):
 
 class _RawPage(msgspec.Struct):
     data: _RawData
-    errors: list[dict[str, Any]] = []
+    errors: list[dict[str, Any]] | None = None
 
 
 class _IdOnly(msgspec.Struct):
     id: Any = msgspec.field(default=None, name="_id")
 
 
+Reply = dict[str, Any]
+"""The envelope of an answer, parsed."""
+
+_replies = LenientDecoder(Reply)
+_PAGES = msgspec.json.Decoder(_PageReply)
+
+
 def _read_page_slowly(body: bytes, what: str) -> Page:
-    """Read a page in which something is beyond the fast reader, document by document."""
+    """Read a page that is an error, or in which something is beyond the fast reader, document by document."""
     try:
         reply = msgspec.json.decode(body, type=_RawPage)
-        data, damaged = reply.data, _damaged({"data": reply.data, "errors": reply.errors}, what)
-        items = [(msgspec.json.decode(raw, type=_IdOnly).id, parse_document(bytes(raw))) for raw in data.documents]
-        return Page(items + damaged, data.state)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        pass
+        items = [(msgspec.json.decode(raw, type=_IdOnly).id, found_in(bytes(raw))) for raw in reply.data.documents]
+    except (ValueError, RecursionError):
+        items = None
+    if items is not None:
+        return Page(items + _damaged(reply.errors, what), reply.data.state)
+    whole = _read(200, body, what, partial=True)
+    if "data" not in whole:
+        _raise_errors(whole, 200, what)
     try:  # a lone surrogate, say: the splitter refuses it too
-        return _page(json.loads(body), what)
-    except (ValueError, RecursionError, AttributeError, TypeError, KeyError):
-        pass
-    raise _no_envelope(200, what)  # out here: json's error, which holds the whole answer, is not its context
+        page = msgspec.convert(whole, _PageReply)
+    except ValueError:
+        page = None
+    if page is None:
+        raise _no_envelope(200, what)
+    items = [(document.id, opened(document)) for document in page.data.documents]
+    return Page(items + _damaged(page.errors, what), page.data.state)
 
 
 # -- errors -----------------------------------------------------------------------------------------------------
 
-_SAFE_SCOPES = frozenset({"SCHEMA", "SECURITY", "DATABASE"})
-_SAFE_CODES = frozenset({"SHRED_DOC_LIMIT_VIOLATION", "SHRED_BAD_FIELD_NAME", "COMMAND_UNKNOWN"})
 _HINTS = {
     "UNKNOWN_COLLECTION_OR_TABLE": "Opening the store with SetupMode.SYNC creates it.",
     "UNKNOWN_KEYSPACE": "Check the keyspace's name, or create it.",
@@ -339,13 +361,14 @@ def _error_of(entry: Mapping[str, Any], status: int, what: str) -> DataAPIError:
     code = str(entry.get("errorCode") or "UNKNOWN_ERROR")
     scope = str(entry.get("scope") or "")
     title = " ".join(str(entry.get("title") or "").split())[:200]
-    # The service's text for other codes can quote what was sent, and an error never holds a value.
-    detail = (
-        " ".join(str(entry.get("message") or "").split())[:500] if scope in _SAFE_SCOPES or code in _SAFE_CODES else ""
-    )
+    message = str(entry.get("message") or "")
+    detail = causes.told(message, code, scope)
+    is_final = code == "UNEXPECTED_DRIVER_ERROR" and causes.is_deterministic(message)
+    if code == "INVALID_DATABASE_QUERY" and causes.names_no_table(message):
+        code, scope = "UNKNOWN_COLLECTION_OR_TABLE", "SCHEMA"  # dropped, or made anew, behind the service's back
     text = ". ".join(part.rstrip(".") for part in (f"{what} failed: {code}", title, detail) if part) + "."
     hint = _HINTS.get(code)
-    return DataAPIError.of(
+    error = DataAPIError.of(
         code,
         f"{text} {hint}" if hint else text,
         title=title,
@@ -354,6 +377,9 @@ def _error_of(entry: Mapping[str, Any], status: int, what: str) -> DataAPIError:
         http_status=status,
         document_ids=tuple(_ids(entry)),
     )
+    if is_final:
+        error.retryable = False
+    return error
 
 
 def _no_envelope(status: int, what: str) -> BadReplyError:

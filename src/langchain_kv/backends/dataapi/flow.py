@@ -34,7 +34,7 @@ def is_overload(error: StoreError) -> bool:
     if isinstance(error, BadReplyError):
         return error.http_status in OVERLOAD_STATUSES
     if isinstance(error, DataAPIError):
-        return error.code in OVERLOAD_CODES
+        return error.code in OVERLOAD_CODES and (error.retryable or error.code != "UNEXPECTED_DRIVER_ERROR")
     return isinstance(error, RequestTimeoutError)
 
 

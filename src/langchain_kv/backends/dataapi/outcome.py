@@ -5,8 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 
 from langchain_kv.backends.dataapi.retry import Call
-from langchain_kv.errors import AuthError, DataAPIError, PartialWriteError, StoreClosedError, StoreError, TransportError
-from langchain_kv.keys import shown
+from langchain_kv.errors import (
+    AuthError,
+    DataAPIError,
+    DocumentExistsError,
+    PartialWriteError,
+    StoreClosedError,
+    StoreError,
+    TransportError,
+)
+from langchain_kv.values.keys import shown
 
 __all__ = ["Outcome"]
 
@@ -16,10 +24,14 @@ class Outcome:
 
     Attributes:
         stop: an error that concerns the whole operation: what was not sent yet is not to be sent.
+        added: of an operation that adds, the keys that were absent and are stored now.
+        there: of the same, the keys that were there, and were left as they are.
     """
 
     def __init__(self, keys: Sequence[str]) -> None:
         self.stop: StoreError | None = None
+        self.added: set[str] = set()
+        self.there: set[str] = set()
         self._keys = keys
         self._errors: dict[str, StoreError] = {}
         self._unsent: set[str] = set()
@@ -54,6 +66,20 @@ class Outcome:
         if concerns_all and self.stop is None:
             self.stop = error
 
+    def find_there(self, keys: Iterable[str]) -> None:
+        """Note that keys to be added are there: by another, or, where an answer was lost, by this very call."""
+        for key in keys:
+            if key not in self._doubtful:
+                self.there.add(key)
+                continue
+            error = DataAPIError.of(
+                "DOCUMENT_ALREADY_EXISTS",
+                f"The answer to the insert of key {shown(key)} was lost, and when it was sent again the key was there:"
+                " by this call, or by another client's. Read it to see what it holds.",
+            )
+            error.applied = None
+            self._errors[key] = error
+
     def is_stopped(self, keys: Sequence[str]) -> bool:
         """Tell whether nothing more is to be sent, and if so note the keys as unwritten."""
         if self.stop is None:
@@ -75,16 +101,21 @@ class Outcome:
             (unwritten if self._is_unwritten(key) else unknown).append(key)
         reasons = {(type(error), getattr(error, "code", "")) for error in self._errors.values()}
         first = next(iter(self._errors.values()))
-        if len(self._errors) == len(self._keys) and len(reasons) == 1 and not (unwritten and unknown):
+        is_lost = isinstance(first, DocumentExistsError) and unknown
+        if len(self._errors) == len(self._keys) and len(reasons) == 1 and not (unwritten and unknown) and not is_lost:
             first.applied = None if unknown else False
             raise first
         names = ", ".join(shown(key) for key in list(self._errors)[:3])
+        written = tuple(key for key in self._keys if key not in self._errors and key not in self.there)
+        advice = "repeating the call is safe"
+        if done == "added":
+            advice = "read the unknown ones, and repeat the call with the unwritten ones"
         raise PartialWriteError(
-            f"{len(self._keys) - len(self._errors)} of {len(self._keys)} keys were {done}; the others"
+            f"{len(written)} of {len(self._keys)} keys were {done}; the others"
             f" ({names}{', ...' if len(self._errors) > 3 else ''}) failed, the first with: {first} See .written,"
-            " .unwritten, .unknown and .errors; repeating the call is safe.",
-            written=tuple(key for key in self._keys if key not in self._errors),
-            unwritten=tuple(unwritten),
+            f" .unwritten, .unknown and .errors; {advice}.",
+            written=written,
+            unwritten=(*unwritten, *(key for key in self._keys if key in self.there)),
             unknown=tuple(unknown),
             errors=self._errors,
         )

@@ -8,7 +8,7 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from time import monotonic
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Self, TypeVar, cast
 
 from langchain_kv import limits
 from langchain_kv.backends.dataapi.flow import Flow, is_overload
@@ -21,8 +21,9 @@ from langchain_kv.errors import (
     PartialWriteError,
     RequestTimeoutError,
     StoreError,
+    UnknownCollectionError,
 )
-from langchain_kv.secret import SecretSource, hidden
+from langchain_kv.values.secret import SecretSource, checked_token
 
 __all__ = ["ONCE", "Attempt", "Call", "TokenSource"]
 
@@ -38,7 +39,10 @@ DELAY_MAX_S: Final = 5.0
 FIRST_CONTACT_DELAY_MAX_S: Final = 0.5
 """The same while nothing listens yet: that costs nobody anything, and the patience is short."""
 
-ONCE: Final = frozenset({"UNEXPECTED_SERVER_ERROR", "UNEXPECTED_DRIVER_ERROR", "INTERNAL_SERVER_ERROR"})
+NEW_COLLECTION_DELAY_MAX_S: Final = 1.0
+"""The same while a new collection is not there yet: such an answer costs the service little."""
+
+ONCE: Final = frozenset({"UNEXPECTED_SERVER_ERROR", "INTERNAL_SERVER_ERROR"})
 """Codes of unforeseen faults: mostly they come back with the same request, so it is sent once more only."""
 
 _log = logging.getLogger("langchain_kv")
@@ -82,7 +86,9 @@ class Call:
     a large batch ends well however long it takes, and one that gets nowhere ends in time. Two faults have a patience
     of their own until something succeeds: a hibernated database, and an endpoint where nothing has ever answered.
 
-    Made in the caller's thread, because the token may come from the caller's function.
+    Until ``new_until``, by the monotonic clock, a collection that does not exist is one that is just being made.
+
+    ``begin`` comes before the first request: the token may come from a function of the user's.
     """
 
     __slots__ = (
@@ -90,6 +96,7 @@ class Call:
         "_deadline",
         "_deadline_s",
         "_first_contact_end",
+        "_new_until",
         "_source",
         "_timeout_s",
         "_wake_end",
@@ -97,7 +104,6 @@ class Call:
         "_writes",
         "headers",
         "outcome",
-        "refusal",
         "token",
     )
 
@@ -109,8 +115,10 @@ class Call:
         timeout_s: float,
         writes: bool,
         wake_timeout_s: float | None = None,
+        new_until: float = 0.0,
     ) -> None:
         self._source = source
+        self._new_until = new_until
         self._deadline_s = deadline_s
         self._timeout_s = timeout_s
         self._writes = writes
@@ -119,15 +127,20 @@ class Call:
         self._first_contact_end: float | None = None
         self._announced: set[str] = set()
         self._deadline = monotonic() + deadline_s
-        self.token = _ask(source)
+        self.token: str | None = None
         self.headers: Mapping[str, str] | None = None  # made for the token, once
-        self.refusal: AuthError | None = None
         self.outcome: Any = None  # what became of each key of a batch of writes
 
-    def renew(self, error: StoreError) -> bool:
+    async def begin(self) -> Self:
+        """Get the token; return this call."""
+        self.token = await _ask(self._source)
+        return self
+
+    async def renew(self, error: StoreError) -> bool:
         """Ask for a fresh token where the old one was refused; tell whether another run makes sense.
 
-        To be called in the caller's thread, once an operation.
+        What the token's source raises now becomes the cause of ``error``, which says what became of the operation so
+        far.
         """
         refused = (
             error.errors and all(isinstance(each, AuthError) for each in error.errors.values())
@@ -136,7 +149,11 @@ class Call:
         )
         if not refused or not callable(self._source):
             return False
-        self.token = _ask(self._source)
+        try:
+            self.token = await _ask(self._source)
+        except Exception as problem:
+            error.__cause__ = problem
+            return False
         self.headers = None
         return True
 
@@ -172,7 +189,7 @@ class Call:
                 return result
             except StoreError as caught:
                 # A try that the deadline cut short says less than the one before it.
-                past = past or _Past(self._writes, started)
+                past = past or _Past(self._writes, started, self._new_until)
                 was_cut = one.timeout_s < usual_s and isinstance(caught, ConnectError | RequestTimeoutError)
                 kept_up = False if is_overload(caught) and not was_cut else None
                 error = past.add(caught, one, was_cut=was_cut)
@@ -238,8 +255,9 @@ class _Past:
         error: what is to be raised if no other try follows.
     """
 
-    def __init__(self, writes: bool, started: float) -> None:
+    def __init__(self, writes: bool, started: float, new_until: float) -> None:
         self.error: StoreError | None = None
+        self._new_until = new_until
         self._writes = writes
         self._started = started
         self._tries = 0
@@ -260,13 +278,20 @@ class _Past:
     def delay_s(self, one: Attempt) -> float | None:
         """Return the seconds to wait before another try, None where there is to be none."""
         error = self.error
-        is_unforeseen = isinstance(error, DataAPIError) and error.code in ONCE
-        if error is None or not (error.retryable or (is_unforeseen and self._unforeseen == 1)):
+        if error is None or not self._is_passing(error):
             return None
         if one.retry_after_s:  # "at once" to all would be asking for more of the same
             return one.retry_after_s
         most_s = FIRST_CONTACT_DELAY_MAX_S if one.is_unreached else DELAY_MAX_S
+        if isinstance(error, UnknownCollectionError):
+            most_s = NEW_COLLECTION_DELAY_MAX_S
         return random.uniform(0, min(most_s, FIRST_DELAY_S * 2.0 ** min(self._tries, 16)))  # noqa: S311
+
+    def _is_passing(self, error: StoreError) -> bool:
+        if isinstance(error, UnknownCollectionError):
+            return monotonic() < self._new_until
+        is_unforeseen = isinstance(error, DataAPIError) and error.code in ONCE
+        return error.retryable or (is_unforeseen and self._unforeseen == 1)
 
     def told(self, asked_s: float | None = None) -> StoreError:
         """Return the error with the tries, and the wait the service asked for, in its message."""
@@ -284,20 +309,17 @@ def _is_hibernation(error: StoreError) -> bool:
     return isinstance(error, BadReplyError) and error.http_status == 503
 
 
-def _ask(source: TokenSource) -> str | None:
-    token = hidden(source() if callable(source) else source)
-    if token is None or token == "":
-        return None
+async def _ask(source: TokenSource) -> str | None:
+    # The user's function may block, and may use a store of this package: so not on an event loop's own thread.
+    token = checked_token(await asyncio.to_thread(source) if callable(source) else source)
     if isinstance(token, SecretSource):
         if token.discard():
             raise ConfigError(
                 "get_token() is asynchronous: give an object whose get_token() returns the token itself. It is called"
-                " in the caller's thread."
+                " in a thread, and may block."
             )
         raise ConfigError(f"get_token() must return a string or None, it returned {token.kind}.")
-    if not isinstance(token, str) or not token.isascii() or not token.isprintable():
-        raise ConfigError("The token is not printable ASCII text: check where it comes from.")
-    return token
+    return cast("str | None", token)
 
 
 def _never_sent(deadline_s: float) -> StoreError:

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+import random
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from yarl import URL
-
 from langchain_kv import limits
-from langchain_kv.backends.base import Record, Stored
+from langchain_kv.backends.base import Page, Stored, is_alive
 from langchain_kv.backends.dataapi import commands
-from langchain_kv.backends.dataapi.client import Pool, prepared
+from langchain_kv.backends.dataapi.client import Pool
 from langchain_kv.backends.dataapi.commands import Command
 from langchain_kv.backends.dataapi.outcome import Outcome
-from langchain_kv.backends.dataapi.retry import Attempt, Call
+from langchain_kv.backends.dataapi.retry import Call
+from langchain_kv.backends.dataapi.sending import Sender, chunks, each, next_state
+from langchain_kv.backends.documents import Encoded
 from langchain_kv.errors import (
     AuthError,
-    BadReplyError,
-    CollectionConflictError,
     DataAPIError,
     StoreError,
 )
+from langchain_kv.runtime.clock import now_ms
 
 __all__ = ["Verbs"]
 
@@ -44,8 +44,20 @@ PROBES: Final = 16
 ADMIN_TIMEOUT_S: Final = 120.0
 """Seconds for creating or dropping a collection: on Apache Cassandra creation takes 10 s and more (measured)."""
 
-TOKEN_MIN_LENGTH: Final = 6
-"""A shorter token is no secret, and taking it out of messages would only garble them."""
+CREATE_PAUSES_S: Final = (0.5, 2.0, 4.0)
+"""Seconds, at most, before a creation that failed is tried again; the wait is random."""
+
+RACED: Final = frozenset(
+    {
+        "CORRUPTED_COLLECTION_SCHEMA",
+        "EXISTING_INDEX_FOR_COLLECTION",
+        "INVALID_DATABASE_QUERY",
+        "TOO_MANY_INDEXES_FOR_COLLECTION",
+        "UNEXPECTED_DRIVER_ERROR",
+        "UNKNOWN_COLLECTION_OR_TABLE",
+    }
+)
+"""Answers to a creation that another one, under way at the same time, may have caused."""
 
 _log = logging.getLogger("langchain_kv")
 
@@ -56,39 +68,34 @@ class Verbs:
     def __init__(
         self, pool: Callable[[], Pool], base_url: str, keyspace: str, collection: str, headers: Mapping[str, str]
     ) -> None:
-        self._pool = pool
-        self._keyspace_url = URL(f"{base_url}/v1/{keyspace}", encoded=True)
-        self._url = URL(f"{base_url}/v1/{keyspace}/{collection}", encoded=True)
+        self._sender = Sender(pool, base_url, keyspace, collection, headers)
+        self.send = self._sender.send
         self._keyspace = keyspace
         self._collection = collection
-        self._headers = headers
         self._existing_share = 0.0
         """Of the last batch of more than FEW_KEYS keys."""
 
     # -- reading ------------------------------------------------------------------------------------------------
 
-    async def get(self, call: Call, keys: Sequence[str]) -> list[Stored | None]:
+    async def get(self, call: Call, keys: Sequence[str], *, values: bool = True) -> list[Stored | None]:
         """Return the document of each key, in order."""
         found: dict[Any, Stored] = {}
 
         async def fetch(chunk: Sequence[str]) -> None:
             state: str | None = None
             while True:
-                page = await self._send(call, commands.find_keys(chunk, state), commands.read_page)
+                page = await self.send(call, commands.find_keys(chunk, state, values=values), commands.read_page)
                 found.update([item for item in page.items if isinstance(item[0], str)])
-                state = _next_state(page, state)
+                state = next_state(page, state)
                 if state is None:
                     return
 
-        await _each(fetch, _chunks(keys, limits.IN_MAX), FIND_WIDTH)
-        return [found.get(key) for key in keys]
+        await each(fetch, chunks(keys, limits.IN_MAX), FIND_WIDTH)
+        now = now_ms()
+        return [stored if (stored := found.get(key)) is None or is_alive(stored, now) else None for key in keys]
 
-    async def pages(self, call: Call, prefix: str, *, values: bool) -> AsyncGenerator[list[Any] | None, None]:
-        """Yield pages of keys, or of (key, document), that are not empty; the next page comes while the consumer works.
-
-        None is yielded where the token was refused: the consumer, in whose thread the token's source is to be
-        called, renews the call's token and goes on, or does not and raises.
-        """
+    async def pages(self, call: Call, prefix: str, *, values: bool) -> AsyncGenerator[Page]:
+        """Yield pages that are not empty; the next page comes while the consumer works."""
         state: str | None = None
         skipped = 0
         ahead = asyncio.create_task(self._page(call, state, values))
@@ -97,11 +104,11 @@ class Verbs:
                 try:
                     page = await ahead
                 except AuthError as error:
-                    call.refusal = error
-                    yield None
+                    if not await call.renew(error):
+                        raise
                     ahead = asyncio.create_task(self._page(call, state, values))
                     page = await ahead
-                state = _next_state(page, state)
+                state = next_state(page, state)
                 if state is not None:
                     ahead = asyncio.create_task(self._page(call, state, values))
                 texts = [item for item in page.items if isinstance(item[0], str)]
@@ -109,8 +116,10 @@ class Verbs:
                     self._log_other_ids()
                 skipped += len(page.items) - len(texts)
                 chosen = [item for item in texts if item[0].startswith(prefix)] if prefix else texts
-                if chosen:
-                    yield chosen if values else [key for key, _ in chosen]
+                now = now_ms()
+                alive = [(key, stored if values else None) for key, stored in chosen if is_alive(stored, now)]
+                if alive:
+                    yield alive
                 if state is None:
                     return
         finally:
@@ -118,7 +127,7 @@ class Verbs:
 
     async def _page(self, call: Call, state: str | None, values: bool) -> commands.Page:
         call.restart()
-        return await self._send(call, commands.find_page(state, values=values), commands.read_page)
+        return await self.send(call, commands.find_page(state, values=values), commands.read_page)
 
     def _log_other_ids(self) -> None:
         _log.warning(
@@ -127,9 +136,14 @@ class Verbs:
             self._collection,
         )
 
+    async def expired(self, call: Call, keys: Sequence[str]) -> list[str]:
+        """Return those of the keys that are not there, or have expired; no value is sent."""
+        found = await self.get(call, keys, values=False) if keys else []
+        return [key for key, stored in zip(keys, found, strict=True) if stored is None]
+
     # -- writing ------------------------------------------------------------------------------------------------
 
-    async def put(self, call: Call, records: Sequence[Record]) -> None:
+    async def put(self, call: Call, records: Sequence[Encoded]) -> None:
         """Store every record."""
         outcome, left = Outcome.of(call, [key for key, _ in records])
         if left is not None:
@@ -142,7 +156,7 @@ class Verbs:
                 self._existing_share = existing / len(records)
         outcome.settle("stored")
 
-    async def _put_many(self, call: Call, records: Sequence[Record], outcome: Outcome) -> int:
+    async def _put_many(self, call: Call, records: Sequence[Encoded], outcome: Outcome) -> int:
         """Store the records by whichever way is the faster one; return how many keys existed.
 
         An insert in vain costs a hundredth of the requests that must follow; upserting what is new costs a hundred
@@ -167,16 +181,16 @@ class Verbs:
                 tried += 1
                 existing += existed
 
-        await _each(store, range(len(records)), UPSERT_WIDTH)
+        await each(store, range(len(records)), UPSERT_WIDTH)
         return existing
 
-    async def _insert(self, call: Call, records: Sequence[Record], outcome: Outcome) -> int:
+    async def _insert(self, call: Call, records: Sequence[Encoded], outcome: Outcome) -> int:
         """Insert, and replace at once what was there already; return how many that were."""
         tried = existing = 0
         chunks = list(commands.split_by_size(records))
         width = -(-UPSERT_WIDTH // max(1, min(INSERT_WIDTH, len(chunks))))
 
-        async def insert(chunk: Sequence[Record]) -> None:
+        async def insert(chunk: Sequence[Encoded]) -> None:
             nonlocal tried, existing
             keys = [key for key, _ in chunk]
             if outcome.is_stopped(keys):
@@ -186,7 +200,7 @@ class Verbs:
                 tried, existing = tried + len(chunk), existing + existed
                 return
             try:
-                inserted = await self._send(
+                inserted = await self.send(
                     call,
                     commands.insert_many(chunk),
                     partial(commands.read_inserted, keys=keys),
@@ -204,30 +218,51 @@ class Verbs:
                 left = {*inserted.existing, *inserted.again}
                 await self._upsert(call, [record for record in chunk if record[0] in left], outcome, width)
 
-        await _each(insert, chunks, INSERT_WIDTH)
+        await each(insert, chunks, INSERT_WIDTH)
         return existing
 
-    async def _upsert(self, call: Call, records: Sequence[Record], outcome: Outcome, width: int = UPSERT_WIDTH) -> int:
+    async def _upsert(self, call: Call, records: Sequence[Encoded], outcome: Outcome, width: int = UPSERT_WIDTH) -> int:
         """Store each record on its own; return how many keys existed."""
         existing = 0
 
-        async def upsert(record: Record) -> None:
+        async def upsert(record: Encoded) -> None:
             nonlocal existing
             if await self._replace(call, record, outcome):
                 existing += 1  # not in one statement with the await, which would count from before it
 
-        await _each(upsert, records, width)
+        await each(upsert, records, width)
         return existing
 
-    async def _replace(self, call: Call, record: Record, outcome: Outcome) -> bool | None:
+    async def _replace(self, call: Call, record: Encoded, outcome: Outcome) -> bool | None:
         """Store one record; return whether its key existed, None where it was not stored."""
         if outcome.is_stopped([record[0]]):
             return None
         try:
-            return await self._send(call, commands.upsert(record), commands.read_replaced)
+            return await self.send(call, commands.upsert(record), commands.read_replaced)
         except StoreError as error:
             outcome.fail([record[0]], error)
             return None
+
+    async def purge(self, call: Call) -> int:
+        """Remove what has expired; return how many keys those were."""
+        removed = 0
+        async for keys in self._expired_pages(call):
+            await self.delete(call, keys)
+            call.outcome = None
+            removed += len(keys)
+        return removed
+
+    async def _expired_pages(self, call: Call) -> AsyncGenerator[list[str]]:
+        state: str | None = None
+        while True:
+            page = await self._page(call, state, values=False)
+            now = now_ms()
+            keys = [key for key, stored in page.items if isinstance(key, str) and not is_alive(stored, now)]
+            if keys:
+                yield keys
+            state = next_state(page, state)
+            if state is None:
+                return
 
     async def delete(self, call: Call, keys: Sequence[str]) -> None:
         """Delete the keys' documents."""
@@ -240,14 +275,14 @@ class Verbs:
                 return
             begun = False
             try:
-                while await self._send(call, commands.delete_many(chunk), commands.read_deleted):
+                while await self.send(call, commands.delete_many(chunk), commands.read_deleted):
                     begun = True
             except StoreError as error:
                 if begun:
                     error.applied = None
                 outcome.fail(chunk, error)
 
-        await _each(remove, _chunks(keys, limits.DELETE_MANY_MAX), DELETE_WIDTH)
+        await each(remove, chunks(keys, limits.DELETE_MANY_MAX), DELETE_WIDTH)
         outcome.settle("deleted")
 
     # -- the collection -----------------------------------------------------------------------------------------
@@ -264,82 +299,47 @@ class Verbs:
             raise
 
     async def _create(self, call: Call) -> dict[str, Any] | None:
+        """Create the collection, or find that it is there; another process may be making it at the same time.
+
+        Where two creations meet the service fails one of them, for reasons of its own, and may drop the collection.
+        """
         found = await self._settings(call)
-        if found is not None:
-            return found
-        try:
-            await self._admin(call, commands.create_collection(self._collection))
-        except CollectionConflictError:  # another process was faster
-            found = await self._settings(call)
-            if found is None:
-                raise
+        for pause_s in (*CREATE_PAUSES_S, None):
+            if found is not None:
+                return found
+            try:
+                await self._admin(call, commands.create_collection(self._collection))
+                return None
+            except DataAPIError as error:
+                if error.scope not in ("SCHEMA", "DATABASE"):
+                    raise
+                found = await self._found_after(call, error)
+                if found is None:
+                    if error.code not in RACED or pause_s is None:
+                        raise
+                    await asyncio.sleep(random.uniform(0, pause_s))  # noqa: S311 - spreads clients, protects nothing
+                    found = await self._found_after(call, error)
         return found
+
+    async def _found_after(self, call: Call, failure: DataAPIError) -> dict[str, Any] | None:
+        """Return the settings of the collection if it is there after all, or None."""
+        try:
+            return await self._settings(call)
+        except StoreError as error:
+            raise failure from error
 
     async def drop(self, call: Call) -> None:
         """Drop the collection; a missing one is no error."""
         await self._admin(call, commands.delete_collection(self._collection))
 
     async def _settings(self, call: Call) -> dict[str, Any] | None:
-        found = await self._send(call, commands.find_collections(), commands.read_collections, url=self._keyspace_url)
+        found = await self.send(
+            call, commands.find_collections(), commands.read_collections, url=self._sender.keyspace_url
+        )
         return found.get(self._collection)
 
     async def _admin(self, call: Call, command: Command) -> None:
-        await self._send(call, command, commands.read_status, url=self._keyspace_url, timeout_s=ADMIN_TIMEOUT_S)
-
-    # -- one request --------------------------------------------------------------------------------------------
-
-    async def _send(
-        self,
-        call: Call,
-        command: Command,
-        read: Callable[[int, bytes, str], T],
-        *,
-        url: URL | None = None,
-        timeout_s: float | None = None,
-        on_doubt: Callable[[], None] | None = None,
-    ) -> T:
-        what = f"{command.name} on {self._keyspace}.{self._collection}"
-        target = url or self._url
-        pool = self._pool()
-
-        async def attempt(one: Attempt) -> T:
-            try:
-                reply = await pool.post(target, command.body, self._request_headers(call), one)
-                return read(reply.status, reply.body, what)
-            except StoreError as error:
-                _hide(error, call.token)
-                if on_doubt is not None and error.applied is None:
-                    on_doubt()
-                raise
-
-        return await call.persist(attempt, pool.flow(), timeout_s=timeout_s)
-
-    def _request_headers(self, call: Call) -> Mapping[str, str]:
-        if call.headers is None:
-            call.headers = prepared(self._headers if call.token is None else {**self._headers, "Token": call.token})
-        return call.headers
-
-
-async def _each(job: Callable[[T], Awaitable[None]], items: Sequence[T], width: int) -> None:
-    """Run ``job`` on each item, at most ``width`` at once. The first exception ends the others before it is raised."""
-    if len(items) == 1:
-        await job(items[0])
-        return
-    left = iter(items)
-
-    async def work() -> None:
-        for item in left:
-            await job(item)
-
-    failure: BaseException
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(width, len(items))):
-                group.create_task(work())
-        return
-    except BaseExceptionGroup as caught:
-        failure = caught.exceptions[0]
-    raise failure
+        await self.send(call, command, commands.read_status, url=self._sender.keyspace_url, timeout_s=ADMIN_TIMEOUT_S)
 
 
 async def _abandon(task: asyncio.Task[Any]) -> None:
@@ -347,23 +347,3 @@ async def _abandon(task: asyncio.Task[Any]) -> None:
     await asyncio.wait([task])
     if not task.cancelled():
         task.exception()  # seen
-
-
-def _chunks(items: Sequence[str], size: int) -> list[Sequence[str]]:
-    return [items[start : start + size] for start in range(0, len(items), size)]
-
-
-def _next_state(page: commands.Page, state: str | None) -> str | None:
-    if page.state is not None and page.state == state:
-        raise BadReplyError("The service answered the same page state twice: the scan would never end. Try again.")
-    return page.state
-
-
-def _hide(error: StoreError, token: str | None) -> None:
-    """Take the token out of a message that quotes the service's words."""
-    if token is None or len(token) < TOKEN_MIN_LENGTH:
-        return
-    if any(isinstance(part, str) and token in part for part in error.args):
-        error.args = tuple(part.replace(token, "***") if isinstance(part, str) else part for part in error.args)
-    if isinstance(error, DataAPIError) and token in error.title:
-        error.title = error.title.replace(token, "***")

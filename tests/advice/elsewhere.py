@@ -1,0 +1,53 @@
+"""The tests that follow advice where that takes more than a case."""
+
+from __future__ import annotations
+
+from typing import Final
+
+FOLLOWED: Final = {
+    "faults/test_proxies.py::test_the_files_of_trusted_authorities_are_read_when_a_store_is_made": [
+        "No secure connection to"
+    ],
+    "unit/test_dataapi_retry.py::test_part_that_gets_no_turn_before_the_deadline_is_not_sent": [
+        "raise deadline_s, or use smaller batches"
+    ],
+    "unit/test_dataapi_backend.py::test_scan_that_is_answered_the_same_state_for_ever_ends": [
+        "twice: the scan would never end. Try again"
+    ],
+    "cli/test_process.py::test_a_server_that_may_not_start_says_why": [
+        "lckv serve keeps values itself: give",
+        "needs a token, as others can reach it: give",
+        "cannot share a listening socket on Windows: leave it out",
+        "or leave --workers out",
+    ],
+    "unit/test_loop_thread.py::test_cancelled_operation_is_an_error_of_ours": [
+        "The operation was cancelled on langchain-kv's event loop: repeat it"
+    ],
+    "unit/test_loop_thread.py::test_call_on_the_loop_thread_is_refused": ["use the async method there"],
+    "unit/test_loop_thread.py::test_forked_child_starts_a_loop_of_its_own_and_the_parents_goes_on": [
+        "start a new one in the child"
+    ],
+    "unit/test_loop_thread.py::test_exit_handler_of_the_user_may_still_call": ["finish before it ends"],
+    "unit/test_work_queue.py::test_close_ends_what_is_queued_then_refuses": ["the store was closed; open a new one"],
+    "unit/test_testing_fixture.py::test_a_client_that_gives_up_is_not_waited_for": [
+        "end what the test started before the test ends"
+    ],
+    "meta/test_wheel.py::test_it_works_with_the_dependencies_it_declares": [
+        "pip install 'langchain-kv[testing]'",
+        "pip install 'langchain-kv[cli]'",
+    ],
+    "unit/test_cluster_urls.py::test_a_driver_that_is_missing_or_broken_is_told": [
+        "pip install 'langchain-kv[cassandra]'",
+        "Install a binary wheel",
+    ],
+    "unit/test_bundle_urls.py::test_a_file_that_is_no_bundle_is_told": ["ownload it again from"],
+    "cluster/test_cassandra_tls.py::test_files_that_are_no_certificates_are_told": [
+        "check ca_file=, cert_file= and key_file="
+    ],
+    "cluster/test_cassandra_rows.py::test_a_store_does_not_open_them": [
+        "give the URL of the cluster's Data API (https:...)"
+    ],
+}
+"""A test, and pieces of the messages."""
+
+ELSEWHERE: Final = {fragment: name for name, fragments in FOLLOWED.items() for fragment in fragments}
