@@ -496,7 +496,8 @@ def constructs(source: str) -> set[str]:
 
 @pytest.mark.parametrize("module", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_no_module_can_construct_what_is_stored(module: Path) -> None:
-    assert constructs(module.read_text()) == set()
+    # threads.py loads the standard library's own threading anew, where gevent or eventlet patched it.
+    assert constructs(module.read_text()) <= ({"importlib"} if module.name == "threads.py" else set())
 
 
 @pytest.mark.parametrize(

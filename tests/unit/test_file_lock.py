@@ -201,7 +201,6 @@ GONE = {
     "the folder": "shutil.rmtree(folder)",
     "the file": "os.unlink(path)",
     "all files": "[os.unlink(os.path.join(folder, name)) for name in os.listdir(folder)]",
-    "a file in place of the folder": "shutil.rmtree(folder); pathlib.Path(folder).touch()",
     "another file": "os.unlink(path); pathlib.Path(path).write_text('theirs')",
 }
 
