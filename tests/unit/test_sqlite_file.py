@@ -576,3 +576,23 @@ def test_a_file_that_may_not_be_looked_at_is_not_called_missing(
     monkeypatch.setattr("os.lstat", refuse)
     with pytest.raises(EngineError, match=r"Cannot look at .*kv\.db"):
         engine.read(CollectionName("default_keyspace", "c"), ["a"])
+
+
+def test_a_lock_file_that_is_removed_again_and_again_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = FileLock(str(tmp_path / "x.lock"))
+    stat = os.stat
+
+    def remove_first(path: object, *arguments: object, **named: object) -> os.stat_result:
+        if path == lock.path:
+            os.unlink(lock.path)
+        return stat(path, *arguments, **named)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "stat", remove_first)
+        with pytest.raises(EngineError, match="find out what removes it"):
+            lock.acquire()
+    with lock:
+        assert lock._descriptor is not None
+    lock.close()

@@ -38,6 +38,9 @@ LONGEST_PAUSE_S: Final = 0.002
 NOTE_LENGTH: Final = 32
 """Characters of a note in the lock file, ASCII."""
 
+VANISHED_MAX: Final = 100
+"""How often a lock file is made anew that is gone once it is locked."""
+
 _HELD_BY_ANOTHER: Final = frozenset(
     # msvcrt says EACCES; for flock that would be a failure.
     (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES if sys.platform == "win32" else errno.EWOULDBLOCK)
@@ -121,13 +124,19 @@ class FileLock:
 
     def lock_file(self, deadline: float) -> None:
         """Exclude other processes until ``unlock_file``, waiting up to ``deadline`` (of ``time.monotonic``)."""
-        pause_s = FIRST_PAUSE_S
+        pause_s, vanished = FIRST_PAUSE_S, 0
         while True:
             descriptor = self._open()
             if self._try_to_lock(descriptor):
                 if self._is_current():
                     return
                 self.close()  # somebody removed the lock file: whoever comes next locks another one
+                vanished += 1
+                if vanished == VANISHED_MAX:
+                    raise EngineError(
+                        f"{self.path} was made {vanished} times, and was not there then; find out what removes it, and"
+                        " keep the database on a file system of this machine"
+                    )
                 continue
             if time.monotonic() > deadline:
                 raise EngineBusyError(f"Another process held {self.path} for {self._wait_s:g} s; try again later")
