@@ -223,9 +223,6 @@ CHANGED: dict[str, dict[str, dict[str, Any]]] = {
 }
 """What the file holds once each change was carried out."""
 
-_MISSING = ("ENOENT", "ENOTDIR")
-"""What says that no file is there, and so no collection."""
-
 CELLS = [
     Cell(error, call, name, colour)
     for error in ERRORS
@@ -307,14 +304,14 @@ def _judge(cell: Cell, error: BaseException | None, before: dict[str, Any], benc
     if operation.start == "missing":
         after = CHANGED["collections"]
     if error is None:
-        if state != after and not (cell.error in _MISSING and cell.operation == "drop"):
+        if state != after and (cell.error, cell.operation) != ("ENOENT", "drop"):  # no file, no collection
             wrong.append(f"it succeeded, and the file holds {state}")
         return
     if not isinstance(error, StoreError):
         wrong.append(f"not a StoreError: {error!r}")
         return
     says_which = bench.folder in str(error) or isinstance(error, UnknownCollectionError)  # where no file is
-    if not says_which or (isinstance(error, UnknownCollectionError) and cell.error not in _MISSING):
+    if not says_which or (isinstance(error, UnknownCollectionError) and cell.error != "ENOENT"):
         wrong.append(f"it does not say which file: {error}")
     if not operation.changes and error.applied is not False:
         wrong.append(f"a read, and applied is {error.applied}")
