@@ -263,14 +263,12 @@ def _new_loop() -> asyncio.AbstractEventLoop:
     return _Loop()
 
 
-_getaddrinfo: Final[Callable[..., Any]] = threads.real("socket", "getaddrinfo")
-
-
 async def _look_up(host: Any, port: Any, *, flags: int = 0, **hints: Any) -> Any:
+    getaddrinfo = threads.real("socket", "getaddrinfo")
     try:
-        return _getaddrinfo(host, port, flags=flags | socket.AI_NUMERICHOST, **hints)
+        return getaddrinfo(host, port, flags=flags | socket.AI_NUMERICHOST, **hints)
     except socket.gaierror:  # a name: asking for it can take long
-        return await run_aside(partial(_getaddrinfo, host, port, flags=flags, **hints), "langchain-kv look-up")
+        return await run_aside(partial(getaddrinfo, host, port, flags=flags, **hints), "langchain-kv look-up")
 
 
 class _Process:

@@ -31,8 +31,6 @@ def test_error_of_the_system_is_an_error_of_ours_and_passes(cell: Cell) -> None:
 @pytest.mark.parametrize("error", ERRORS)
 def test_error_of_every_call_of_the_system_is_an_error_of_ours_and_passes(error: str) -> None:
     cells = [cell for cell in CELLS if cell.error == error and (cell.call == "all" or error in ("EIO", "EACCES"))]
-    # A file that every call says is not there is one that nobody has made yet: for "drop" there is nothing to do.
-    cells = [cell for cell in cells if (cell.error, cell.operation) != ("ENOENT", "drop")]
     assert {cell: verdict.wrong for cell in cells if (verdict := file_matrix.run(cell)).wrong} == {}
 
 

@@ -305,8 +305,6 @@ def _look_ups(monkeypatch: pytest.MonkeyPatch, answer: Callable[[int], Any]) -> 
 
 @pytest.mark.parametrize("code", ["EAI_NONAME", "EAI_NODATA", "EAI_FAIL"])
 def test_name_that_does_not_exist_is_an_error_at_once(colour: str, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
-    if colour == "sync":
-        pytest.skip("the loop thread looks names up by itself now, past this patch: not yet mended")
     looked_up = _look_ups(monkeypatch, lambda number: socket.gaierror(getattr(socket, code), "no such name"))
     with _backend("http://nowhere.test:1") as backend:
         with pytest.raises(ConnectError, match=r"nowhere\.test.*no such name.*check the endpoint") as caught:
@@ -319,8 +317,6 @@ def test_name_that_does_not_exist_is_an_error_at_once(colour: str, monkeypatch: 
 def test_name_that_cannot_be_looked_up_just_now_is_tried_again(
     server: Misbehaving, colour: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if colour == "sync":
-        pytest.skip("the loop thread looks names up by itself now, past this patch: not yet mended")
     again = socket.gaierror(socket.EAI_AGAIN, "try again")
     looked_up = _look_ups(monkeypatch, lambda number: again if number <= 2 else "127.0.0.1")
     with _backend(f"http://here.test:{server.port}") as backend:
