@@ -284,23 +284,18 @@ class SQLiteEngine(Engine):
             raise UsageError("A backup inside a change would hold up every writer: make it before or after")
         if not self._has_file():
             raise EngineError(f"There is no database at {self._pool.path} to back up; check the path")
-        source, copy = self._pool.path, os.path.abspath(file)
-
-        def query(connection: Connection) -> None:
-            check = partial(self._pool.require_unchanged, connection)
-            back_up(connection, source, copy, replace=replace, check=check)
-
-        self._pool.read(query)
+        self._hand_over(back_up, os.path.abspath(file), replace)
 
     def restore_to(self, path: str, *, replace: bool = False) -> None:
         """Put a copy of this database, a backup, in the place of another one: see ``sqlite_backup.restore``."""
         if not self._has_file():
             raise EngineError(f"There is no backup at {self._pool.path}; check the path")
-        backup, other = self._pool.path, os.path.realpath(path)
+        self._hand_over(restore, os.path.realpath(path), replace)
 
+    def _hand_over(self, copying: Callable[..., None], to: str, replace: bool) -> None:
         def query(connection: Connection) -> None:
             check = partial(self._pool.require_unchanged, connection)
-            restore(connection, backup, other, replace=replace, check=check)
+            copying(connection, self._pool.path, to, replace=replace, check=check)
 
         self._pool.read(query)
 
@@ -314,9 +309,11 @@ class SQLiteEngine(Engine):
         Where the whole transaction is undone, each call is run again by itself, so that only the one at fault fails.
         Returns the outcome of each call, in order.
         """
+        if len(calls) <= 1:
+            return self._in_turn(calls)
         deadlines = [self._deadline(call) for call in calls]
         try:
-            if len(calls) <= 1 or not self._pool.has_file(look=False):
+            if not self._pool.has_file(look=False):
                 return self._in_turn(calls)
             return self._pool.waits.run_until(
                 min(deadlines), lambda: self._pool.change(lambda connection: run_each(calls))
