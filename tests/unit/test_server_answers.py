@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from answered import Send, codes, sender
 from langchain_kv.engines.base import CollectionName
 from langchain_kv.engines.memory import MemoryEngine
-from langchain_kv.server.commands import COMMANDS, answer
+from langchain_kv.server.commands import COMMANDS
 
 ANY = CollectionName("default_keyspace", "any")
 KEYSPACE = ("default_keyspace",)
-Send = Callable[..., Any]
 
 
 @pytest.fixture
@@ -29,17 +27,7 @@ def engine() -> Iterator[MemoryEngine]:
 
 @pytest.fixture
 def send(engine: MemoryEngine) -> Send:
-    def send(command: Any, path: tuple[str, ...] = ANY) -> Any:
-        body = command if isinstance(command, bytes) else json.dumps(command).encode()
-        status, reply = asyncio.run(answer(engine, tuple(path), body))
-        assert status == 200
-        return json.loads(reply)
-
-    return send
-
-
-def codes(reply: Any) -> list[str]:
-    return [error["errorCode"] for error in reply["errors"]]
+    return sender(engine, ANY)
 
 
 # -- requests -------------------------------------------------------------------------------------------------------

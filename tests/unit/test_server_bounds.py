@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from answered import Send, sender
 from langchain_kv.engines.base import CollectionName
 from langchain_kv.engines.memory import MemoryEngine
 from langchain_kv.limits import INDEXING_MAX_UTF16, PATH_MAX_NAMES, SORT_MAX_FIELDS
@@ -30,7 +31,6 @@ from served import ask
 KV = CollectionName("default_keyspace", "kv")
 ANY = CollectionName("default_keyspace", "any")
 COLLIDING = [n * (2**61 - 1) for n in range(2_000)]  # Python's hash of each is 0
-Send = Callable[..., Any]
 
 
 @pytest.fixture
@@ -44,10 +44,7 @@ def engine() -> Iterator[MemoryEngine]:
 
 @pytest.fixture
 def send(engine: MemoryEngine) -> Send:
-    def send(command: Any, path: tuple[str, ...] = KV) -> Any:
-        return json.loads(asyncio.run(answer(engine, tuple(path), json.dumps(command).encode()))[1])
-
-    return send
+    return sender(engine, KV)
 
 
 def codes(reply: Any) -> list[str]:

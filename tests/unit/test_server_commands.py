@@ -6,11 +6,12 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 
+from answered import Send, codes, sender
 from langchain_kv.backends.dataapi.causes import is_deterministic
 from langchain_kv.engines.base import Change, CollectionName, DocId
 from langchain_kv.engines.memory import MemoryEngine
@@ -27,7 +28,6 @@ from langchain_kv.server.commands import COMMANDS, answer
 from langchain_kv.server.ids import new_id, read_id
 
 KV = CollectionName("default_keyspace", "kv")
-Send = Callable[..., Any]
 
 
 @pytest.fixture
@@ -41,17 +41,7 @@ def engine() -> Iterator[MemoryEngine]:
 
 @pytest.fixture
 def send(engine: MemoryEngine) -> Send:
-    def send(command: Any, path: tuple[str, ...] = KV) -> Any:
-        body = command if isinstance(command, bytes) else json.dumps(command).encode()
-        status, reply = asyncio.run(answer(engine, tuple(path), body))
-        assert status == 200
-        return json.loads(reply)
-
-    return send
-
-
-def codes(reply: Any) -> list[str]:
-    return [error["errorCode"] for error in reply["errors"]]
+    return sender(engine, KV)
 
 
 def insert(send: Send, count: int, collection: str = "kv") -> None:

@@ -6,13 +6,14 @@ import asyncio
 import json
 import random
 import tracemalloc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from answered import Send, codes
 from langchain_kv.engines.base import CollectionName, DocId, Engine
 from langchain_kv.engines.memory import MemoryEngine
 from langchain_kv.engines.sqlite import SQLiteEngine
@@ -26,7 +27,6 @@ from langchain_kv.server.sorting import Picker, read_sort
 
 ANY = CollectionName("default_keyspace", "any")
 KV = CollectionName("default_keyspace", "kv")
-Send = Callable[..., Any]
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -48,10 +48,6 @@ async def asend(engine: Engine, command: Any, collection: CollectionName = ANY) 
 @pytest.fixture
 def send(engine: Engine) -> Send:
     return lambda command, collection=ANY: asyncio.run(asend(engine, command, collection))
-
-
-def codes(reply: Any) -> list[str]:
-    return [error["errorCode"] for error in reply["errors"]]
 
 
 def plant(engine: Engine, documents: Sequence[dict[str, Any]], collection: CollectionName = ANY) -> None:

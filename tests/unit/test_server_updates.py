@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from answered import Send, codes, sender
 from langchain_kv.engines.base import CollectionName, DocId, Engine
 from langchain_kv.engines.memory import MemoryEngine
 from langchain_kv.engines.sqlite import SQLiteEngine
@@ -19,7 +20,6 @@ from langchain_kv.server.update_operators import OPERATORS
 
 ANY = CollectionName("default_keyspace", "any")
 KV = CollectionName("default_keyspace", "kv")
-Send = Callable[..., Any]
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -35,16 +35,7 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
 
 @pytest.fixture
 def send(engine: Engine) -> Send:
-    def send(command: Any, collection: CollectionName = ANY) -> Any:
-        status, reply = asyncio.run(answer(engine, tuple(collection), json.dumps(command).encode()))
-        assert status == 200
-        return json.loads(reply)
-
-    return send
-
-
-def codes(reply: Any) -> list[str]:
-    return [error["errorCode"] for error in reply["errors"]]
+    return sender(engine, ANY)
 
 
 def insert(send: Send, *documents: dict[str, Any]) -> None:
