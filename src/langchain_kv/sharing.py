@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures.thread  # noqa: F401 - it has forks wait for it: imported in a fork's midst, it says so amiss
 import ctypes
 import logging
 import os

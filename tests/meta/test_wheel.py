@@ -45,7 +45,7 @@ def new_environment(directory: Path, *install: object) -> Path:
 
 def first_example() -> str:
     readme = (PROJECT / "README.md").read_text()
-    found = re.search(r"```python\n(.*?)```", readme, re.DOTALL)
+    found = re.search(r"^```python\n(from .*?)```", readme, re.DOTALL | re.MULTILINE)
     assert found
     return found.group(1)
 

@@ -229,7 +229,7 @@ def test_a_child_forked_while_another_thread_uses_a_store_for_the_first_time_goe
                     begun.set()
                     time.sleep(0.5)  # within this the main thread forks, unless it waits
         if {module!r} in sys.modules:
-            print("imported before")
+            print("imported before", flush=True)
             raise SystemExit
         sys.meta_path.insert(0, Slow())
         thread = threading.Thread(target=lambda: {LAZY[module]})
@@ -242,13 +242,14 @@ def test_a_child_forked_while_another_thread_uses_a_store_for_the_first_time_goe
             os._exit(0)
         status = os.waitpid(child, 0)[1]
         thread.join()
-        print("child", status)
+        print("child", status, flush=True)
         os._exit(0)
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.stdout.strip() in ("child 0", "imported before"), done.stderr
+    assert not done.stderr
 
 
 @pytest.mark.slow

@@ -25,8 +25,11 @@ LAST_TOKEN: Final = 2**63 - 1
 RANGES_AT_ONCE: Final = 8
 RANGES_MAX: Final = 64
 
-FIRST_DOCUMENTS: Final = 20
+FIRST_DOCUMENTS: Final = 5
 """Rows of the first statement of a Scan that reads bodies: only rows can be asked for, and their size is not known."""
+
+GROWTH: Final = 4
+"""The next statements read at most so many times the rows of the last ones, which need not be like those."""
 
 STATEMENT_ROWS_MAX: Final = 5_000
 
@@ -74,7 +77,8 @@ class Scan:
         self._prefix = prefix
         self._with_bodies = with_bodies
         self._limit = limit
-        self._rows_a_statement = min(limit, FIRST_DOCUMENTS) if with_bodies else limit
+        self._rows_at_once = FIRST_DOCUMENTS if with_bodies else RANGES_AT_ONCE * limit
+        self._rows_a_statement = min(limit, self._rows_at_once)
         self._ranges = deque([_Range(FIRST_TOKEN, LAST_TOKEN)])
         self._is_split = False
         self._pages: deque[list[Row]] = deque()
@@ -85,12 +89,13 @@ class Scan:
             if not self._ranges:
                 return None
             yield from self._fetch(table)
-        return [_found(row) for row in self._pages.popleft()]
+        return [_found(row, self._with_bodies) for row in self._pages.popleft()]
 
     def _fetch(self, table: Table) -> Work[None]:
         statement = yield from table.statement("scan" if self._with_bodies else "scan_ids")
-        ranges = [self._ranges.popleft() for _ in range(min(RANGES_AT_ONCE, len(self._ranges)))]
         count = self._rows_a_statement
+        width = min(RANGES_AT_ONCE, len(self._ranges), max(1, self._rows_at_once // count))
+        ranges = [self._ranges.popleft() for _ in range(width)]
         calls = [(statement, (part.start, part.end, count)) for part in ranges]
         try:
             answers = yield from reading(calls, RANGES_AT_ONCE)
@@ -106,9 +111,10 @@ class Scan:
             self._keep(new)
         if self._ranges and not self._is_split:
             self._split()
-        if self._with_bodies:
-            count = min(self._limit, _fitting([row for rows in answers for row in rows], PAGE_BYTES // RANGES_AT_ONCE))
-        self._rows_a_statement = max(least, count if self._with_bodies else self._limit)
+        read = [row for rows in answers for row in rows]
+        if self._with_bodies and read:
+            self._rows_at_once = min(_fitting(read, PAGE_BYTES), GROWTH * count * width)
+        self._rows_a_statement = max(least, 2, min(self._limit, self._rows_at_once // RANGES_AT_ONCE))
 
     def _keep(self, rows: list[Row]) -> None:
         if self._prefix:
@@ -141,7 +147,7 @@ def _has_prefix(row: Row, prefix: str) -> bool:
 def _fitting(rows: list[Row], size_bytes: int) -> int:
     """Return how many rows like these have so many bytes of bodies, going by characters."""
     found_bytes = sum(len(row[1] or "") for row in rows)
-    return max(2, min(PAGE_DOCUMENTS, len(rows) * size_bytes // max(1, found_bytes)))
+    return len(rows) * size_bytes // max(1, found_bytes)
 
 
 def page(
@@ -172,11 +178,11 @@ def page(
         count = max(least, min(limit - len(found) + 1, most))
         (rows,) = yield from reading([(statement, (part.start, part.end, count))], 1)
         new = part.rest(rows)
-        wanted = [_found(row) for row in new if _is_wanted(row, prefix)]
+        wanted = [_found(row, with_bodies) for row in new if _is_wanted(row, prefix)]
         if left_bytes is not None:
             wanted = cut(wanted, left_bytes)
             left_bytes -= body_bytes(wanted)
-            most = _fitting(rows, size_bytes or 0)
+            most = max(2, min(PAGE_DOCUMENTS, _fitting(rows, size_bytes or 0)))
             least = most if prefix else 2
         found += wanted
         if not new:  # a page of rows at one token
@@ -188,8 +194,8 @@ def page(
     return found[: max(limit, 0)]
 
 
-def _found(row: Row) -> Found:
-    return doc_id_of(row[0]), body_of(*row) if len(row) > 1 else None
+def _found(row: Row, with_bodies: bool) -> Found:
+    return doc_id_of(row[0]), body_of(*row) if with_bodies else None
 
 
 def _is_wanted(row: Row, prefix: str) -> bool:

@@ -60,13 +60,15 @@ _NOTHING: Final = {"deny": ["*"]}
 # A tx_id that no row has: so this holds for a row with any other one, and where there is no row.
 _NEVER: Final = "00000000-0000-1000-8000-000000000000"
 
+# With the key alone a node reads and carries the texts, too (measured: 116 ms for 30 rows of 2.9 MB; with a small
+# column beside it 5 ms): hence the tx_id in scan_ids.
 _STATEMENTS: Final = {
     "read_one": "SELECT key, doc_json FROM {table} WHERE key = ?",
     "read_many": "SELECT key, doc_json FROM {table} WHERE key IN ?",
     "look_one": "SELECT key, doc_json, tx_id FROM {table} WHERE key = ?",
     "look_many": "SELECT key, doc_json, tx_id FROM {table} WHERE key IN ?",
     "settle": "SELECT tx_id FROM {table} WHERE key = ?",
-    "scan_ids": "SELECT key FROM {table} WHERE token(key) >= ? AND token(key) <= ? LIMIT ?",
+    "scan_ids": "SELECT key, tx_id FROM {table} WHERE token(key) >= ? AND token(key) <= ? LIMIT ?",
     "scan": "SELECT key, doc_json FROM {table} WHERE token(key) >= ? AND token(key) <= ? LIMIT ?",
     "replace": "UPDATE {table} SET tx_id = ?, doc_json = ? WHERE key = ? IF tx_id = ?",
     "delete": "DELETE FROM {table} WHERE key = ? IF EXISTS",
