@@ -12,9 +12,12 @@ import pytest
 
 from places import PLACES, AsyncFace, Place, SyncFace, open_place
 
-# Started in a shell's background, a process ignores Ctrl-C and hands that on to the programs that tests interrupt.
+# Started in a shell's background, a process ignores Ctrl-C, and below nohup a hang-up, too, and hands that on to the
+# programs that tests send signals.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 MARKS = {"http+memory": [pytest.mark.slow], "cassandra": [pytest.mark.slow, pytest.mark.cassandra]}
 MARKED = [pytest.param(name, marks=MARKS.get(name, [])) for name in PLACES]

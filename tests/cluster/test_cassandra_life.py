@@ -11,6 +11,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import cassandra
@@ -299,6 +300,8 @@ def test_a_batch_that_fails_in_part_names_every_key(flaky: Any, kv: CollectionNa
 
 def test_a_cluster_that_has_gone_is_not_asked_for_every_key(flaky: Any, kv: CollectionName) -> None:
     engine = flaky(lambda manner, number: ("before", TIMED_OUT) if number > 20 else None)
+    assert engine._session is not None
+    engine._session.settings = replace(engine._session.settings, deadline_s=0)  # one round: how many follow is random
     keys = [f"k{number}" for number in range(1_000)]
     with pytest.raises(PartialWriteError) as caught:
         engine.write(kv, [(key, doc(key)) for key in keys])
@@ -306,8 +309,7 @@ def test_a_cluster_that_has_gone_is_not_asked_for_every_key(flaky: Any, kv: Coll
     assert sorted([*error.written, *error.unwritten, *error.unknown]) == sorted(keys)
     assert len(error.unwritten) > 800
     assert error.unknown
-    assert engine._session is not None
-    assert engine._session._session.sent < 300
+    assert engine._session._session.sent < 100
 
 
 def test_a_read_that_fails_in_passing_is_repeated(flaky: Any, shared_engine: Engine, kv: CollectionName) -> None:

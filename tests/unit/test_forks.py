@@ -143,7 +143,12 @@ def test_a_lock_held_across_forks_is_free_again_on_both_sides() -> None:
             assert in_child(lambda: guard.lock.acquire(timeout=1)) == 0  # forked by its own holder
         assert in_child(lambda: guard.lock.acquire(timeout=1)) == 0
     found: list[bool] = []
-    other = threading.Thread(target=lambda: found.append(guard.lock.acquire(timeout=1)))
+
+    def take() -> None:
+        found.append(guard.lock.acquire(timeout=1))
+        guard.lock.release()  # every later fork of this process asks for it
+
+    other = threading.Thread(target=take)
     other.start()
     other.join()
     assert found == [True]
