@@ -186,7 +186,7 @@ class _Call(Generic[T]):
 
 
 class _Worker:
-    """An event loop and the daemon thread that runs it."""
+    """An event loop and the daemon thread that runs it. Once that has started, it is the process's own."""
 
     def __init__(self) -> None:
         self.is_exiting = False
@@ -195,8 +195,14 @@ class _Worker:
         self.loop = _new_loop()
         try:
             self._thread = threads.start(self._main, "langchain-kv-loop")
+            _process.worker = self
         except StoreError:
             self.loop.close()
+            raise
+        except BaseException:  # Ctrl-C; where the thread runs by now, it ends
+            self.is_wound_up = True
+            with suppress(RuntimeError):
+                self.loop.call_soon_threadsafe(self.loop.stop)
             raise
 
     def is_this_thread(self) -> bool:
@@ -289,7 +295,7 @@ def _current_worker() -> _Worker:
         with _process.lock:
             worker = _process.worker
             if worker is None or worker.loop.is_closed():
-                worker = _process.worker = _Worker()
+                worker = _Worker()
     return worker
 
 

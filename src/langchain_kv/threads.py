@@ -88,9 +88,6 @@ class Thread(Protocol):
     def ident(self) -> int | None:
         """What ``get_ident`` returns in it."""
 
-    def is_alive(self) -> bool:
-        """Return whether it still runs."""
-
     def join(self, timeout: float | None = None) -> None:
         """Wait for its end, for at most so many seconds."""
 
@@ -110,6 +107,8 @@ def start(run: Callable[[], None], name: str) -> Thread:
     except RuntimeError as error:
         if "shutdown" in str(error):
             raise StoreClosedError("The interpreter is shutting down: finish before it ends.") from error
+        if "new thread" not in str(error):  # Ctrl-C, within Thread.start, which then stumbled over a lock of its own
+            raise (error.__context__ or error) from None
         failure = StoreError(
             f"This process cannot start a thread ({error}): end some of its threads, or raise the limit (ulimit -u),"
             " and try again."
@@ -133,9 +132,6 @@ class _RawThread:
             self._run()
         finally:
             self._running.release()
-
-    def is_alive(self) -> bool:
-        return self._running.locked()
 
     def join(self, timeout: float | None = None) -> None:
         if self._running.acquire(timeout=-1 if timeout is None else timeout):

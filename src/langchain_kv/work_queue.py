@@ -212,20 +212,35 @@ class _Lane:
         self._idle = threads.Lock()  # the thread waits for it where there are no jobs
         self._idle.acquire()
         self._thread: threads.Thread | None = None
+        self._worker: object = None  # stands for the thread that takes jobs away, if there is one
 
     _after_fork_in_child = _start_anew
 
     async def run(self, call: Callable[[], T]) -> T:
         job = _Job(call, asyncio.get_running_loop(), changes=self._changes)
-        with self._lock:
-            if self._closed:
-                raise StoreClosedError("the store was closed; open a new one")
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threads.start(self._work, self._name)
-            self._jobs.append(job)
-            self._wake()
-        result: T = await job.future
-        return result
+        try:
+            with self._lock:
+                if self._closed:
+                    raise StoreClosedError("the store was closed; open a new one")
+                if self._worker is None:
+                    self._start()
+                self._jobs.append(job)
+                self._wake()
+            result: T = await job.future
+            return result
+        except BaseException:
+            job.future.cancel()  # Ctrl-C, once the job was in the queue: it is not run at some later time
+            raise
+
+    def _start(self) -> None:
+        """Start the thread. The lock is held, for which the thread waits.
+
+        Where Ctrl-C comes before it is noted, it ends at once. Whether a thread is alive is nothing to go by: asked in
+        the moment of a Ctrl-C, Python takes it for ended from then on (3.11).
+        """
+        worker = object()
+        self._thread = threads.start(partial(self._work, worker), self._name)
+        self._worker = worker
 
     def close(self) -> None:
         with self._lock:
@@ -239,14 +254,20 @@ class _Lane:
         if self._idle.locked():
             self._idle.release()
 
-    def _work(self) -> None:
+    def _work(self, worker: object) -> None:
+        with self._lock:
+            if self._worker is not worker:
+                return
         going_on = True
-        while going_on:
-            try:
-                while going_on:
-                    going_on = self._turn()
-            except BaseException:  # not of a call: the next turn tells the callers that are concerned
-                going_on = True
+        try:
+            while going_on:
+                try:
+                    while going_on:
+                        going_on = self._turn()
+                except BaseException:  # not of a call: the next turn tells the callers that are concerned
+                    going_on = True
+        finally:
+            self._worker = None
 
     def _turn(self) -> bool:
         """Run what has gathered, and tell the callers; return whether there may be more."""
@@ -286,11 +307,15 @@ async def run_aside(call: Callable[[], T], name: str) -> T:
             _hand_out([job])
 
     try:
-        threads.start(run, name)
-    except StoreError:
-        return call()
-    result: T = await job.future
-    return result
+        try:
+            threads.start(run, name)
+        except StoreError:
+            return call()
+        result: T = await job.future
+        return result
+    except BaseException:
+        job.future.cancel()  # Ctrl-C: where the thread did not begin with the call, it does not any more
+        raise
 
 
 _CUT_SHORT: Final = Outcome(None, KeyboardInterrupt())

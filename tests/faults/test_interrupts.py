@@ -7,25 +7,38 @@ there is an interrupt there; counting them tries each in turn.
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import time
+import weakref
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
+from langchain_kv import loop_thread, threads
 from langchain_kv.engines.base import CollectionName
 from langchain_kv.engines.file_lock import FileLock
 from langchain_kv.engines.memory import MemoryEngine
 from langchain_kv.engines.sqlite import SQLiteEngine
 from langchain_kv.errors import EngineError, UsageError
 from langchain_kv.limits import SQLITE_IN_MAX
+from langchain_kv.server.running import run_in_thread
 from langchain_kv.threads import Mutex
+from langchain_kv.work_queue import QueueBridge, run_aside
 
+LEFT_OUT = threading.__file__ if sys.version_info >= (3, 14) else None
+"""Since 3.14 an interrupt in the middle of Thread.start may leave a lock of Python's own taken for ever, without which
+no thread of the process starts any more."""
 KV = CollectionName("default_keyspace", "kv")
+STUCK_S = 100
+"""Seconds after which a call waits for ever: more than three times what it waits for a lock that others keep."""
 MANY = [f"{number:05}" for number in range(SQLITE_IN_MAX + 1)]
 
 
@@ -35,12 +48,14 @@ def interrupted(call: Callable[[], object], moment: int) -> bool:
 
     def profile(frame: FrameType, event: str, argument: Any) -> None:
         nonlocal passed
-        if event in ("call", "c_return"):
+        if event in ("call", "c_return") and frame.f_code.co_filename != LEFT_OUT:
             passed += 1
             if passed == moment + 1:  # the first is the entry of ``call`` itself
                 raise KeyboardInterrupt
 
-    gc.disable()  # what an object of an earlier test has to say at its end is no moment of the call
+    # What an object of an earlier test has to say at its end is no moment of the call: when the collector finds it is
+    # chance, and what is raised there Python passes over.
+    gc.disable()
     try:
         sys.setprofile(profile)
         call()
@@ -64,13 +79,41 @@ def in_another_thread(call: Callable[[], object]) -> object:
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    thread.join(10)
+    thread.join(STUCK_S)
     return answers[0]
 
 
 def write_and_read(engine: SQLiteEngine, value: bytes) -> bytes | None:
     engine.write(KV, [("other", value)])
     return engine.read(KV, ["other"])[0]
+
+
+def interrupt(*args: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+class Ring:
+    """An object that only the collector finds at its end."""
+
+    def __init__(self) -> None:
+        self.me = self
+
+
+def test_the_end_of_an_earlier_object_is_no_moment_of_a_call() -> None:
+    said: list[object] = []
+    kept: list[object] = []
+
+    def call() -> None:
+        kept.append(weakref.ref(Ring(), said.append))
+        kept.extend([] for _ in range(1_000))
+
+    before = gc.get_threshold()
+    gc.set_threshold(1, 1, 1)
+    try:
+        assert not interrupted(lambda: (call(), kept.extend(said)), sys.maxsize)
+    finally:
+        gc.set_threshold(*before)
+    assert len(kept) == 1_001
 
 
 @pytest.fixture
@@ -158,6 +201,42 @@ def test_releasing_a_lock_that_is_not_held_does_nothing(tmp_path: Path) -> None:
         pass
 
 
+def test_a_lock_file_whose_opening_was_interrupted_is_not_taken_for_one_that_was_there_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file system gives the number of a file that is gone to the next one."""
+    lock = FileLock(str(tmp_path / "lock"))
+    with lock:
+        earlier = os.stat(lock.path)
+    lock.close()
+    os.unlink(lock.path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fstat", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            lock.acquire()
+    os.unlink(lock.path)
+    found, stat = iter([earlier]), os.stat
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", lambda *args, **how: next(found, None) or stat(*args, **how))
+        lock.acquire()
+    is_there = os.path.exists(lock.path)
+    lock.release()
+    lock.close()
+    assert is_there, "a file that was removed is locked"
+
+
+def test_an_interrupt_while_a_call_is_hurried_hurries_no_later_one(engine: SQLiteEngine) -> None:
+    pool = engine._pool
+    connection = pool._open[0]
+    moment, going_on = 0, True
+    while going_on:
+        moment += 1
+        going_on = interrupted(lambda: pool.waits.limit(connection, time.monotonic() + 1), moment)
+        pool.waits.limit(connection, pool.waits.deadline())
+        assert connection.execute("PRAGMA busy_timeout").fetchone()[0] > 20_000, moment
+    assert moment > 2
+
+
 def test_a_store_is_not_closed_inside_a_change(engine: SQLiteEngine) -> None:
     def close(key: object, body: bytes | None) -> bytes:
         engine.close()
@@ -195,3 +274,99 @@ def test_an_interrupt_at_any_moment_leaves_memory_to_others(name: str) -> None:
         assert in_another_thread(lambda: engine.read(KV, ["00001"])) != "stuck", moment
         assert in_another_thread(lambda: engine.write(KV, [("other", b"new")])) is None, moment
     assert moment > 2
+
+
+# -- coroutines -------------------------------------------------------------------------------------------------------
+
+
+def first_step(coroutine: Coroutine[Any, Any, Any], moment: int) -> bool:
+    """Run a coroutine up to where it waits, with an interrupt, and give it up; return whether it lasted that long.
+
+    A thread that it wakes has no turn before that: what is run all the same is run later.
+    """
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(STUCK_S)
+    try:
+        was_interrupted = interrupted(lambda: coroutine.send(None), moment)
+        coroutine.close()
+    finally:
+        sys.setswitchinterval(before)
+    return was_interrupted
+
+
+@pytest.mark.parametrize("start", ["the first", "a later"])
+@pytest.mark.parametrize("lane", ["read", "read_long", "write"])
+async def test_a_coroutine_that_is_interrupted_is_not_run_later_and_holds_up_no_other(lane: str, start: str) -> None:
+    moment, going_on = 0, True
+    while going_on:
+        moment += 1
+        ran: list[object] = []
+        bridge = QueueBridge(f"{lane}, {moment}")
+        run = getattr(bridge, lane)
+        if start == "a later":
+            await run(int)
+        going_on = first_step(run(ran.append, "interrupted"), moment)
+        await asyncio.gather(*(run(ran.append, number) for number in range(20)))
+        assert ran == [*range(20)], moment
+        assert in_another_thread(bridge.close) is None, moment
+    assert moment > 10
+
+
+@contextmanager
+def interrupted_starts() -> Iterator[list[threading.Event]]:
+    """Interrupt every start of a thread within the block once it runs; for each, give what happens at its end."""
+    ends: list[threading.Event] = []
+    start = threads.start
+
+    def start_and_interrupt(run: Callable[[], None], name: str) -> NoReturn:
+        end = threading.Event()
+        ends.append(end)
+        start(lambda: (run(), end.set())[0], name)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threads, "start", start_and_interrupt)
+        yield ends
+
+
+async def test_a_thread_whose_start_was_interrupted_ends() -> None:
+    """Two threads at one queue would tell each other's callers that they were interrupted."""
+    bridge = QueueBridge("lost")
+    with interrupted_starts() as ends, pytest.raises(KeyboardInterrupt):
+        bridge.write(int).send(None)
+    assert ends[0].wait(STUCK_S)
+    assert await bridge.write(int, "5") == 5
+    assert in_another_thread(bridge.close) is None
+
+
+async def test_a_call_aside_that_is_interrupted_before_it_began_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[object] = []
+    runs: list[Callable[[], None]] = []
+
+    def interrupt(run: Callable[[], None], name: str) -> threads.Thread:
+        runs.append(run)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threads, "start", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run_aside(lambda: ran.append(1), "aside").send(None)
+    runs[0]()
+    await asyncio.sleep(0)
+    assert ran == []
+
+
+def test_a_call_over_http_whose_thread_was_interrupted_at_its_start_leaves_no_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loop_thread, "_process", loop_thread._Process())
+    with interrupted_starts() as ends, pytest.raises(KeyboardInterrupt):
+        loop_thread.run(asyncio.sleep(0))
+    assert ends[0].wait(STUCK_S)
+    assert loop_thread.run(asyncio.sleep(0, "answer")) == "answer"
+    loop_thread._at_exit()
+
+
+def test_a_server_whose_start_was_interrupted_ends() -> None:
+    with interrupted_starts() as ends, pytest.raises(KeyboardInterrupt), run_in_thread(MemoryEngine(), "token"):
+        pass
+    assert ends[0].wait(STUCK_S)

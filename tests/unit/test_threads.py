@@ -20,7 +20,7 @@ def test_a_started_thread_is_a_daemon_with_a_name_and_ends() -> None:
     seen: list[threading.Thread] = []
     thread = threads.start(lambda: seen.append(threading.current_thread()), "mine")
     thread.join(30)
-    assert not thread.is_alive()
+    assert not seen[0].is_alive()
     assert (seen[0].name, seen[0].daemon, seen[0].ident) == ("mine", True, thread.ident)
 
 
@@ -43,6 +43,19 @@ def test_a_refused_thread_is_an_error_that_says_why(
     assert type(told.value) is error
     assert told.value.retryable is (error is StoreError)
     assert told.value.applied is False
+
+
+def test_ctrl_c_within_the_start_of_a_thread_is_not_taken_for_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = threading.Lock()
+
+    def stumble(thread: threading.Thread) -> None:
+        with lock:
+            lock.release()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", stumble)
+    with pytest.raises(KeyboardInterrupt):
+        threads.start(int, "none")
 
 
 def test_a_taken_lock_is_waited_for_until_another_thread_gives_it_back() -> None:

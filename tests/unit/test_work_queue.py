@@ -354,12 +354,17 @@ async def test_a_thread_that_is_interrupted_at_random_runs_no_write_twice_and_an
     assert len(set(ran)) == len(ran)
 
 
-async def test_a_thread_that_ended_all_the_same_is_replaced(bridge: QueueBridge) -> None:
-    dead = threading.Thread(target=int)
-    dead.start()
-    dead.join()
-    bridge._writes._thread = dead
+async def test_a_thread_that_ended_all_the_same_is_replaced(
+    bridge: QueueBridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(bridge._writes, "_turn", lambda: False)
+        waiting = asyncio.ensure_future(bridge.write(int, "4"))
+        await asyncio.sleep(0)
+        assert bridge._writes._thread is not None
+        await asyncio.to_thread(bridge._writes._thread.join)
     assert await asyncio.wait_for(bridge.write(int, "5"), 30) == 5
+    assert await waiting == 4
 
 
 class Deaf(asyncio.SelectorEventLoop):

@@ -152,7 +152,7 @@ class FileLock:
 
     def close(self) -> None:
         """Give the descriptor back; the lock is free and can be used again. The threads' half is held."""
-        descriptor, self._descriptor = self._descriptor, None
+        descriptor, self._descriptor, self._opened = self._descriptor, None, None
         if descriptor is not None:
             with suppress(OSError):  # nothing was written by it; it is gone all the same
                 os.close(descriptor)

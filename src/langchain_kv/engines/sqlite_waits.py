@@ -50,8 +50,8 @@ class Waits:
         """Let the statements of a connection wait for other programs only as long as their call still may."""
         left_s = deadline - time.monotonic()
         if left_s < 0.9 * self.wait_s:  # to say so takes a statement, which a call that waited for nobody is spared
+            self._hurried.add(connection)  # first: were it interrupted in between, later calls would wait as little
             set_wait(connection, left_s)
-            self._hurried.add(connection)
         elif connection in self._hurried:
             set_wait(connection, self.wait_s)
             self._hurried.discard(connection)

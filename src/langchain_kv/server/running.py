@@ -79,15 +79,17 @@ def run_app_in_thread(application: Application, host: str = "127.0.0.1", port: i
                 if not running.has_answered:
                     ready.release()
 
-        thread = threads.start(run, "langchain-kv server")
+        thread: threads.Thread | None = None
         try:
+            thread = threads.start(run, "langchain-kv server")
             ready.acquire()
             if failures:
                 raise ConfigError("The server could not be started.") from failures[0]
             yield _url_of(listener)
         finally:
-            running.stop()
-            thread.join()
+            running.stop()  # also where Ctrl-C came after the start of the thread and before it was noted
+            if thread is not None:
+                thread.join()
 
 
 class _Running:
