@@ -33,7 +33,7 @@ def names(folder: Path) -> list[str]:
 def test_the_values_of_the_backup_are_back(database: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["restore", str(tmp_path / "copy.db"), database]) == 0
     assert capfd.readouterr() == ("", "")
-    assert names(tmp_path) == ["copy.db", "kv.db", "kv.db.lock"]
+    assert names(tmp_path) == ["copy.db", "kv.db"]
     with KVStore("kv", database) as store:
         assert store.mget(["a"]) == [1]
 

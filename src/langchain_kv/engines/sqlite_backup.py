@@ -12,7 +12,7 @@ from typing import Final
 from langchain_kv import threads
 from langchain_kv.engines.file_lock import FileLock
 from langchain_kv.engines.os_errors import failed
-from langchain_kv.engines.sqlite_copies import give_new_mark, require_note
+from langchain_kv.engines.sqlite_copies import give_new_mark, require_note, what_stands_beside
 from langchain_kv.engines.sqlite_errors import Translated
 from langchain_kv.engines.sqlite_file import identity, new_file, recognise
 from langchain_kv.errors import EngineError, EngineFileError
@@ -75,6 +75,9 @@ def restore(
                 _require_replaceable(source, path, replace)
                 _take_place(temporary, path, lock)
         finally:
+            # Its note is of the database before, and tells nothing once all that this one had beside it is gone.
+            if what_stands_beside(path) is None:
+                lock.remove()
             lock.close()
 
     _require_replaceable(source, path, replace)

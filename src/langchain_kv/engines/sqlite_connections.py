@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import sqlite3
 import time
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import Final, TypeVar
 
 from langchain_kv import threads
 from langchain_kv.engines.file_lock import LOCK_WAIT_S
+from langchain_kv.engines.sqlite_copies import what_stands_beside
 from langchain_kv.engines.sqlite_errors import Translated
 from langchain_kv.engines.sqlite_file import (
     Connection,
@@ -328,7 +328,7 @@ class ConnectionPool(OpenFile):
             self._locked(self._close_connections) if exists(self.path) else self._close_connections()
         self._lock.lock_threads(-1)
         try:
-            if not any(os.path.lexists(f"{self.path}{beside}") for beside in ("-wal", "-shm")):  # the last removes them
+            if what_stands_beside(self.path) is None:  # the last removes both
                 self._lock.remove()
             self._lock.close()
         finally:

@@ -21,10 +21,12 @@ from langchain_kv.errors import EngineFileError
 __all__ = [
     "give_new_mark",
     "note_mark",
+    "of_another",
     "remove_what_is_empty",
-    "require_no_other_wal",
+    "require_no_other_changes",
     "require_note",
     "restore_command",
+    "what_stands_beside",
 ]
 
 _NO_MARK: Final = "0" * NOTE_LENGTH
@@ -44,22 +46,40 @@ def give_new_mark(connection: sqlite3.Connection) -> None:
     )
 
 
-def require_no_other_wal(path: str, lock: FileLock) -> None:
-    """Refuse a database beside which the ``-wal`` or ``-shm`` of another one stands. The lock is held.
+def what_stands_beside(path: str) -> str | None:
+    """Return the ``-wal`` or ``-shm`` beside a database, None where there is neither: it was closed."""
+    return next((f"{path}{ending}" for ending in ("-wal", "-shm") if os.path.lexists(f"{path}{ending}")), None)
+
+
+def require_no_other_changes(path: str, lock: FileLock) -> bool:
+    """Refuse a database beside which the ``-wal`` of another one stands with changes in it. The lock is held.
+
+    Returns:
+        Whether an empty one, or a ``-shm``, stands there that may be another's, or that of a program that read the
+        database and takes no lock of ours.
 
     Raises:
         EngineFileError: it was put in the place of that one, which was in use or not closed. Nothing was opened.
     """
     note = lock.note()
-    beside = next((f"{path}{ending}" for ending in ("-wal", "-shm") if os.path.lexists(f"{path}{ending}")), None)
+    beside = what_stands_beside(path)
     if beside is None or not note:
-        return
+        return False
     mark = _settled_mark(path)
-    if mark is not None and mark != note:
-        raise EngineFileError(
-            f"{path} was put in the place of another database, whose {beside} is still there: SQLite would mix the two,"
-            f" so nothing was opened. Move {path} to another name, FILE, and put it in place: {restore_command(path)}"
-        )
+    if mark is None or mark == note:
+        return False
+    with suppress(FileNotFoundError):
+        if os.stat(f"{path}-wal").st_size:
+            raise of_another(path, beside)
+    return True
+
+
+def of_another(path: str, beside: str) -> EngineFileError:
+    """Make the error of a database beside which another one's file stands."""
+    return EngineFileError(
+        f"{path} was put in the place of another database, whose {beside} is still there: SQLite would mix the two,"
+        f" so nothing was opened. Move {path} to another name, FILE, and put it in place: {restore_command(path)}"
+    )
 
 
 def note_mark(connection: sqlite3.Connection, lock: FileLock) -> None:

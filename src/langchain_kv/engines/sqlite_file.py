@@ -19,7 +19,7 @@ from typing import Final, Literal
 
 from langchain_kv.engines.base import CollectionName, Settings
 from langchain_kv.engines.os_errors import failed
-from langchain_kv.engines.sqlite_copies import give_new_mark, remove_what_is_empty, restore_command
+from langchain_kv.engines.sqlite_copies import give_new_mark, of_another, remove_what_is_empty, restore_command
 from langchain_kv.engines.sqlite_errors import Translated, kind_of, not_ours
 from langchain_kv.errors import EngineError, EngineFileError
 from langchain_kv.limits import DEFAULT_KEYSPACE
@@ -39,6 +39,7 @@ __all__ = [
     "identity",
     "new_file",
     "recognise",
+    "remove_empty_wal",
     "set_wait",
 ]
 
@@ -315,6 +316,36 @@ def recognise(path: str) -> None:
     finally:
         for look in opened:
             look.close()
+
+
+def remove_empty_wal(path: str, wait_s: float, left_s: float) -> None:
+    """Remove an empty ``-wal`` and the ``-shm`` beside a database of ours, once nobody has it open.
+
+    The file lock is held. Who has another database open that had the name goes on with them, though without a name.
+
+    Args:
+        path: the file.
+        wait_s: seconds that a call waits in all.
+        left_s: seconds of these that it may wait for programs that have the file open.
+
+    Raises:
+        EngineBusyError: a program had the file open all that time.
+        EngineFileError: what stands there has changes in it.
+        EngineError: it cannot be opened, or is damaged.
+    """
+    recognise(path)
+    opened: list[Connection] = []
+    try:
+        with Translated(path, wait_s=wait_s):
+            alone = Connection(opened, _uri(path, "rw"), left_s)
+            alone.execute("PRAGMA locking_mode=EXCLUSIVE")  # said first, SQLite uses no -shm
+            alone.execute("BEGIN EXCLUSIVE")
+            leftover = remove_what_is_empty(path)
+        if leftover is not None:
+            raise of_another(path, leftover)
+    finally:
+        for alone in opened:
+            alone.close()
 
 
 def closes_safely(connection: Connection, found: tuple[int, int] | None) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from langchain_kv.engines.file_lock import FileLock
-from langchain_kv.engines.sqlite_copies import note_mark, require_no_other_wal
+from langchain_kv.engines.sqlite_copies import note_mark, require_no_other_changes
 from langchain_kv.engines.sqlite_errors import Translated, gone
 from langchain_kv.engines.sqlite_file import (
     Connection,
@@ -20,6 +20,7 @@ from langchain_kv.engines.sqlite_file import (
     exists,
     identity,
     recognise,
+    remove_empty_wal,
 )
 from langchain_kv.engines.sqlite_forks import LEFT_OVER
 from langchain_kv.engines.sqlite_waits import Waits
@@ -107,8 +108,9 @@ class OpenFile:
         self._close_given_up()
         if not self._open:  # also where the identity is the same: a number that nobody has open is given out again
             self._file = File(found)
-        require_no_other_wal(self.path, self._lock)
         left_s = max(deadline - time.monotonic(), 0)
+        if require_no_other_changes(self.path, self._lock):
+            remove_empty_wal(self.path, self.waits.wait_s, left_s)
         opened: list[Connection] = []
         try:
             connection = connect(self.path, self._synchronous, self.waits.wait_s, left_s, opened)
