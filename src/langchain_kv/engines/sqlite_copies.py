@@ -48,7 +48,10 @@ def give_new_mark(connection: sqlite3.Connection) -> None:
 
 def what_stands_beside(path: str) -> str | None:
     """Return the ``-wal`` or ``-shm`` beside a database, None where there is neither: it was closed."""
-    return next((f"{path}{ending}" for ending in ("-wal", "-shm") if os.path.lexists(f"{path}{ending}")), None)
+    for ending in ("-wal", "-shm"):  # no generator: one that is not finished would swallow a Ctrl-C
+        if os.path.lexists(f"{path}{ending}"):
+            return f"{path}{ending}"
+    return None
 
 
 def require_no_other_changes(path: str, lock: FileLock) -> bool:
