@@ -385,6 +385,28 @@ def test_exit_without_close_is_silent(server: Misbehaving, prelude: str) -> None
     assert _in_python(server, prelude + textwrap.dedent(code)) == (0, "", "")
 
 
+LEFT_SCANS = {
+    "sync": "scan = store.yield_keys(); next(scan)",
+    "async": """
+        async def main():
+            global scan
+            scan = store.ayield_items()
+            await anext(scan)
+        asyncio.run(main())
+    """,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prelude", ["", NO_UVLOOP], ids=["uvloop", "asyncio"])
+@pytest.mark.parametrize("scan", LEFT_SCANS)
+def test_exit_in_the_middle_of_a_scan_is_silent(server: Misbehaving, scan: str, prelude: str) -> None:
+    server.plant(**{f"k{number}": number for number in range(100)})
+    code = f"from langchain_kv import KVStore\nstore = KVStore('c', {server.url!r}, token='t')\n"
+    code += textwrap.dedent(LEFT_SCANS[scan])
+    assert _in_python(server, prelude + code) == (0, "", "")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("prelude", ["", NO_UVLOOP], ids=["uvloop", "asyncio"])
 def test_exit_with_a_request_under_way_is_silent(server: Misbehaving, prelude: str) -> None:

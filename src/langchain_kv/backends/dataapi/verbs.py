@@ -398,8 +398,11 @@ def _readable(read: Callable[[int, bytes | bytearray, str], T], reply: Reply, wh
 
 
 async def _abandon(task: asyncio.Task[Any]) -> None:
-    task.cancel()
-    await asyncio.wait([task])
+    # At the end of an event loop tasks are cancelled first, and then all async generators are closed at once: one that
+    # waits then for nothing would be found running by the one that closes it, too.
+    if not task.done():
+        task.cancel()
+        await asyncio.wait([task])
     if not task.cancelled():
         task.exception()  # seen
 
