@@ -464,3 +464,16 @@ def test_a_byte_store_and_the_server_read_it(path: str) -> None:
             with pytest.raises(Exception, match="can only be read"):
                 client.mset([("a", 1)])
     assert snapshot(path) == before
+
+
+def test_a_file_that_is_written_over_is_read_anew(path: str, folder: Path, face: Any) -> None:
+    """As ``cp`` does: it stays the same file, and the tables in it are others."""
+    with KVStore("first", f"sqlite:{folder}/new.db") as first, KVStore("kv", f"sqlite:{folder}/new.db") as store:
+        first.mset([("0001", "of another collection")])
+        store.mset([("0001", "new")])
+    with KVStore("kv", f"sqlite:{path}?mode=ro") as reader:
+        seen = face(reader)
+        assert seen.mget(["0001"]) == ["x"]
+        Path(path).write_bytes((folder / "new.db").read_bytes())
+        assert seen.mget(["0001"]) == ["new"]
+        assert seen.keys() == ["0001"]

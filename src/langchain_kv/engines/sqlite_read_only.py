@@ -161,9 +161,10 @@ class ReadOnlyPool(ConnectionPool):
                 break
         self._stamps[connection] = stamp
         self.waits.opened(connection)
-        connection.file = self._file if self._file.identity == stamp.file else File(stamp.file)
         with self._mutex:
-            self._file = connection.file
+            # What was remembered of it holds as long as its content does: a copy may have been written over the file.
+            same = [other.file for other in self._open if self._stamps[other] == stamp]
+            self._file = connection.file = same[0] if same else File(stamp.file)
             self._open.append(connection)
         return connection
 
