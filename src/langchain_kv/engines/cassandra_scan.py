@@ -111,8 +111,8 @@ class Scan:
             self._keep(new)
         if self._ranges and not self._is_split:
             self._split()
-        read = [row for rows in answers for row in rows]
-        if self._with_bodies and read:
+        if self._with_bodies and any(answers):
+            read = [row for rows in answers for row in rows]
             self._rows_at_once = min(_fitting(read, PAGE_BYTES), GROWTH * count * width)
         self._rows_a_statement = max(least, 2, min(self._limit, self._rows_at_once // RANGES_AT_ONCE))
 
