@@ -164,9 +164,12 @@ def test_it_is_not_removed_while_another_holds_it(path: str) -> None:
     other = FileLock(f"{path}.lock")
     with other:
         os.rename(f"{path}-wal", f"{path}-elsewhere")  # so that this one would be the last
+        taken = engine._pool._open.copy()
         engine._pool._open.clear()
         engine.close()
         assert os.path.exists(f"{path}.lock")
+    for connection in taken:
+        connection.close()
     other.close()
 
 
