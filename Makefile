@@ -7,9 +7,10 @@ TRIES ?= 5
 SECONDS ?= 600
 HISTORIES ?= 20000
 CYCLES ?= 200
+KILLS ?= 50
 TESTS ?= not slow and not cassandra
 RUNS ?= 20
-FILE ?= src/langchain_kv/keys.py
+FILE ?= src/langchain_kv/values/keys.py
 TESTS_OF ?= tests/unit/test_codecs.py
 ROUNDS ?= 200
 PYTHONS ?= 3.12 3.13 3.14
@@ -20,7 +21,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # Kept, though only patterns name them.
 .PRECIOUS: .venv-%/ready-to-test
 
-.PHONY: mutants help run test test-fast test-pythons test-cassandra test-cluster races coverage coverage-page bench bench-full kill wal-guard soak simulate reliability check format pins clean
+.PHONY: mutants help run test test-fast test-pythons test-cassandra test-cluster races coverage coverage-page reference bench bench-full kill kill-upgrade wal-guard soak simulate reliability check format pins clean
 
 help:
 	@echo "make run        keep Python's standard library in a store, on a file and over HTTP, and check it"
@@ -32,8 +33,10 @@ help:
 	@echo "make races      race ROUNDS=200 of each mix of changes by CQL and by HTTP on a real Apache Cassandra (two minutes)"
 	@echo "make coverage   what the fast tests reach of the package, and what not (TESTS='not cassandra': all but Cassandra's)"
 	@echo "make coverage-page  renew docs/data-api-coverage.md, the page of what the local server answers"
+	@echo "make reference  renew docs/reference/, from docstrings, lckv --help and errors.py"
 	@echo "make mutants FILE=src/... TESTS_OF='tests/...'  change each place of a module in turn, and tell which changes no test sees"
 	@echo "make kill       kill writers of a file CYCLES=200 times, and compare every acknowledged batch"
+	@echo "make kill-upgrade  kill the upgrade of an old file at KILLS=50 random moments, and compare every value"
 	@echo "make wal-guard  checkpoint while others commit, RUNS=20 times of 20 s, and for contrast without the lock"
 	@echo "make soak       a mixed load through faults for SECONDS=600, then a look for leaks and wrong values (Linux)"
 	@echo "make simulate   HISTORIES=20000 of clients in a network that loses and repeats, each one checked (SEED=n: one)"
@@ -75,6 +78,9 @@ coverage: $(VENV)/ready-to-test
 coverage-page: $(VENV)/ready-to-test
 	PYTHONPATH=tests $(BIN)/python -m conformance.coverage_page > docs/data-api-coverage.md
 
+reference: $(VENV)/ready-to-test
+	PYTHONPATH=tests $(BIN)/python -m meta.reference
+
 # In a copy, because each change is made in the file itself.
 mutants: $(VENV)/ready-to-test
 	rm -rf .mutants && mkdir .mutants && git ls-files -z | xargs -0 cp --parents -t .mutants
@@ -91,6 +97,9 @@ mutants: $(VENV)/ready-to-test
 
 kill: $(VENV)/ready-to-test
 	$(BIN)/python tests/faults/engine_crashes.py --cycles $(CYCLES)
+
+kill-upgrade: $(VENV)/ready-to-test
+	UPGRADE_KILLS=$(KILLS) $(BIN)/python -m pytest -q tests/unit/test_sqlite_schema.py -k killed
 
 wal-guard: $(VENV)/ready-to-test
 	$(BIN)/python tests/faults/wal_guard.py --runs $(RUNS)

@@ -29,7 +29,7 @@ MARKS = ("<!-- figures: made by make bench -->", "<!-- end of figures -->")
 
 BATCHES = ("mset new", "mset existing", "mset half", "mget", "mget half", "mdelete")
 EMBEDDINGS = ("cached embeddings, cold", "cached embeddings, warm")
-CHANGED = "mset existing, after new ones"
+CHANGED = ("mset existing, after new ones", "mset new, after existing ones")
 LISTS = ("keys", "keys by prefix")
 SINGLES = ("get one", "set one new", "set one existing")
 AT_ONCE = "get one, 64 at once"
@@ -72,7 +72,7 @@ def _http_plan(delay_ms: int, *, full: bool) -> Plan:
         sizes=tuple(SIZES) if full and not delay_ms else ("1 KB",),
         colours=BOTH if full or delay_ms < 40 else ("async",),
     )
-    plan += [(CHANGED, "1 KB", colour) for colour in (BOTH if full else ("async",))]
+    plan += [(name, "1 KB", colour) for name in CHANGED for colour in (BOTH if full else ("async",))]
     if not full:
         plan = [row for row in plan if row[0] not in LISTS or row[2] == "async" or (row[0] == "keys" and not delay_ms)]
     if not delay_ms and not full:
@@ -188,8 +188,8 @@ def _write(results: list[Result], more: list[str]) -> None:
     after = rest.partition(MARKS[1])[2]
     parts = [MARKS[0], "", f"Measured {report.machine()}.", "", *more, report.markdown(results), MARKS[1]]
     PAGE.write_text(before + "\n".join(parts) + after, "utf-8")
-    report.chart(results, PAGE.with_name("performance.png"))
-    report.readme_chart(PAGE.read_text("utf-8"), PAGE.with_name("why.png"))
+    report.chart(results, PAGE.parent / "figures" / "performance.png")
+    report.readme_chart(PAGE.read_text("utf-8"), PAGE.parent / "figures" / "why.png")
 
 
 if __name__ == "__main__":

@@ -25,9 +25,10 @@ from benchmarks import report
 from benchmarks.measure import Subject, compare
 from langchain_kv import KVStore
 from langchain_kv.engines.base import CollectionName
-from langchain_kv.engines.cassandra import CassandraEngine
-from langchain_kv.engines.cassandra_connect import connect
-from langchain_kv.targets import parse_target
+from langchain_kv.engines.cassandra.connect import connect
+from langchain_kv.engines.cassandra.engine import CassandraEngine
+from langchain_kv.places.clusters import ClusterPlace
+from langchain_kv.places.schemes import parse_url
 
 COUNT: Final = 1_000
 SCANNED: Final = 20_000
@@ -183,21 +184,21 @@ def main() -> None:
     missed = []
     with ExitStack() as stack:
         url = options.url or _node(stack)
-        target = parse_target(url)
-        if target.cluster is None or not target.keyspace:
+        place = parse_url(url)
+        if not isinstance(place, ClusterPlace) or not place.keyspace:
             raise SystemExit("--url has the form cassandra://USER:PASSWORD@HOST:PORT/KEYSPACE")
-        engine = CassandraEngine(target.cluster)
+        engine = CassandraEngine(place.settings)
         stack.callback(engine.close)
-        engine.create_keyspace(target.keyspace)
-        tables = [CollectionName(target.keyspace, f"bench_{uuid.uuid4().hex[:8]}") for _ in range(2)]
+        engine.create_keyspace(place.keyspace)
+        tables = [CollectionName(place.keyspace, f"bench_{uuid.uuid4().hex[:8]}") for _ in range(2)]
         for table in tables:
             engine.create_collection(table, {"indexing": {"allow": ["_id"]}})
             stack.callback(engine.drop_collection, table)
         ours = stack.enter_context(KVStore(tables[0].name, url))
         # The driver's own session by the same settings: what differs is the way of the statements alone.
-        cluster, session = connect(target.cluster)
+        cluster, session = connect(place.settings)
         stack.callback(cluster.shutdown)
-        floor = Floor(session, f'"{target.keyspace}"."{tables[1].name}"')
+        floor = Floor(session, f'"{place.keyspace}"."{tables[1].name}"')
         for name, calls, subject in _rows():
             if options.only not in name:
                 continue

@@ -1,4 +1,4 @@
-"""The figures as a table in docs/performance.md, and as a chart beside it."""
+"""The figures as a table in docs/performance.md, and as charts in docs/figures."""
 
 from __future__ import annotations
 

@@ -159,6 +159,15 @@ def _after_new_ones(contender: Contender, value: Callable[[int], Any], n: int, n
         contender.exists = lambda key: True
 
 
+def _after_existing_ones(contender: Contender, value: Callable[[int], Any], n: int, number: int) -> None:
+    """Have the last batch be one of keys that were there, before one of new keys."""
+    if isinstance(contender, BareRequests):  # it is told, and learns nothing
+        contender.exists = lambda key: False
+        return
+    for _ in range(2):
+        contender.mset(_pairs(value, 200, number, "there"))
+
+
 class _Cache(BaseStore[str, bytes]):
     """A contender as the cache that CacheBackedEmbeddings takes."""
 
@@ -235,6 +244,12 @@ WORKLOADS: dict[str, Workload] = {
         lambda value, n, number: (_pairs(value, n, number + 1),),
         before=_after_new_ones,
         after=_checked("k", lambda number: number + 1),
+    ),
+    "mset new, after existing ones": Workload(
+        "mset",
+        lambda value, n, number: (_pairs(value, n, number, "new"),),
+        before=_after_existing_ones,
+        after=_checked("new", lambda number: number),
     ),
     "mset half": Workload(
         "mset",

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from langchain_kv.engines.base import Engine
-from langchain_kv.server.commands import answer
+from langchain_kv.server.commands.table import answer
 
 Send = Callable[..., Any]
 """Takes a command, an object or its bytes, and the path it is sent to; returns the reply."""

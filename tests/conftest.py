@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from places import PLACES, AsyncFace, Place, SyncFace, open_place
+from langchain_kv.testing.contract import StoreFace
+from places import PLACES, Place, open_place
 
 # Started in a shell's background, a process ignores Ctrl-C, and below nohup a hang-up, too, and hands that on to the
 # programs that tests send signals.
@@ -49,6 +50,12 @@ def http_place(tmp_path: Path) -> Iterator[Place]:
 
 
 @pytest.fixture
+def memory_place(tmp_path: Path) -> Iterator[Place]:
+    with open_place("memory", tmp_path) as place:
+        yield place
+
+
+@pytest.fixture
 def sqlite_place(tmp_path: Path) -> Iterator[Place]:
     with open_place("sqlite", tmp_path) as place:
         yield place
@@ -56,12 +63,9 @@ def sqlite_place(tmp_path: Path) -> Iterator[Place]:
 
 @pytest.fixture(params=["sync", "async"])
 def face(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """A function that shows a store's face of one colour."""
-    if request.param == "sync":
-        yield SyncFace
-        return
+    """A function that shows a store's sync or async face."""
     with asyncio.Runner() as runner:
-        yield lambda store: AsyncFace(store, runner)
+        yield lambda store: StoreFace(store, request.param == "async", runner.run)
 
 
 @pytest.fixture(autouse=True)

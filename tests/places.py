@@ -1,8 +1,7 @@
-"""The places where values live, each with an oracle that does not use the code under test, and a store's two faces."""
+"""The places where values live, each with an oracle that does not use the code under test."""
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
 import os
@@ -13,11 +12,11 @@ from typing import Any
 
 from emptied_collections import EmptiedCollections
 from langchain_kv import AstraDBBaseStore, KVStore
-from langchain_kv.backends.opening import acquire_engine, release_engine
 from langchain_kv.engines.base import CollectionName
-from langchain_kv.engines.documents import documents_of
+from langchain_kv.engines.rows import document_of, row_of
 from langchain_kv.errors import UnknownKeyspaceError
-from langchain_kv.targets import parse_target
+from langchain_kv.places.embedded import EmbeddedPlace, release_engine
+from langchain_kv.places.schemes import parse_url
 
 TOKEN = "a-token-of-the-tests"
 PLACES = ["memory", "sqlite", "http+memory", "http+sqlite", "cassandra"]
@@ -41,8 +40,7 @@ class Place:
         self.name = name
         self.url = url
         self.arguments: dict[str, Any] = {"token": TOKEN} if name.startswith("http") else {}
-        self._target = parse_target(engine_url)
-        self.engine = acquire_engine(self._target)
+        self.engine = acquire_engine(engine_url)
         self._stores: list[Any] = []
 
     @property
@@ -51,6 +49,10 @@ class Place:
 
     def new_name(self) -> str:
         return f"c{os.getpid()}_{next(_numbers)}"
+
+    def lend(self) -> str:
+        """Return the name of a new collection, or of an emptied one where making one is slow."""
+        return self.new_name()
 
     def open(self, kind: Any = KVStore, collection: str | None = None, **arguments: Any) -> Any:
         """Return a store that the caller closes."""
@@ -65,12 +67,13 @@ class Place:
 
     def peek(self, collection: str, key: str, keyspace: str = "default_keyspace") -> Any:
         """Return the stored document, or None."""
-        (body,) = documents_of(self.engine).read(CollectionName(keyspace, collection), [key])
-        return None if body is None else json.loads(body)
+        (row,) = self.engine.read(CollectionName(keyspace, collection), [key])
+        return None if row is None else json.loads(document_of(row))
 
     def plant(self, collection: str, key: str | bytes, body: str, keyspace: str = "default_keyspace") -> None:
         """Store a body as it is, as another program or a fault might leave it."""
-        self.engine.write(CollectionName(keyspace, collection), [(key, body.encode("utf-8", "surrogatepass"))])
+        row = row_of(key, body.encode("utf-8", "surrogatepass"))
+        self.engine.write(CollectionName(keyspace, collection), [row])
 
     def create(self, collection: str, settings: dict[str, Any]) -> None:
         """Create a collection as another program might."""
@@ -79,7 +82,7 @@ class Place:
     def fill(self, collection: str, keys: list[str]) -> None:
         """Store the value 1 under many new keys, by the shortest way there is."""
         name = CollectionName("default_keyspace", collection)
-        self.engine.write(name, [(key, b'{"_id":"%b","value":1}' % key.encode()) for key in keys])
+        self.engine.write(name, [row_of(key, b'{"_id":"%b","value":1}' % key.encode()) for key in keys])
 
     def keys(self, collection: str, keyspace: str = "default_keyspace") -> list[Any]:
         return self.engine.scan_ids(CollectionName(keyspace, collection), limit=1_000_000)
@@ -110,10 +113,13 @@ class ClusterPlace(Place):
         self._emptied = EmptiedCollections(self.engine)
         self._lent: list[CollectionName] = []
 
+    def lend(self) -> str:
+        self._lent.append(self._emptied.lend())
+        return self._lent[-1].name
+
     def store(self, kind: Any = KVStore, collection: str | None = None, **arguments: Any) -> Any:
         if collection is None and not arguments.keys() & HOW_TO_SET_UP:
-            self._lent.append(self._emptied.lend())
-            collection = self._lent[-1].name
+            collection = self.lend()
         return super().store(kind, collection, **arguments)
 
     def tidy(self) -> None:
@@ -144,6 +150,13 @@ class ClusterPlace(Place):
         execute_concurrent_with_args(session, insert, rows, concurrency=100)
 
 
+def acquire_engine(url: str) -> Any:
+    """Return the engine that the stores of a URL share; it is released by ``release_engine``."""
+    place = parse_url(url)
+    assert isinstance(place, EmbeddedPlace)
+    return place.acquire_engine()
+
+
 @contextmanager
 def _open_cluster_place() -> Iterator[Place]:
     import pytest
@@ -172,73 +185,11 @@ def open_place(name: str, directory: Path) -> Iterator[Place]:
         yield place
         place.close()
         return
-    from langchain_kv.server.running import run_in_thread
+    from langchain_kv.server.http.running import run_in_thread
 
-    target = parse_target(engine_url)
-    engine = acquire_engine(target)
+    engine = acquire_engine(engine_url)
     with run_in_thread(engine, TOKEN) as url:
         place = Place(name, url, engine_url)
         yield place
         place.close()
     release_engine(engine)
-
-
-class SyncFace:
-    """A store's plain methods, generators drained to lists."""
-
-    colour = "sync"
-
-    def __init__(self, store: Any) -> None:
-        self.store = store
-
-    def mget(self, keys: Any) -> Any:
-        return self.store.mget(keys)
-
-    def mset(self, pairs: Any) -> Any:
-        return self.store.mset(pairs)
-
-    def mdelete(self, keys: Any) -> Any:
-        return self.store.mdelete(keys)
-
-    def keys(self, prefix: str | None = None) -> list[str]:
-        return list(self.store.yield_keys(prefix=prefix))
-
-    def items(self, prefix: str | None = None) -> list[tuple[str, Any]]:
-        return list(self.store.yield_items(prefix=prefix))
-
-    def close(self) -> None:
-        self.store.close()
-
-
-class AsyncFace(SyncFace):
-    """The same through the coroutines, all in one event loop."""
-
-    colour = "async"
-
-    def __init__(self, store: Any, runner: asyncio.Runner) -> None:
-        super().__init__(store)
-        self._run = runner.run
-
-    def mget(self, keys: Any) -> Any:
-        return self._run(self.store.amget(keys))
-
-    def mset(self, pairs: Any) -> Any:
-        return self._run(self.store.amset(pairs))
-
-    def mdelete(self, keys: Any) -> Any:
-        return self._run(self.store.amdelete(keys))
-
-    def keys(self, prefix: str | None = None) -> list[str]:
-        async def collect() -> list[str]:
-            return [key async for key in self.store.ayield_keys(prefix=prefix)]
-
-        return self._run(collect())
-
-    def items(self, prefix: str | None = None) -> list[tuple[str, Any]]:
-        async def collect() -> list[tuple[str, Any]]:
-            return [item async for item in self.store.ayield_items(prefix=prefix)]
-
-        return self._run(collect())
-
-    def close(self) -> None:
-        self._run(self.store.aclose())

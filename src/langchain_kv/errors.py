@@ -4,6 +4,7 @@
 
     StoreError                            .retryable  .applied ("did my write happen?")
     |- UsageError (ValueError)            the call or the set-up is wrong; nothing was sent or stored
+    |  |- UnsupportedError                this target cannot do what was asked; the message says what can
     |  |- ConfigError                     no endpoint, a bad URL, a bad collection name, two keyspaces
     |  |- InvalidKeyError                 not a non-empty string of at most 8,000 UTF-8 bytes
     |  |- InvalidValueError               not JSON, or too large
@@ -28,12 +29,14 @@
        |- EngineFileError (ValueError)    not a langchain-kv file, or one of a newer version
        '- EngineBusyError                 another process held the file's lock for too long
 
-``retryable`` says whether the same call may succeed later. ``applied`` answers "did my write happen?": True, False,
-or None where that cannot be known. Errors are picklable and never hold a token or a value.
+``retryable`` says whether the same call may succeed later. ``applied`` answers "did my write happen?": True, False, or
+None where that cannot be known. Errors are picklable and never hold a token or a value.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import islice
 from typing import Any, ClassVar, NamedTuple
 
 __all__ = [
@@ -61,6 +64,7 @@ __all__ = [
     "TransportError",
     "UnknownCollectionError",
     "UnknownKeyspaceError",
+    "UnsupportedError",
     "UsageError",
 ]
 
@@ -79,6 +83,10 @@ class StoreError(Exception):
 
 class UsageError(StoreError, ValueError):
     """The call or the set-up is wrong; nothing was sent and nothing was stored."""
+
+
+class UnsupportedError(UsageError):
+    """The target cannot do what was asked, such as change a value in one step with reading it; nothing was done."""
 
 
 class ConfigError(UsageError):
@@ -213,8 +221,7 @@ def _codes() -> dict[str, ErrorCode]:
 
 
 CODES: dict[str, ErrorCode] = _codes()
-"""The Data API's error codes, by name. UNKNOWN_KEYSPACE stands in scope SCHEMA; in scope DATABASE it is a passing
-fault."""
+"""The Data API's error codes, by name. UNKNOWN_KEYSPACE is of scope SCHEMA; of scope DATABASE it is a passing fault."""
 
 
 class DataAPIError(StoreError):
@@ -336,6 +343,43 @@ class PartialWriteError(StoreError, ValueError):
         self.errors = dict(errors or {})
         self.retryable = bool(self.errors) and all(error.retryable for error in self.errors.values())
         self.applied = None if written or unknown else False
+
+    @classmethod
+    def of(
+        cls,
+        done: str,
+        *,
+        written: tuple[str, ...],
+        unwritten: tuple[str, ...],
+        unknown: tuple[str, ...],
+        errors: dict[str, StoreError],
+        shown: Callable[[str], str] = repr,
+        is_repeatable: bool = True,
+    ) -> PartialWriteError:
+        """Make the error of a batch, with the text that every target has for it.
+
+        Args:
+            done: what was done with the written keys, such as ``stored``.
+            written: see the attributes.
+            unwritten: likewise.
+            unknown: likewise.
+            errors: likewise; at least one.
+            shown: how the text shows a key.
+            is_repeatable: whether the batch may be sent again as it is; else the text says what to do first.
+        """
+        names = ", ".join(shown(key) for key in islice(errors, 3))
+        advice = "Repeating the call is safe."
+        if not is_repeatable:
+            advice = "Read the unknown ones, and repeat the call with the unwritten ones."
+        return cls(
+            f"{len(written)} of {len(written) + len(unwritten) + len(unknown)} keys were {done}; the others"
+            f" ({names}{', ...' if len(errors) > 3 else ''}) failed, the first with: {next(iter(errors.values()))} See"
+            f" .written, .unwritten, .unknown and .errors. {advice}",
+            written=written,
+            unwritten=unwritten,
+            unknown=unknown,
+            errors=errors,
+        )
 
 
 class DamagedValueError(StoreError, ValueError):

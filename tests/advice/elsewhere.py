@@ -5,6 +5,15 @@ from __future__ import annotations
 from typing import Final
 
 FOLLOWED: Final = {
+    "unit/test_engine_backend.py::test_what_a_data_api_cannot_do_in_one_step_another_target_can": [
+        "in one step with looking at it: use a target that can"
+    ],
+    "contract/test_collection_forms.py::test_being_overtaken_all_the_time_is_told": [
+        "try again, or have fewer of them change one key"
+    ],
+    "unit/test_encryption.py::test_without_its_library_the_error_names_the_extra": [
+        "pip install 'langchain-kv[encryption]'"
+    ],
     "faults/test_proxies.py::test_the_files_of_trusted_authorities_are_read_when_a_store_is_made": [
         "No secure connection to"
     ],
@@ -53,11 +62,20 @@ FOLLOWED: Final = {
         "pip install 'langchain-kv[testing]'",
         "pip install 'langchain-kv[cli]'",
     ],
+    "faults/test_greenlets.py::test_a_cluster_is_refused_to_greenlets_and_a_server_is_not": [
+        "run lckv serve --db with this URL in a process of its own, and give its http: URL"
+    ],
     "unit/test_cluster_urls.py::test_a_driver_that_is_missing_or_broken_is_told": [
         "pip install 'langchain-kv[cassandra]'",
         "Install a binary wheel",
     ],
     "unit/test_bundle_urls.py::test_a_file_that_is_no_bundle_is_told": ["ownload it again from"],
+    "unit/test_places_of_others.py::test_a_store_on_a_place_that_cannot_be_pickled_says_so": [
+        "make the store anew where it is wanted"
+    ],
+    "unit/test_places_of_others.py::test_two_packages_with_one_scheme_are_an_error_that_names_both": [
+        "uninstall all of them but one"
+    ],
     "cluster/test_cassandra_tls.py::test_files_that_are_no_certificates_are_told": [
         "check ca_file=, cert_file= and key_file="
     ],

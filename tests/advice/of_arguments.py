@@ -13,18 +13,24 @@ import pytest
 
 from advice.world import Case, World, named, options
 from langchain_kv import AstraDBStore, ConnectError
-from langchain_kv.targets import parse_target, resolve
+from langchain_kv.places.arguments import place_of, resolve
+from langchain_kv.places.schemes import parse_url
 
 ASTRA = "https://01234567-89ab-cdef-0123-456789abcdef-us-east1.apps.astra.datastax.com"
 CLUSTER = "cassandra://u:p@h1,h2:9042/ks"
 
 
 def parsed(url: str) -> Any:
-    return lambda w: parse_target(url)
+    return lambda w: parse_url(url)
 
 
 def parses(url: str) -> Any:
-    return lambda w, message: parse_target(url)
+    return lambda w, message: parse_url(url)
+
+
+def opened(**arguments: Any) -> None:
+    place = place_of(ASTRA)
+    place.open(resolve("c", place, **arguments)).close()
 
 
 def clash(w: World, **arguments: Any) -> None:
@@ -37,7 +43,9 @@ def client_less(w: World) -> None:
 
 
 def pickled(w: World) -> Any:
-    return resolve("kv", w.server.url, token="t").without_secrets().with_token_from_environment().token()  # type: ignore
+    place = place_of(w.server.url)
+    asked = resolve("kv", place, token="t").without_secrets().with_secrets(place.token_variable)
+    return asked.token()  # type: ignore
 
 
 def unpickled_with_a_token(w: World, message: str) -> None:
@@ -86,7 +94,7 @@ CASES = [
     Case("is not a URL of a place for values. Give one of:", parsed("redis://h"), parses("sqlite:kv.db")),
     Case(
         "is not a URL of a place for values: did you mean",
-        lambda w: parse_target("kv%.db"),
+        lambda w: parse_url("kv%.db"),
         lambda w, m: w.kv(named(r"mean (\S+)\?", m)),
     ),
     Case(
@@ -94,11 +102,11 @@ CASES = [
         lambda w: w.kv(w.tmp / "k?v.db"),
         lambda w, m: w.kv(named("'(.*)'", m)),
     ),  # type: ignore[arg-type]
-    Case(". Give one of:\n", lambda w: parse_target(5), lambda w, m: w.kv("memory:")),  # type: ignore[arg-type]
+    Case(". Give one of:\n", lambda w: parse_url(5), lambda w, m: w.kv("memory:")),  # type: ignore[arg-type]
     Case(
         "as SQLAlchemy reads these slashes",
         parsed("sqlite:////tmp/kv.db"),
-        lambda w, m: parse_target(named(r"Write (\S+) ", m)),
+        lambda w, m: parse_url(named(r"Write (\S+) ", m)),
     ),
     Case("sqlite: names no file: write sqlite:PATH, or memory:", parsed("sqlite:"), parses("memory:")),
     Case("write a ? in a path as %3F", parsed("sqlite:a?b.db"), lambda w, m: w.kv("sqlite:a%3Fb.db")),
@@ -110,16 +118,14 @@ CASES = [
     Case(
         "URL is no number up to 65535: write",
         parsed("http://h:99999"),
-        lambda w, m: parse_target(named(r"write (\S+) or", m)),
+        lambda w, m: parse_url(named(r"write (\S+) or", m)),
     ),
     Case(
         "must not hold a user or password: give the token as token=",
         lambda w: w.http(url="http://user:pw@h"),
         lambda w, m: w.http(token=w.server.token),
     ),
-    Case(
-        "takes no ? or # part: write", parsed("http://h/x?y=1"), lambda w, m: parse_target(named(r"write (\S+)\.$", m))
-    ),
+    Case("takes no ? or # part: write", parsed("http://h/x?y=1"), lambda w, m: parse_url(named(r"write (\S+)\.$", m))),
     Case(
         "Pass api_endpoint= (url= for KVStore) or set",
         lambda w: w.kv(None),
@@ -131,10 +137,10 @@ CASES = [
     ),
     Case(
         "are two names of one thing: give one",
-        lambda w: resolve("c", "memory:", namespace="n", keyspace="k"),
-        lambda w, m: resolve("c", "memory:", keyspace="k"),
+        lambda w: resolve("c", place_of("memory:"), namespace="n", keyspace="k"),
+        lambda w, m: resolve("c", place_of("memory:"), keyspace="k"),
     ),
-    Case("leave environment out", lambda w: resolve("c", ASTRA, environment="dev"), lambda w, m: resolve("c", ASTRA)),
+    Case("leave environment out", lambda w: opened(environment="dev"), lambda w, m: opened()),
     Case("got one string: pass [name]", lambda w: w.kv(ext_callers="me"), lambda w, m: w.kv(ext_callers=["me"])),
     Case(
         "The token is not printable ASCII text: check where it comes from",
@@ -168,8 +174,8 @@ CASES = [
     ),
     Case(
         "goes with cert_file=: give both",
-        lambda w: parse_target(f"cassandra://h?key_file={w.file('k')}"),
-        lambda w, m: parse_target(f"cassandra://h?key_file={w.tmp / 'k'}&cert_file={w.file('c')}"),
+        lambda w: parse_url(f"cassandra://h?key_file={w.file('k')}"),
+        lambda w, m: parse_url(f"cassandra://h?key_file={w.tmp / 'k'}&cert_file={w.file('c')}"),
     ),
     Case(
         "URL is empty: give a value, or leave it out",
@@ -178,17 +184,17 @@ CASES = [
     ),
     Case(
         "contradicts ca_file= and cert_file=: leave one out",
-        lambda w: parse_target(f"cassandra://h?ssl=false&ca_file={w.file('ca')}"),
-        lambda w, m: parse_target(f"cassandra://h?ca_file={w.tmp / 'ca'}"),
+        lambda w: parse_url(f"cassandra://h?ssl=false&ca_file={w.file('ca')}"),
+        lambda w, m: parse_url(f"cassandra://h?ca_file={w.tmp / 'ca'}"),
     ),
     Case(
         "with the path of the secure connect bundle that Astra DB gave you",
         parsed("cassandra+bundle:"),
-        lambda w, m: parse_target(f"cassandra+bundle:{bundle(w)}"),
+        lambda w, m: parse_url(f"cassandra+bundle:{bundle(w)}"),
     ),
     Case(
         "Download the database's secure connect bundle there",
-        lambda w: parse_target(f"cassandra+bundle:{w.tmp / 'bundle.zip'}"),
-        lambda w, m: parse_target(f"cassandra+bundle:{bundle(w)}"),
+        lambda w: parse_url(f"cassandra+bundle:{w.tmp / 'bundle.zip'}"),
+        lambda w, m: parse_url(f"cassandra+bundle:{bundle(w)}"),
     ),
 ]

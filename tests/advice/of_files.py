@@ -7,15 +7,15 @@ import shutil
 
 from advice.world import Case, World
 from langchain_kv import KVStore
-from langchain_kv.backends.backups import back_up, restore
-from langchain_kv.targets import parse_target
+from langchain_kv.places.backups import back_up, restore
+from langchain_kv.places.schemes import parse_url
 
 DB = "sqlite:kv.db"
 
 
 def copied(w: World, file: str, *, replace: bool = False) -> None:
     w.kv(DB)
-    back_up(parse_target(DB), file, replace=replace)
+    back_up(parse_url(DB), file, replace=replace)
 
 
 def onto_a_file(w: World) -> None:
@@ -52,7 +52,7 @@ def a_link_that_turned(w: World) -> None:
 
 def beside_the_log_of_another(w: World) -> None:
     w.kv(DB)
-    back_up(parse_target(DB), "copy.db")
+    back_up(parse_url(DB), "copy.db")
     with KVStore("kv", DB) as store:
         store.mset([("a", 2)])
         for name in ("kv.db-wal", "kv.db.lock"):  # as a crash leaves them
@@ -70,7 +70,7 @@ def restored(w: World, message: str) -> None:
     else:
         with KVStore("kv", "sqlite:good.db") as store:
             store.mset([("a", 1)])
-        back_up(parse_target("sqlite:good.db"), "FILE")
+        back_up(parse_url("sqlite:good.db"), "FILE")
     found = re.search(r"lckv (restore FILE (?:'[^']*'|[^ ;,]*))", message)
     assert found, message
     w.lckv_works(found.group(1))
@@ -87,7 +87,7 @@ def damaged(w: World) -> None:
 
 def restored_onto(w: World, place: str, *, replace: bool = False) -> None:
     copied(w, "copy.db", replace=True)
-    restore("copy.db", parse_target(place), replace=replace)
+    restore("copy.db", parse_url(place), replace=replace)
 
 
 def restored_onto_notes(w: World) -> None:
@@ -148,7 +148,7 @@ CASES = [
             w.kv("sqlite:notes.txt"),
         ],
     ),
-    Case("to back up; check the path", lambda w: back_up(parse_target("sqlite:none.db"), "copy.db"), another_copy),
+    Case("to back up; check the path", lambda w: back_up(parse_url("sqlite:none.db"), "copy.db"), another_copy),
     Case("is the database itself; choose another path for the backup", lambda w: copied(w, "kv.db"), another_copy),
     Case(
         "choose another path, or say to replace it",

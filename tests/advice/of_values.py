@@ -12,10 +12,9 @@ import pytest
 
 from advice.world import BIG, Case, World, named
 from langchain_kv import DamagedValueError, KVByteStore, KVStore, SetupMode
-from langchain_kv.backends.opening import open_backend
 from langchain_kv.engines.base import CollectionName
 from langchain_kv.engines.memory import memory_engine
-from langchain_kv.targets import resolve
+from langchain_kv.places.arguments import place_of, resolve
 
 
 def deep(levels: int) -> Any:
@@ -52,7 +51,8 @@ def closed(w: World) -> None:
 
 
 def closed_backend(w: World, url: str, **arguments: Any) -> None:
-    backend = open_backend(resolve("kv", url, **arguments))
+    place = place_of(url)
+    backend = place.open(resolve("kv", place, **arguments))
     backend.close()
     backend.get_many(["a"])
 

@@ -14,14 +14,21 @@ from typing import Final
 
 import pytest
 
-from advice import of_arguments, of_files, of_http, of_the_command, of_values
+from advice import of_arguments, of_features, of_files, of_http, of_the_command, of_values
 from advice.elsewhere import ELSEWHERE
 from advice.sites import IMPERATIVE, ROOT, Site, sites, texts
 from advice.world import Case, World
 from langchain_kv import StoreError
 from langchain_kv.testing import DataAPIServer
 
-CASES: Final = [*of_arguments.CASES, *of_values.CASES, *of_http.CASES, *of_files.CASES, *of_the_command.CASES]
+CASES: Final = [
+    *of_arguments.CASES,
+    *of_values.CASES,
+    *of_http.CASES,
+    *of_files.CASES,
+    *of_features.CASES,
+    *of_the_command.CASES,
+]
 
 TESTS: Final = Path(__file__).parent.parent
 

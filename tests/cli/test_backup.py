@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import sqlite3
 import stat
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from langchain_kv import KVStore
-from langchain_kv.cli.main import REFUSED, USAGE, run
+from langchain_kv import KVByteStore, KVStore
+from langchain_kv.cli.main import run
+from langchain_kv.cli.notes import REFUSED, USAGE
 
 
 @pytest.fixture
@@ -21,6 +25,22 @@ def database(tmp_path: Path) -> str:
     with KVStore("kv", url) as store:
         store.mset([("a", {"n": 1}), ("b", [1, 2])])
     return url
+
+
+OLD = Path(__file__).parent.parent / "data" / "files" / "schema1.db"
+
+
+def version(path: Path) -> int:
+    with closing(sqlite3.connect(path)) as connection:
+        found: int = connection.execute("PRAGMA user_version").fetchone()[0]
+        return found
+
+
+def require_values_of_old(path: Path) -> None:
+    with KVStore("json", f"sqlite:{path}") as store:
+        assert store.mget(["number", "big", "absent"]) == [1.5, 2**70, None]
+    with KVByteStore("bytes", f"sqlite:{path}") as store:
+        assert store.mget(["plain", "empty", "brace", "base64"]) == [b"hello", b"", b"{not json", b"hello"]
 
 
 def names(folder: Path) -> list[str]:
@@ -42,6 +62,38 @@ def test_the_copy_opens_as_a_store_with_every_value(database: str, tmp_path: Pat
         store.mset([("c", 3)])
     with KVStore("kv", database) as store:
         assert store.mget(["c"]) == [None]
+
+
+def test_a_file_of_an_older_version_is_copied_as_it_is_and_opens_as_a_store(tmp_path: Path) -> None:
+    old, copy = shutil.copy(OLD, tmp_path / "old.db"), tmp_path / "copy.db"
+    before = old.read_bytes()
+
+    assert run(["backup", f"sqlite:{old}", str(copy)]) == 0
+    assert old.read_bytes() == before
+    assert (version(old), version(copy)) == (1, 1)
+    require_values_of_old(copy)
+    with KVStore("json", f"sqlite:{copy}") as store:
+        store.mset([("new", 1)])
+    assert (version(old), version(copy)) == (1, 2)
+    require_values_of_old(copy)
+    assert names(tmp_path) == ["copy.db", "old.db"]
+
+
+@pytest.mark.parametrize("target", ["missing", "of this version", "of the older version"])
+def test_a_backup_of_an_older_version_is_restored(target: str, database: str, tmp_path: Path) -> None:
+    """Over whatever is there; and then one of this version over it."""
+    place = f"sqlite:{tmp_path / 'there.db'}"
+    backup = shutil.copy(OLD, tmp_path / "backup.db")
+    if target != "missing":
+        shutil.copy(OLD if target == "of the older version" else tmp_path / "kv.db", tmp_path / "there.db")
+
+    assert run(["restore", str(backup), place]) == 0
+    assert version(backup) == 1
+    assert version(tmp_path / "there.db") == 1
+    require_values_of_old(tmp_path / "there.db")
+    assert run(["restore", str(tmp_path / "kv.db"), place]) == 0
+    with KVStore("kv", place) as store:
+        assert store.mget(["a", "b"]) == [{"n": 1}, [1, 2]]
 
 
 def test_it_prints_nothing(database: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -123,7 +175,7 @@ def test_a_signal_ends_it_and_leaves_nothing(command: str, moment: str, number: 
     script = """
 import os, signal, sys, threading
 from langchain_kv.cli.main import main
-from langchain_kv.engines import sqlite_backup
+from langchain_kv.engines.sqlite import backup as sqlite_backup
 
 moment, number = sys.argv.pop(1), int(sys.argv.pop(1))
 steps = []
@@ -170,7 +222,7 @@ def test_a_signal_that_is_ignored_as_under_nohup_does_not_end_it(database: str, 
     script = """
 import os, signal, sys
 from langchain_kv.cli.main import main
-from langchain_kv.engines import sqlite_backup
+from langchain_kv.engines.sqlite import backup as sqlite_backup
 
 signal.signal(signal.SIGHUP, signal.SIG_IGN)
 sqlite_backup._between_steps = lambda *left: os.kill(os.getpid(), signal.SIGHUP)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from langchain_kv import KVStore
-from langchain_kv.cli.main import REFUSED, USAGE, run
+from langchain_kv.cli.main import run
+from langchain_kv.cli.notes import REFUSED, USAGE
 from langchain_kv.errors import DataAPIError, UnknownCollectionError
 from served import STRICT, TOKEN, Server
 

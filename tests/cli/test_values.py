@@ -27,7 +27,7 @@ from langchain_kv.errors import (
     EngineFileError,
     LimitError,
 )
-from langchain_kv.server.running import run_in_thread
+from langchain_kv.server.http.running import run_in_thread
 
 
 class Outcome(NamedTuple):
@@ -168,7 +168,7 @@ def test_a_damaged_value_does_not_hide_the_good_one(lckv: Lckv, where: list[str]
     with sqlite3.connect(path) as connection:
         body = '{"_id":"bad","value":2,"encoding":"unknown"}'
         (table,) = connection.execute("SELECT name FROM sqlite_master WHERE name LIKE 'docs_%'").fetchone()
-        assert connection.execute(f"UPDATE {table} SET body=? WHERE id='bad'", (body.encode(),)).rowcount == 1
+        assert connection.execute(f"UPDATE {table} SET content=? WHERE id='bad'", (body.encode(),)).rowcount == 1
     connection.close()
 
     code, out, error = lckv("get", "bad", "good", *where)
@@ -534,8 +534,9 @@ def token_file(where: list[str], token: str) -> str:
 
 
 def test_a_partial_write_is_told_without_attributes() -> None:
-    text = (
-        "1 of 2 keys were written; the others ('b') failed. See .written, .unwritten, .unknown and .errors; repeating"
+    failed = {"b": ConnectError("Lost.")}
+    error = PartialWriteError.of("stored", written=("a",), unwritten=("b",), unknown=(), errors=failed)
+    assert worded(str(error)) == (
+        "1 of 2 keys were stored; the others ('b') failed, the first with: Lost. Repeating the command is safe."
     )
-    assert worded(text + " the call is safe.").endswith("failed. Repeating the command is safe.")
     assert worded("raise deadline_s, or use smaller batches") == "raise --timeout, or use smaller batches"

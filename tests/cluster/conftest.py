@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
+from bodies import Bodies
 from cassandra_node import Node, missing, running_node
 from emptied_collections import ID_ONLY, EmptiedCollections
-from langchain_kv.clusters import ClusterSettings, read_cluster_url
 from langchain_kv.engines.base import CollectionName, Engine
+from langchain_kv.engines.cassandra.settings import ClusterSettings
+from langchain_kv.places.clusters import read_cluster_url
 
 _numbers = itertools.count()
 
@@ -41,11 +43,11 @@ def ready(engine: Engine) -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="session")
-def shared_engine(cluster: ClusterSettings) -> Iterator[Engine]:
-    from langchain_kv.engines.cassandra import CassandraEngine
+def shared_engine(cluster: ClusterSettings) -> Iterator[Bodies]:
+    from langchain_kv.engines.cassandra.engine import CassandraEngine
 
     with ready(CassandraEngine(cluster)) as engine:
-        yield engine
+        yield Bodies(engine)
 
 
 @pytest.fixture

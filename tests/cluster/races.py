@@ -222,11 +222,12 @@ def race_all(rounds: int, url: str, server_url: str, token: str, collection: str
         token: the server's.
         collection: one that exists in ``default_keyspace``.
     """
-    from langchain_kv.backends.opening import acquire_engine, release_engine
-    from langchain_kv.targets import parse_target
+    from langchain_kv.places.embedded import EmbeddedPlace, release_engine
+    from langchain_kv.places.schemes import parse_url
 
-    target = parse_target(url)
-    engine = acquire_engine(target)
+    place = parse_url(url)
+    assert isinstance(place, EmbeddedPlace)
+    engine = place.acquire_engine()
     try:
         with KVStore(collection, url) as store:
             cql = CQLDoor(engine, store, CollectionName("default_keyspace", collection))

@@ -1,6 +1,6 @@
 """What tests/contract/test_engine_contract.py asks of every engine, as far as a cluster can promise it.
 
-Different here: bodies are documents with their ``_id``, ids come in the order of tokens, a batch is no transaction.
+Different here: bodies are documents with their ``_id``, and neither ``ordered`` nor ``atomic_batches`` is promised.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
+from bodies import row
+from engine_promises import check_batches, check_order
 from langchain_kv.engines.base import KEEP, CollectionName, DocId, Engine
 from langchain_kv.engines.pages import is_last
-from langchain_kv.errors import InvalidKeyError, UnknownCollectionError, UnknownKeyspaceError
+from langchain_kv.errors import InvalidKeyError, UnknownCollectionError, UnknownKeyspaceError, UsageError
 
 pytestmark = pytest.mark.slow
 
@@ -23,7 +25,7 @@ LONE = "a\ud800"
 
 
 @pytest.fixture
-def engine(shared_engine: Engine) -> Engine:
+def engine(shared_engine: Any) -> Any:
     return shared_engine
 
 
@@ -118,6 +120,11 @@ def test_empty_batches_change_nothing(engine: Engine, kv: CollectionName) -> Non
     assert everything(engine, kv) == {}
 
 
+def test_a_batch_is_read_as_whole_as_the_engine_promises(engine: Engine, kv: CollectionName) -> None:
+    check_batches(engine, kv, ids=60, batches=10)
+    assert not engine.atomic_batches
+
+
 @pytest.mark.parametrize("many", [1, 70])
 def test_lone_surrogates_are_refused_and_nothing_is_written(engine: Engine, kv: CollectionName, many: int) -> None:
     ids = [f"{number}" for number in range(many)] + [LONE]
@@ -182,10 +189,17 @@ def test_an_exception_in_a_change_is_passed_on_before_anything_is_written(engine
     assert everything(engine, kv) == {"a": 1}
 
 
-def test_a_change_may_look_at_the_engine(engine: Engine, kv: CollectionName) -> None:
+async def test_a_change_of_a_coroutine_may_look_at_the_engine(engine: Engine, kv: CollectionName) -> None:
     put(engine, kv, a=1, b=2)
-    engine.modify(kv, ["a"], lambda doc_id, body: (engine.read(kv, ["b"])[0] or b"").replace(b'"b"', b'"a"'))
+    await engine.amodify(kv, ["a"], lambda doc_id, _: row(doc_id, engine.read(kv, ["b"])[0].replace(b'"b"', b'"a"')))
     assert engine.read(kv, ["a"]) == [doc("a", 2)]
+
+
+def test_a_change_of_a_plain_call_may_not_as_it_runs_on_the_loop_thread(engine: Engine, kv: CollectionName) -> None:
+    put(engine, kv, a=1)
+    with pytest.raises(UsageError, match="async method"):
+        engine.modify(kv, ["a"], lambda doc_id, _: engine.read(kv, ["a"])[0])
+    assert engine.read(kv, ["a"]) == [doc("a", 1)]
 
 
 def test_modify_is_isolated_from_other_threads(engine: Engine, kv: CollectionName) -> None:
@@ -230,18 +244,10 @@ def test_pages_end_by_their_bytes_and_join_to_the_whole(
     assert sorted(map(str, found)) == ids
 
 
-@pytest.mark.parametrize("limit", [1, 2, 3, 100])
-def test_pages_join_to_the_whole_in_one_order(engine: Engine, kv: CollectionName, limit: int) -> None:
+def test_scans_go_in_the_order_that_the_engine_promises(engine: Engine, kv: CollectionName) -> None:
     engine.write(kv, [(doc_id, doc(doc_id)) for doc_id in IDS])
-    found: list[DocId] = []
-    after = None
-    while page := engine.scan_ids(kv, after=after, limit=limit):
-        assert page == [doc_id for doc_id, _ in engine.scan(kv, after=after, limit=limit)]
-        assert len(page) == limit or len(found) + len(page) == len(IDS)
-        found += page
-        after = page[-1]
-    assert len(found) == len(IDS)
-    assert set(found) == set(IDS)
+    check_order(engine, kv, IDS)
+    assert not engine.ordered
 
 
 @pytest.mark.parametrize(
@@ -365,16 +371,20 @@ def test_every_method_says_what_is_unknown(engine: Engine, collection: Collectio
 # -- the bridge, threads ----------------------------------------------------------------------------------------------
 
 
-async def test_coroutines_reach_the_engine_by_its_bridge(engine: Engine, kv: CollectionName) -> None:
+async def test_coroutines_reach_the_engine_by_its_bridge_and_by_coroutines(engine: Any, kv: CollectionName) -> None:
     keys = [str(number) for number in range(50)]
-    await asyncio.gather(*(engine.bridge.write(engine.write, kv, [(key, doc(key))]) for key in keys))
+    half = [engine.bridge.write(engine.write, kv, [(key, doc(key))]) for key in keys[:25]]
+    await asyncio.gather(*half, *(engine.awrite(kv, [row(key, doc(key))]) for key in keys[25:]))
     found = await asyncio.gather(*(engine.bridge.read(engine.read, kv, [key]) for key in keys))
     assert found == [[doc(key)] for key in keys]
     with pytest.raises(UnknownCollectionError):
         await engine.bridge.write(engine.write, CollectionName("default_keyspace", "none"), [])
     assert await engine.bridge.read(engine.count, kv, limit=7) == 7
     assert await engine.bridge.read(lambda: engine.settings(kv)) == ID_ONLY
-    assert await engine.bridge.write(engine.delete, kv, keys) == 50
+    assert await engine.acount(kv, limit=7) == 7
+    assert await engine.aread(kv, [keys[0]]) == [row(keys[0], doc(keys[0]))]
+    await engine.aclear(kv, "1")
+    assert await engine.bridge.write(engine.delete, kv, keys) == 39
 
 
 def test_threads_read_and_write_together(engine: Engine, kv: CollectionName) -> None:

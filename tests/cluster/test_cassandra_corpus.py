@@ -17,10 +17,10 @@ import pytest
 from conformance.replay import DATA, TOKEN, Client, create_collections, replay
 from conformance.test_recorded_replies import FAMILIES
 from emptied_collections import ID_ONLY
-from langchain_kv.clusters import ClusterSettings
 from langchain_kv.engines.base import CollectionName, Engine, Settings
-from langchain_kv.engines.cassandra import CassandraEngine
-from langchain_kv.server.running import run_in_thread
+from langchain_kv.engines.cassandra.engine import CassandraEngine
+from langchain_kv.engines.cassandra.settings import ClusterSettings
+from langchain_kv.server.http.running import run_in_thread
 
 from .conftest import ready
 

@@ -11,6 +11,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -19,15 +20,15 @@ import pytest
 from cassandra.cluster import NoHostAvailable
 from cassandra.connection import ConnectionShutdown
 
+from bodies import Bodies, row
 from cassandra_node import Node
 from langchain_kv import KVStore, SetupMode
-from langchain_kv.clusters import read_cluster_url
-from langchain_kv.engines import cassandra_scan
 from langchain_kv.engines.base import CollectionName, DocId, Engine
-from langchain_kv.engines.cassandra import CassandraEngine
-from langchain_kv.engines.cassandra_failures import translated
-from langchain_kv.engines.cassandra_rows import serialized
-from langchain_kv.engines.cassandra_scan import Scan
+from langchain_kv.engines.cassandra import scan as cassandra_scan
+from langchain_kv.engines.cassandra.engine import CassandraEngine
+from langchain_kv.engines.cassandra.failures import translated
+from langchain_kv.engines.cassandra.rows import serialized
+from langchain_kv.engines.cassandra.scan import Scan
 from langchain_kv.errors import (
     AuthError,
     ConnectError,
@@ -37,6 +38,7 @@ from langchain_kv.errors import (
     StoreError,
     UnknownKeyspaceError,
 )
+from langchain_kv.places.clusters import read_cluster_url
 
 pytestmark = pytest.mark.slow
 
@@ -51,7 +53,9 @@ def own_engine(cassandra_node: Node) -> Iterator[Callable[[str], CassandraEngine
     made: list[CassandraEngine] = []
 
     def make(url: str = "") -> CassandraEngine:
-        made.append(CassandraEngine(read_cluster_url((url or cassandra_node.url()).removeprefix("cassandra:"))[0]))
+        made.append(
+            Bodies(CassandraEngine(read_cluster_url((url or cassandra_node.url()).removeprefix("cassandra:"))[0]))
+        )
         return made[-1]
 
     yield make
@@ -133,7 +137,7 @@ def test_stores_of_one_target_share_an_engine_that_ends_with_the_last(cassandra_
 
 async def test_closing_on_the_loop_does_not_wait_for_its_own_operations(own_engine: Any, kv: CollectionName) -> None:
     engine = own_engine()
-    reads = [asyncio.ensure_future(engine.bridge.read(engine.read, kv, ["a"])) for _ in range(3)]
+    reads = [asyncio.ensure_future(engine.aread(kv, ["a"])) for _ in range(3)]
     await asyncio.sleep(0)
     engine.close()
     results = await asyncio.gather(*reads, return_exceptions=True)
@@ -252,12 +256,12 @@ def test_an_unknown_write_is_reported_as_unknown_and_not_repeated(flaky: Any, kv
     assert engine.read(kv, ["a"]) == [None]
 
 
-def test_a_write_that_another_writer_overtook_stays_unknown(
-    flaky: Any, shared_engine: Engine, kv: CollectionName
-) -> None:
+def test_a_write_that_another_writer_overtook_stays_unknown(flaky: Any, shared_engine: Any, kv: CollectionName) -> None:
     def decide(manner: str, number: int) -> Any:
         if manner == "serial":  # another writer comes between the own write and the question what became of it
-            shared_engine.write(kv, [("a", doc("a", 99))])
+            write = shared_engine.awrite(kv, [row("a", doc("a", 99))])
+            with ThreadPoolExecutor() as thread:  # here it is the event loop's own, which must not wait for itself
+                thread.submit(asyncio.run, write).result()
         return ("after", CAS_TIMEOUT) if manner == "write" else None
 
     with pytest.raises(StoreError) as caught:
@@ -320,7 +324,7 @@ def test_a_read_that_fails_in_passing_is_repeated(flaky: Any, shared_engine: Eng
     assert len(engine.scan_ids(kv, limit=1_000)) == 200
 
 
-def test_a_scan_goes_on_after_an_error_and_meets_each_row_once(
+async def test_a_scan_goes_on_after_an_error_and_meets_each_row_once(
     flaky: Any, shared_engine: Engine, kv: CollectionName
 ) -> None:
     keys = {f"k{number}" for number in range(300)}
@@ -332,7 +336,7 @@ def test_a_scan_goes_on_after_an_error_and_meets_each_row_once(
     errors = 0
     while True:
         try:
-            page = engine.next_page(kv, scan)
+            page = await engine.anext_page(kv, scan)
         except DataAPIError:
             errors += 1
             is_down.clear()
@@ -348,40 +352,30 @@ def test_a_scan_goes_on_after_an_error_and_meets_each_row_once(
 
 
 @pytest.mark.parametrize("bits", [1, 4])
-def test_ids_of_one_token_are_each_met_once(monkeypatch: pytest.MonkeyPatch, bits: int) -> None:
+async def test_ids_of_one_token_are_each_met_once(monkeypatch: pytest.MonkeyPatch, bits: int) -> None:
     """Rows are cut into pages within a token, too: seen here by a stand-in for the table with a poor hash."""
     keys = [(1, f"k{number}") for number in range(99)]
     rows = sorted((hash_of(key[1], bits), serialized(key), key) for key in keys)
     monkeypatch.setattr(cassandra_scan, "token_of", lambda key: hash_of(key[9:].decode(), bits))
 
-    class Table:
-        def statement(self, name: str) -> Any:
-            return "scan"
-            yield
+    class Operation:
+        async def statement(self, name: str) -> str:
+            return name
 
-    def answer(batch: Any) -> list[Any]:
-        ranges = [values for _, values in batch.calls]
-        return [[(key,) for token, _, key in rows if start <= token <= end][:most] for start, end, most in ranges]
+        async def outcomes(self, batch: Any) -> list[Any]:
+            ranges = [values for _, values in batch.calls]
+            return [[(key,) for token, _, key in rows if start <= token <= end][:most] for start, end, most in ranges]
 
-    def drained(work: Any) -> Any:
-        reply = None
-        while True:
-            try:
-                reply = answer(work.send(reply))
-            except StopIteration as stop:
-                return stop.value
-
+    operation: Any = Operation()
     scan = Scan(prefix="", with_bodies=False, limit=10)
-    found = []
-    while (page := drained(scan.next_page(Table()))) is not None:  # type: ignore[arg-type]
+    found: list[DocId | None] = []
+    while (page := await scan.next_page(operation)) is not None:
         found += [doc_id for doc_id, _ in page]
     assert sorted(found) == sorted(key for _, _, (_, key) in rows)
-    after, paged = None, []
-    while page := drained(
-        cassandra_scan.page(Table(), after=after, prefix="", limit=7, size_bytes=None, with_bodies=False)  # type: ignore[arg-type]
-    ):
+    paged: list[DocId | None] = []
+    where: dict[str, Any] = {"prefix": "", "limit": 7, "size_bytes": None, "with_bodies": False}
+    while page := await cassandra_scan.page(operation, after=paged[-1] if paged else None, **where):
         paged += [doc_id for doc_id, _ in page]
-        after = paged[-1]
     assert paged == [key for _, _, (_, key) in rows]
 
 

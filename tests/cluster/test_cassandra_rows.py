@@ -15,10 +15,10 @@ from cassandra_node import Node
 from conformance.replay import TOKEN, Client
 from langchain_kv import CollectionConflictError, DamagedValueError, KVStore, SetupMode
 from langchain_kv.engines.base import CollectionName, DocId, Engine
-from langchain_kv.engines.cassandra_rows import doc_id_of
+from langchain_kv.engines.cassandra.rows import doc_id_of
 from langchain_kv.errors import DataAPIError, InvalidKeyError, InvalidValueError
-from langchain_kv.json_text import read, write
-from langchain_kv.server.running import run_in_thread
+from langchain_kv.server.http.running import run_in_thread
+from langchain_kv.values.json_text import read, write
 
 from .conftest import new_collection
 
@@ -90,7 +90,7 @@ def test_the_local_server_writes_the_same_rows(shared_engine: Engine, cql: Any, 
     for row in upserted:
         command = {"filter": {"_id": row["row"]["key"][1]}, "options": {"upsert": True}}
         commands.append(json.dumps({"findOneAndReplace": {**command, "replacement": json.loads(row["document"])}}))
-    with run_in_thread(shared_engine, TOKEN) as url, closing(Client(url)) as client:
+    with run_in_thread(shared_engine.rows, TOKEN) as url, closing(Client(url)) as client:
         for sent in commands:
             assert "errors" not in client.command(f"/v1/default_keyspace/{collection.name}", sent.encode()).json
 
@@ -204,6 +204,14 @@ def test_a_bad_row_can_be_deleted(shared_engine: Engine, cql: Any, kv: Collectio
     assert shared_engine.read(kv, ["broken"]) == [None]
 
 
+def test_a_purge_leaves_bad_rows_alone(shared_engine: Engine, cql: Any, kv: CollectionName) -> None:
+    plant(cql, kv, (1, "broken"), "{")
+    plant(cql, kv, (9, "a"), '{"_id":"a"}')
+    shared_engine.write(kv, [("old", b'{"_id":"old","value":1,"expires_at":{"$date":1}}'), ("new", b'{"_id":"new"}')])
+    assert shared_engine.purge(kv, now_ms=2, limit=9) == 1
+    assert sorted(map(str, shared_engine.scan_ids(kv, limit=9))) == ["broken", "new"]
+
+
 def test_a_row_without_tx_id_is_read_replaced_and_removed(shared_engine: Engine, cql: Any, kv: CollectionName) -> None:
     for key in ("a", "b", "c"):
         plant(cql, kv, (1, key), f'{{"_id":"{key}","value":1}}', tx_id=None)
@@ -279,7 +287,7 @@ def odd(request: pytest.FixtureRequest, cql: Any, shared_engine: Engine) -> Coll
     comment = json.dumps({"collection": {"name": collection.name, "schema_version": version, "options": options}})
     plant(cql, collection, (1, "a"), '{"_id":"a","value":1}')
     cql(f"ALTER TABLE default_keyspace.\"{collection.name}\" WITH comment = '{comment}'")
-    shared_engine.__dict__["_tables"].clear()
+    shared_engine.rows.__dict__["_tables"].clear()
     return collection
 
 

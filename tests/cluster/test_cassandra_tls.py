@@ -120,7 +120,7 @@ def client(certificates: Certificates) -> str:
     return f"ca_file={certificates.ca}&cert_file={certificates.client}&key_file={certificates.client_key}"
 
 
-async def test_values_go_by_tls_in_both_colours(node: OwnNode, certificates: Certificates) -> None:
+async def test_values_go_by_tls_both_ways(node: OwnNode, certificates: Certificates) -> None:
     with KVStore("kv", url(node, client(certificates))) as store:
         store.mset([("a", 1)])
         assert await store.amget(["a", "b"]) == [1, None]

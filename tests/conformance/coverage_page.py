@@ -20,8 +20,9 @@ from langchain_kv.limits import (
     SORT_MAX_ROWS,
     UPDATE_MANY_MAX,
 )
-from langchain_kv.server import filters, update_operators
-from langchain_kv.server.commands import COMMANDS
+from langchain_kv.server.commands.table import COMMANDS
+from langchain_kv.server.query import filters
+from langchain_kv.server.update import operators as update_operators
 
 __all__ = ["ASTRAPY", "ASTRAPY_VERSION", "page"]
 

@@ -14,7 +14,7 @@ import pytest
 from conformance.coverage_page import ASTRAPY, ASTRAPY_VERSION
 from conformance.replay import TOKEN
 from langchain_kv.engines.memory import MemoryEngine
-from langchain_kv.server.running import run_in_thread
+from langchain_kv.server.http.running import run_in_thread
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +32,7 @@ def url() -> Iterator[str]:
 
 
 class Collection:
-    """A collection of one colour; ``call`` drives a method and waits for it where it is to be awaited."""
+    """A collection, sync or async; ``call`` drives a method and waits for it where it is to be awaited."""
 
     def __init__(self, url: str, is_async: bool) -> None:
         client = astrapy.DataAPIClient(environment="other")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from conformance import coverage_page
-from langchain_kv.server.commands import COMMANDS
+from langchain_kv.server.commands.table import COMMANDS
 
 PAGE = Path(__file__).parents[2] / "docs" / "data-api-coverage.md"
 

@@ -10,8 +10,8 @@ import pytest
 from conformance.replay import DATA, TOKEN, Client, cases, create_collections, replay
 from langchain_kv.engines.base import Engine
 from langchain_kv.engines.memory import MemoryEngine
-from langchain_kv.engines.sqlite import SQLiteEngine
-from langchain_kv.server.running import run_in_thread
+from langchain_kv.engines.sqlite.engine import SQLiteEngine
+from langchain_kv.server.http.running import run_in_thread
 
 # Family: how many steps there are.
 FAMILIES = {

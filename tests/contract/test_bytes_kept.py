@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import shutil
 import sqlite3
 import urllib.request
 from collections.abc import Iterator
@@ -16,11 +17,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bodies import row
 from langchain_kv import AstraDBByteStore, DamagedValueError, InvalidValueError, KVByteStore, KVStore
-from langchain_kv.codecs import encode_bytes_document, encode_kept_bytes
+from langchain_kv.backends.base import Kind, Record
+from langchain_kv.backends.documents import document_of, found_in
+from langchain_kv.engines import rows
 from langchain_kv.engines.base import KEEP, CollectionName, DocId, Keep
-from langchain_kv.engines.documents import documents_of
-from langchain_kv.kept import kept_body, kept_bytes
+from langchain_kv.engines.rows import of_documents
+from langchain_kv.engines.sqlite.schema import columns_of
 from langchain_kv.limits import BYTES_VALUE_MAX
 from places import TOKEN, Place, open_place
 
@@ -35,11 +39,16 @@ def text(value: bytes) -> str:
     return base64.b64encode(value).decode()
 
 
-def bodies(place: Place, collection: str) -> dict[str, Any]:
-    """Return what the file holds, read by SQLite alone."""
+def document(key: str, value: bytes) -> bytes:
+    return document_of(Record(key, value, Kind.BYTES))
+
+
+def kept(place: Place, collection: str) -> dict[str, tuple[bytes, int]]:
+    """Return what the file holds, and whether it is bytes as they are, read by SQLite alone."""
     with closing(sqlite3.connect(place.engine._pool.path)) as connection:
         (table,) = connection.execute("SELECT id FROM collections WHERE name=?", [collection]).fetchone()
-        return dict(connection.execute(f"SELECT id, body FROM docs_{table}"))
+        found = connection.execute(f"SELECT id, content, is_raw FROM docs_{table}")
+        return {key: (body, is_raw) for key, body, is_raw in found}
 
 
 @pytest.fixture
@@ -84,23 +93,104 @@ def test_the_file_holds_the_bytes_themselves(sqlite_place: Place, face: Any) -> 
     store = sqlite_place.store(AstraDBByteStore, api_endpoint=sqlite_place.url)
     face(store).mset([("a", b"as it is"), ("b", b'{"n":1}'), ("c", b""), ("d", b"\0\xff"), ("e", None)])
 
-    expected = {"a": b"as it is", "b": b'\1{"n":1}', "c": b"\1", "d": b"\1\0\xff", "e": b'{"_id":"e","value":null}'}
-    assert bodies(sqlite_place, store.collection.name) == expected
+    assert kept(sqlite_place, store.collection.name) == {
+        "a": (b"as it is", True),
+        "b": (b'{"n":1}', True),
+        "c": (b"", True),
+        "d": (b"\0\xff", True),
+        "e": (b'{"_id":"e","value":null}', False),
+    }
     assert face(store).mget(["a", "b", "c", "d", "e"]) == [b"as it is", b'{"n":1}', b"", b"\0\xff", None]
 
 
-def test_a_large_value_is_not_copied() -> None:
+def test_a_large_value_is_not_copied(sqlite_place: Place) -> None:
     value = b"\xff" * 1_000_000
-    assert encode_kept_bytes("k", value) is value
-    assert kept_bytes(value) is value
+    store = sqlite_place.store(KVByteStore)
+    assert store.encode_value(value) is value
+    assert store.decode_value(value) is value
+    with KVByteStore("kv", "memory:not copied") as in_memory:
+        in_memory.mset([("k", value)])
+        assert in_memory.mget(["k"])[0] is value
+
+
+@given(st.binary(), st.none() | st.integers(0, 2**60))
+def test_a_raw_value_stands_for_the_document_of_elsewhere(value: bytes, expires_at_ms: int | None) -> None:
+    elsewhere = document_of(Record("k", value, Kind.BYTES, expires_at_ms))
+    assert rows.document_of(("k", value, True, expires_at_ms)) == elsewhere
+    assert rows.row_of("k", elsewhere) == ("k", elsewhere, False, expires_at_ms)
+    found = found_in(elsewhere)
+    assert (found.value, found.expires_at_ms) == (text(value), expires_at_ms)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("is_raw", [1, 0])
+def test_the_column_alone_says_whether_a_body_is_bytes_as_they_are(
+    sqlite_place: Place, face: Any, is_raw: bool
+) -> None:
+    """Documents of every beginning, too: what it looks like says nothing."""
+    store = sqlite_place.store(KVByteStore)
+    collection = CollectionName("default_keyspace", store.collection.name)
+    bodies = [(key, value if is_raw else document(key, value)) for key, value in PAIRS]
+    sqlite_place.engine.write(collection, [(key, body, bool(is_raw), None) for key, body in bodies])
+
+    assert kept(sqlite_place, store.collection.name) == {key: (body, is_raw) for key, body in bodies}
+    assert face(store).mget(KEYS) == VALUES
+    if not is_raw:
+        sqlite_place.engine.write(collection, [(key, body, True, None) for key, body in bodies])
+        assert face(store).mget(KEYS) == [body for _, body in bodies]
+
+
+OLD = Path(__file__).parent.parent / "data" / "files" / "schema1.db"
+ESCAPED = (b"{", b"\0", b"\1", b"")
+
+
+def kept_in_1(value: bytes) -> bytes:
+    """Return the body that kept a value in a file of schema 1, which had no such column."""
+    return b"\1" + value if value[:1] in ESCAPED else value
 
 
 @given(st.binary())
-def test_a_body_of_bytes_is_told_from_a_document(value: bytes) -> None:
-    body = kept_body(value)
-    assert body[:1] not in (b"", b"{")
-    assert kept_bytes(body) == value
-    assert kept_bytes(encode_bytes_document("k", value)) is None
+def test_a_body_of_schema_1_is_told_from_a_document(value: bytes) -> None:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute("PRAGMA user_version=1")
+        selected = f"SELECT {columns_of(connection)} FROM (SELECT 'k' AS id, ? AS body)"
+        stored = document("k", value)
+        for body, found in ((kept_in_1(value), (value, 1)), (stored, (stored, 0))):
+            assert connection.execute(selected, [body]).fetchone() == ("k", *found, None)
+
+
+def test_every_value_of_a_file_of_schema_1_comes_back_before_and_after_its_upgrade(face: Any, tmp_path: Path) -> None:
+    path = shutil.copy(OLD, tmp_path / "old.db")
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DELETE FROM docs_3")
+        connection.executemany("INSERT INTO docs_3 VALUES(?, ?)", [(key, kept_in_1(value)) for key, value in PAIRS])
+    for version in (1, 2):
+        with closing(sqlite3.connect(path)) as connection:
+            assert connection.execute("PRAGMA user_version").fetchone() == (version,)
+        with KVByteStore("bytes", f"sqlite:{path}") as store:
+            assert face(store).mget(KEYS) == VALUES
+            assert [face(store).mget([key])[0] for key in KEYS[::97]] == VALUES[::97]
+            assert dict(face(store).items()) == dict(PAIRS)
+            face(store).mdelete(["absent"])  # which upgrades it
+    with closing(sqlite3.connect(path)) as connection:
+        found = connection.execute("SELECT id, content, is_raw, expires_at FROM docs_3")
+        assert {row[0]: row[1:] for row in found} == {key: (value, 1, None) for key, value in PAIRS}
+
+
+@pytest.mark.parametrize("body", [b"", bytes(24), b"\0{}", b"\1x", b'{"_id":'])
+def test_what_was_damage_in_schema_1_is_damage_before_and_after_its_upgrade(
+    body: bytes, face: Any, tmp_path: Path
+) -> None:
+    path = shutil.copy(OLD, tmp_path / "old.db")
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("INSERT INTO docs_3 VALUES('bad', ?)", [body])
+    for _ in range(2):
+        with KVByteStore("bytes", f"sqlite:{path}") as store:
+            with pytest.raises(DamagedValueError) as caught:
+                face(store).mget(["plain", "bad"])
+            assert (list(caught.value.errors), caught.value.values) == (["bad"], {"plain": b"hello"})
+            face(store).mdelete(["absent"])
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT content, is_raw FROM docs_3 WHERE id='bad'").fetchone() == (body, 0)
 
 
 @pytest.mark.parametrize("body", [b"", bytes(24), b"\0{}", b"\1x", b'{"_id":'])
@@ -108,7 +198,7 @@ def test_a_body_of_bytes_is_told_from_a_document(value: bytes) -> None:
 def test_a_body_that_no_store_writes_is_damage(sqlite_place: Place, face: Any, kind: Any, body: bytes) -> None:
     store = sqlite_place.store(kind)
     collection = CollectionName("default_keyspace", store.collection.name)
-    sqlite_place.engine.write(collection, [("bad", body), ("good", encode_bytes_document("good", b"x"))])
+    sqlite_place.engine.write(collection, [row("bad", body), row("good", document("good", b"x"))])
 
     with pytest.raises(DamagedValueError) as caught:
         face(store).mget(["good", "bad"])
@@ -127,14 +217,17 @@ def test_a_value_is_what_it_was_when_it_was_given(sqlite_place: Place, face: Any
 
 
 @pytest.mark.parametrize("value", ["text", 5, [b"a"]])
-def test_what_is_not_bytes_is_refused_as_elsewhere(sqlite_place: Place, face: Any, value: Any) -> None:
+def test_what_is_not_bytes_is_refused_as_elsewhere(
+    sqlite_place: Place, http_place: Place, face: Any, value: Any
+) -> None:
     store = sqlite_place.store(KVByteStore)
     with pytest.raises(TypeError) as caught:
         face(store).mset([("a", b"1"), ("the key", value)])
     with pytest.raises(TypeError) as elsewhere:
-        encode_bytes_document("the key", value)
+        face(http_place.store(KVByteStore)).mset([("a", b"1"), ("the key", value)])
+    assert "'the key'" in str(caught.value)
     assert (type(caught.value), str(caught.value)) == (type(elsewhere.value), str(elsewhere.value))
-    assert bodies(sqlite_place, store.collection.name) == {}
+    assert kept(sqlite_place, store.collection.name) == {}
 
 
 @pytest.mark.parametrize(
@@ -144,8 +237,8 @@ def test_the_size_limit_is_the_same_as_elsewhere(sqlite_place: Place, http_place
     store = sqlite_place.store(KVByteStore)
     elsewhere = http_place.store(KVByteStore)
     outcomes = set()
-    document = len(encode_bytes_document(key, b"")) - (len(key.encode()) - len(key))
-    fitting = (4_000_000 - document) // 4 * 3
+    around = len(document(key, b"")) - (len(key.encode()) - len(key))
+    fitting = (4_000_000 - around) // 4 * 3
     for size in (fitting - 1, fitting, fitting + 1, fitting + 2, fitting + 3, 4_000_000):
         refusals = []
         for each in (store, elsewhere):
@@ -172,13 +265,19 @@ async def test_writes_that_share_a_commit_keep_their_bytes(sqlite_place: Place) 
 # -- beside a store of JSON, and a codec of one's own ----------------------------------------------------------------
 
 
-def test_a_json_store_reads_them_as_base64_text(sqlite_place: Place, face: Any) -> None:
+def test_a_json_store_is_told_of_the_byte_store(sqlite_place: Place, face: Any) -> None:
     blobs = sqlite_place.store(KVByteStore)
-    face(blobs).mset([*PAIRS, ("none", None)])
+    face(blobs).mset([("a", b"1"), ("none", None)])
     store = face(sqlite_place.store(KVStore, collection=blobs.collection.name))
+    store.mset([("json", {"n": 1})])
 
-    assert store.mget([*KEYS, "none"]) == [*map(text, VALUES), None]
-    assert dict(store.items()) == {**{key: text(value) for key, value in PAIRS}, "none": None}
+    with pytest.raises(DamagedValueError, match=r"'a'.*bytes, not JSON.*KVByteStore") as caught:
+        store.mget(["a", "none", "json"])
+    assert caught.value.values == {"none": None, "json": {"n": 1}}
+    with pytest.raises(DamagedValueError, match="'a'"):
+        store.items()
+    with pytest.raises(DamagedValueError, match=r"'json'.*not base64 text"):
+        face(blobs).mget(["json"])
 
 
 def test_bytes_of_an_older_file_are_read_beside_new_ones(sqlite_place: Place, face: Any) -> None:
@@ -191,7 +290,7 @@ def test_bytes_of_an_older_file_are_read_beside_new_ones(sqlite_place: Place, fa
     assert store.mget(KEYS) == VALUES
     assert dict(store.items()) == dict(PAIRS)
     store.mset(PAIRS)
-    assert not [key for key, body in bodies(sqlite_place, blobs.collection.name).items() if body[:1] == b"{"]
+    assert kept(sqlite_place, blobs.collection.name) == {key: (value, True) for key, value in PAIRS}
 
 
 class Reading(KVByteStore):
@@ -204,19 +303,19 @@ class Reading(KVByteStore):
 class Writing(KVByteStore):
     """Brings a codec for one way only."""
 
-    def encode_value(self, value: bytes | None) -> str | None:
+    def encode_value(self, value: bytes | None) -> Any:
         return super().encode_value(None if value is None else value.upper())
 
 
-def test_a_codec_of_ones_own_sees_base64_text(sqlite_place: Place, face: Any) -> None:
+def test_a_codec_of_ones_own_sees_the_bytes(sqlite_place: Place, face: Any) -> None:
     blobs = sqlite_place.store(KVByteStore)
     face(blobs).mset([("a", b"1"), ("b", b"{"), ("none", None)])
     reading = sqlite_place.store(Reading, collection=blobs.collection.name)
-    assert face(reading).mget(["a", "b", "none"]) == [b"read MQ==", b"read ew==", b"read None"]
+    assert face(reading).mget(["a", "b", "none"]) == [b"read b'1'", b"read b'{'", b"read None"]
 
     writing = sqlite_place.store(Writing, collection=blobs.collection.name)
     face(writing).mset([("a", b"x")])
-    assert bodies(sqlite_place, blobs.collection.name)["a"] == b'{"_id":"a","value":"WA=="}'
+    assert kept(sqlite_place, blobs.collection.name)["a"] == (b"X", True)
     assert face(writing).mget(["a", "b"]) == [b"X", b"{"]
 
 
@@ -231,7 +330,8 @@ def test_a_body_that_is_neither_is_damage(sqlite_place: Place, face: Any, kind: 
     sqlite_place.plant(blobs.collection.name, "bad", body)
     store = face(sqlite_place.store(kind, collection=blobs.collection.name))
 
-    good = b"1" if kind is KVByteStore else "MQ=="
+    good = b"1" if kind is KVByteStore else 1
+    store.mset([("a", good)])
     with pytest.raises(DamagedValueError, match="'bad'") as caught:
         store.mget(["a", "bad"])
     assert caught.value.values == {"a": good}
@@ -255,7 +355,7 @@ def test_a_document_that_was_put_there_as_text_is_read(sqlite_place: Place, face
     blobs = sqlite_place.store(KVByteStore)
     blobs.mset([("a", b"1")])
     with closing(sqlite3.connect(sqlite_place.engine._pool.path)) as connection, connection:
-        connection.execute('INSERT INTO docs_1 VALUES(\'by hand\', \'{"_id":"by hand","value":"YQ=="}\')')
+        connection.execute('INSERT INTO docs_1(id, content) VALUES(\'by hand\', \'{"_id":"by hand","value":"YQ=="}\')')
 
     assert face(blobs).mget(["by hand", "a"]) == [b"a", b"1"]
 
@@ -332,31 +432,31 @@ def test_every_command_answers_as_it_does_about_documents(served: Place, http_pl
         assert ask(served, name, command) == ask(http_place, name, command), command
     expected = [b"\0a", b"{b}", b"", None, b"replaced", None, None, None, None, b"{}", b"rest"]
     assert near.mget(list("abcdefghijk")) == expected
-    assert bodies(served, name)["k"] == b"rest"  # what no command changed is as it was
+    assert kept(served, name)["k"] == (b"rest", True)  # what no command changed is as it was
 
 
 def test_a_change_sees_a_document_and_may_leave_it(sqlite_place: Place) -> None:
     blobs = sqlite_place.store(KVByteStore)
     blobs.mset([("a", b"1"), ("b", b"{")])
     where = CollectionName("default_keyspace", blobs.collection.name)
-    engine = documents_of(sqlite_place.engine)
-    engine.write(where, [(b"\x025", b"neither")])
+    engine = sqlite_place.engine
+    engine.write(where, [row(b"\x025", b"neither")])
     seen: list[tuple[DocId, bytes | None]] = []
 
     def change(doc_id: DocId, body: bytes | None) -> bytes | Keep | None:
         seen.append((doc_id, body))
         return KEEP if doc_id == "a" or body is None else body
 
-    engine.modify(where, ["a", "b", "b", "x", b"\x025"], change)
-    document = b'{"_id":"b","value":"ew=="}'
+    engine.modify(where, ["a", "b", "b", "x", b"\x025"], of_documents(change))
+    new = b'{"_id":"b","value":"ew=="}'
     assert seen == [
         ("a", b'{"_id":"a","value":"MQ=="}'),
-        ("b", document),
-        ("b", document),
+        ("b", new),
+        ("b", new),
         ("x", None),
         (b"\x025", b"neither"),
     ]
-    assert bodies(sqlite_place, blobs.collection.name) == {"a": b"1", "b": document, b"\x025": b"neither"}
+    assert kept(sqlite_place, blobs.collection.name) == {"a": (b"1", 1), "b": (new, 0), b"\x025": (b"neither", 0)}
     assert blobs.mget(["a", "b"]) == [b"1", b"{"]
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import threading
 from collections.abc import Iterator
 
 import pytest
 
-from langchain_kv.engines.base import KEEP, CollectionName, DocId, Engine
-from langchain_kv.engines.memory import MemoryEngine
+from bodies import MemoryEngine, SQLiteEngine
+from engine_promises import check_batches, check_order
+from langchain_kv.engines.base import KEEP, CollectionName, DocId, Engine, Row
 from langchain_kv.engines.pages import is_last
-from langchain_kv.engines.sqlite import SQLiteEngine
 from langchain_kv.errors import InvalidKeyError, UnknownCollectionError, UnknownKeyspaceError
 
 KV = CollectionName("default_keyspace", "kv")
@@ -108,6 +109,10 @@ def test_empty_batches_change_nothing(engine: Engine) -> None:
     assert everything(engine) == []
 
 
+def test_a_batch_is_read_as_whole_as_the_engine_promises(engine: Engine) -> None:
+    check_batches(engine, KV, ids=600, batches=30)  # more ids than one statement takes
+
+
 @pytest.mark.parametrize("many", [1, 700])
 def test_lone_surrogates_are_refused_and_nothing_is_written(engine: Engine, many: int) -> None:
     ids = [f"{number}" for number in range(many)] + [LONE]
@@ -123,6 +128,10 @@ def test_lone_surrogates_are_refused_and_nothing_is_written(engine: Engine, many
         engine.scan_ids(KV, prefix=LONE, limit=1)
     with pytest.raises(InvalidKeyError):
         engine.scan(KV, after=LONE, limit=1)
+    with pytest.raises(InvalidKeyError):
+        engine.scan_ids(KV, prefix=LONE, limit=1, now_ms=1)
+    with pytest.raises(InvalidKeyError):
+        engine.clear(KV, LONE)
     assert everything(engine) == []
 
 
@@ -161,6 +170,7 @@ def test_an_exception_in_a_change_undoes_all_and_is_passed_on(engine: Engine, be
             raise UnicodeEncodeError("utf-8", "\ud800", 0, 1, "mine")
         return b"changed"
 
+    assert engine.atomic_batches
     with pytest.raises(UnicodeEncodeError, match="mine"):
         engine.modify(KV, ["a", *[f"n{number}" for number in range(before)], "last"], change)
     assert everything(engine) == [("a", b"1")]
@@ -195,22 +205,15 @@ ORDERED: list[DocId] = ["", "A", "a", "a\0", "ab", "b", "é", "\ud7ff", "\ue000"
 ORDERED += [b"", b"\0", b"a", b"n5", b"\xff"]
 
 
-def test_ids_are_ordered_text_by_code_point_then_the_others(engine: Engine) -> None:
+def test_scans_go_in_the_order_that_the_engine_promises(engine: Engine) -> None:
     engine.write(KV, [(doc_id, b"x") for doc_id in reversed(ORDERED)])
+    check_order(engine, KV, ORDERED)
+
+
+def test_ordered_is_text_by_code_point_then_the_others(engine: Engine) -> None:
+    engine.write(KV, [(doc_id, b"x") for doc_id in reversed(ORDERED)])
+    assert engine.ordered
     assert engine.scan_ids(KV, limit=100) == ORDERED
-    assert [doc_id for doc_id, _ in everything(engine)] == ORDERED
-
-
-@pytest.mark.parametrize("limit", [1, 2, 3, 100])
-def test_pages_join_to_the_whole(engine: Engine, limit: int) -> None:
-    engine.write(KV, [(doc_id, b"x") for doc_id in ORDERED])
-    found: list[DocId] = []
-    after = None
-    while page := engine.scan_ids(KV, after=after, limit=limit):
-        assert page == [doc_id for doc_id, _ in engine.scan(KV, after=after, limit=limit)]
-        found += page
-        after = page[-1]
-    assert found == ORDERED
 
 
 @pytest.mark.parametrize(
@@ -293,6 +296,107 @@ def test_writes_between_pages_disturb_no_other_id(engine: Engine) -> None:
         engine.delete(KV, [page[0]])
         engine.write(KV, [(f"a{len(found)}", b"new"), (str(after), b"changed")])
     assert found == [f"k{number:03}" for number in range(100)]
+
+
+# -- raw values, and rows that expire -------------------------------------------------------------------------------
+
+ROWS: list[Row] = [
+    ("a", b'{"_id":"a"}', False, None),
+    ("b", b"{", True, None),
+    ("c", b"", True, 2_000),
+    ("d", b"\0\1", True, -1),
+    ("e", b'{"_id":"e"}', False, 2**62),
+    (b"n5", b'{"_id":5}', False, 0),
+]
+IDS = [row[0] for row in ROWS]
+
+
+def test_rows_come_back_whole_by_every_way(engine: Engine) -> None:
+    rows = engine.rows
+    rows.write(KV, ROWS)
+    assert rows.read(KV, IDS) == ROWS
+    assert [rows.read(KV, [doc_id])[0] for doc_id in IDS] == ROWS
+    assert rows.read_with_settings(KV, IDS) == (SETTINGS, ROWS)
+    assert rows.scan(KV, limit=9) == ROWS
+    assert [row for doc_id in [None, *IDS] for row in rows.scan(KV, after=doc_id, limit=1)] == ROWS
+    seen: list[Row | None] = []
+
+    def change(doc_id: DocId, row: Row | None) -> Row | None:
+        seen.append(row)
+        return row
+
+    rows.modify(KV, [*IDS, "absent"], change)
+    assert seen == [*ROWS, None]
+    assert rows.scan(KV, limit=9) == ROWS
+
+
+@pytest.mark.parametrize("by", ["write", "write of several", "modify"])
+def test_a_new_row_takes_nothing_of_the_old_one(by: str, engine: Engine) -> None:
+    rows = engine.rows
+    pairs = list(itertools.product(ROWS, ROWS))
+    old: list[Row] = [(f"{place:02}", *pair[0][1:]) for place, pair in enumerate(pairs)]
+    new: dict[DocId, Row] = {f"{place:02}": (f"{place:02}", *pair[1][1:]) for place, pair in enumerate(pairs)}
+    rows.write(KV, old)
+    if by == "modify":
+        rows.modify(KV, list(new), lambda doc_id, _: new[doc_id])
+    elif by == "write":
+        for row in new.values():
+            rows.write(KV, [row])
+    else:
+        rows.write(KV, list(new.values()))
+    assert rows.scan(KV, limit=99) == list(new.values())
+    alive = [doc_id for doc_id, row in new.items() if row[3] is None or row[3] > 1_000]
+    assert rows.scan_ids(KV, limit=99, now_ms=1_000) == alive
+    assert rows.purge(KV, now_ms=1_000, limit=99) == len(new) - len(alive)
+    assert rows.scan_ids(KV, limit=99) == alive
+
+
+def test_what_has_expired_is_a_row_and_is_listed_on_demand_only(engine: Engine) -> None:
+    engine.rows.write(KV, ROWS)
+    assert engine.count(KV) == 6
+    assert engine.scan_ids(KV, limit=9) == IDS
+    for now_ms, alive in ((-2, IDS), (-1, ["a", "b", "c", "e", b"n5"]), (1_999, [*"abce"]), (2_000, [*"abe"])):
+        assert engine.scan_ids(KV, limit=9, now_ms=now_ms) == alive
+        assert engine.scan_ids(KV, after="a", limit=9, now_ms=now_ms) == alive[1:]
+    assert engine.scan_ids(KV, prefix="c", limit=9, now_ms=2_000) == []
+    assert engine.scan_ids(KV, limit=9, now_ms=2**62) == ["a", "b"]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 7, 100])
+def test_pages_of_what_has_not_expired_are_full_and_join_to_the_whole(engine: Engine, limit: int) -> None:
+    engine.rows.write(KV, [(f"{number:03}", b"1", False, 1 if number % 7 else None) for number in range(100)])
+    alive = [f"{number:03}" for number in range(0, 100, 7)]
+    found: list[DocId] = []
+    while page := engine.scan_ids(KV, after=found[-1] if found else None, limit=limit, now_ms=1):
+        assert len(page) == min(limit, len(alive) - len(found))
+        found += page
+    assert found == alive
+
+
+@pytest.mark.parametrize("limit", [0, 1, 3, 100, 10**30])
+def test_a_purge_removes_what_has_expired_up_to_its_limit(engine: Engine, limit: int) -> None:
+    engine.rows.write(KV, [(f"{number}", b"1", bool(number % 2), number or None) for number in range(10)])
+    engine.rows.write(KV, [(b"n1", b"1", False, 5)])
+    assert engine.purge(KV, now_ms=5, limit=limit) == min(limit, 6)
+    assert engine.count(KV) == 11 - min(limit, 6)
+    assert {"0", "6", "7", "8", "9"} <= set(engine.scan_ids(KV, limit=99))
+    assert engine.purge(KV, now_ms=0, limit=99) == 0
+    assert engine.purge(KV, now_ms=5, limit=99) == 6 - min(limit, 6)
+    assert engine.scan_ids(KV, limit=99) == ["0", "6", "7", "8", "9"]
+
+
+@pytest.mark.parametrize("prefix", ["a", "a\U0010ffff", "\U0010ffff", "%", "b_"])
+def test_clearing_a_prefix_leaves_the_others(engine: Engine, prefix: str) -> None:
+    others: list[DocId] = ["", "A", "Aa", "`", "bb", "c", b"a", b"n5"]
+    own = [prefix, f"{prefix}\0", f"{prefix}b", f"{prefix}\U0010ffff"]
+    engine.write(KV, [(doc_id, b"1") for doc_id in (*others, *own)])
+    engine.rows.write(KV, [(f"{prefix}expires", b"1", True, 1)])
+    engine.clear(KV, prefix)
+    assert engine.scan_ids(KV, limit=99) == others
+    assert engine.purge(KV, now_ms=1, limit=9) == 0
+    assert engine.settings(KV) == SETTINGS
+    engine.clear(KV, "absent")
+    assert engine.scan_ids(KV, limit=99) == others
 
 
 # -- collections and keyspaces --------------------------------------------------------------------------------------
@@ -390,6 +494,8 @@ def test_every_method_says_what_is_unknown(engine: Engine, collection: Collectio
         lambda: engine.scan_ids(collection, limit=1),
         lambda: engine.count(collection),
         lambda: engine.clear(collection),
+        lambda: engine.clear(collection, "a"),
+        lambda: engine.purge(collection, now_ms=1, limit=1),
         lambda: engine.settings(collection),
     ]
     for call in calls:

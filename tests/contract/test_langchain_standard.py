@@ -1,4 +1,4 @@
-"""LangChain's own standard tests for stores: both colours, both stores, every place."""
+"""LangChain's own standard tests for stores: sync and async, both stores, every place."""
 
 from __future__ import annotations
 

@@ -41,22 +41,6 @@ async def test_async_mode_in_a_loop(place: Any) -> None:
     assert [key async for key in store.ayield_keys()] == ["a"]
 
 
-def test_an_existing_collection_is_opened_and_keeps_its_values(place: Any, face: Any) -> None:
-    store = place.store()
-    face(store).mset([("a", 1)])
-    for mode in SetupMode:
-        assert face(place.store(collection=store.collection.name, setup_mode=mode)).mget(["a"]) == [1]
-
-
-def test_pre_delete_empties_the_collection_first(place: Any, face: Any) -> None:
-    store = place.store()
-    face(store).mset([("a", 1)])
-    for mode in (SetupMode.SYNC, SetupMode.ASYNC):
-        again = face(place.store(collection=store.collection.name, setup_mode=mode, pre_delete_collection=True))
-        assert again.mget(["a"]) == [None]
-        again.mset([("a", 2)])
-
-
 def test_pre_delete_with_off_warns_and_deletes_nothing(place: Any, face: Any) -> None:
     store = place.store()
     face(store).mset([("a", 1)])
@@ -196,17 +180,6 @@ def test_a_store_pickles_without_its_token(place: Any, monkeypatch: pytest.Monke
     assert store.mget(["a"]) == [value]
 
 
-def test_copies_live_and_close_apart(place: Any) -> None:
-    store = place.store()
-    store.mset([("a", 1)])
-    for duplicate in (copy.deepcopy(store), copy.copy(store)):
-        assert duplicate.mget(["a"]) == [1]
-        duplicate.close()
-        with pytest.raises(StoreClosedError):
-            duplicate.mget(["a"])
-    assert store.mget(["a"]) == [1]
-
-
 def test_a_copy_of_a_closed_store_is_closed_and_a_copy_never_deletes(place: Any) -> None:
     store = place.store(pre_delete_collection=True)
     store.mset([("a", 1)])
@@ -218,51 +191,6 @@ def test_a_copy_of_a_closed_store_is_closed_and_a_copy_never_deletes(place: Any)
 
 
 # -- threads, loops, processes ------------------------------------------------------------------------------------
-
-
-def test_two_event_loops_in_a_row(place: Any) -> None:
-    store = place.store()
-    for n in range(3):
-        asyncio.run(store.amset([("a", n)]))
-        assert asyncio.run(store.amget(["a"])) == [n]
-    assert store.mget(["a"]) == [2]
-
-
-def test_two_threads_with_a_loop_each_share_a_store(place: Any) -> None:
-    store = place.store()
-    errors: list[BaseException] = []
-
-    async def work(name: str) -> None:
-        for n in range(20):
-            await asyncio.gather(*(store.amset([(f"{name}{m}", n)]) for m in range(5)))
-            assert await store.amget([f"{name}{m}" for m in range(5)]) == [n] * 5
-
-    def run(name: str) -> None:
-        try:
-            asyncio.run(work(name))
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=run, args=(name,)) for name in "ab"]
-    for thread in threads:
-        thread.start()
-    for _ in range(20):
-        store.mset([("sync", 1)])
-        assert store.mget(["sync"]) == [1]
-    for thread in threads:
-        thread.join(60)
-        assert not thread.is_alive()
-    assert errors == []
-
-
-def test_a_sync_call_inside_a_running_loop_works(place: Any) -> None:
-    async def main() -> None:
-        store = place.store()
-        store.mset([("a", 1)])
-        assert store.mget(["a"]) == [1]
-        assert await store.amget(["a"]) == [1]
-
-    asyncio.run(main())
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

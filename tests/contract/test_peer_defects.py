@@ -274,7 +274,9 @@ def test_c5_overwriting_many_keys_asks_once_for_each(opened: Any, server: Misbeh
 def test_c6_listing_keys_ships_no_values(opened: Any, server: Misbehaving) -> None:
     server.plant(**dict(PAIRS))
     assert len(opened().keys("k1")) == 111
-    assert {json.dumps(request.options["projection"]) for request in server.requests} == {'{"value": false}'}
+    assert {json.dumps(request.options["projection"]) for request in server.requests} == {
+        '{"value": false, "encoding": false}'
+    }
 
 
 def test_c7_overwriting_ships_no_old_value(opened: Any, server: Misbehaving) -> None:

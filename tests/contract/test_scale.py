@@ -43,7 +43,7 @@ def listed(shared_place: Any) -> Any:
         shared_place.engine.drop_collection(CollectionName("default_keyspace", store.collection.name))
 
 
-def peak_bytes_of_listing(store: Any, colour: str, expected: int) -> int:
+def peak_bytes_of_listing(store: Any, mode: str, expected: int) -> int:
     async def count() -> int:
         counted = 0
         async for _ in store.ayield_keys():
@@ -52,27 +52,27 @@ def peak_bytes_of_listing(store: Any, colour: str, expected: int) -> int:
 
     tracemalloc.start()
     try:
-        counted = sum(1 for _ in store.yield_keys()) if colour == "sync" else asyncio.run(count())
+        counted = sum(1 for _ in store.yield_keys()) if mode == "sync" else asyncio.run(count())
         assert counted == expected
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("colour", ["sync", "async"])
-def test_listing_a_hundred_thousand_keys_takes_constant_memory(listed: Any, shared_place: Any, colour: str) -> None:
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_listing_a_hundred_thousand_keys_takes_constant_memory(listed: Any, shared_place: Any, mode: str) -> None:
     large, small = listed
-    extra = peak_bytes_of_listing(large, colour, 100_000) - peak_bytes_of_listing(small, colour, 1_000)
+    extra = peak_bytes_of_listing(large, mode, 100_000) - peak_bytes_of_listing(small, mode, 1_000)
     assert extra < 3_000_000, f"{extra:,} bytes more than for 1,000 keys"
 
 
-@pytest.mark.parametrize("colour", ["sync", "async"])
-def test_every_key_of_a_hundred_thousand_is_listed_once(listed: Any, colour: str) -> None:
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_every_key_of_a_hundred_thousand_is_listed_once(listed: Any, mode: str) -> None:
     large, _ = listed
 
     async def collect() -> list[str]:
         return [key async for key in large.ayield_keys()]
 
-    keys = list(large.yield_keys()) if colour == "sync" else asyncio.run(collect())
+    keys = list(large.yield_keys()) if mode == "sync" else asyncio.run(collect())
     assert len(keys) == 100_000
     assert len(set(keys)) == 100_000

@@ -1,4 +1,4 @@
-"""Subclasses of builtins as keys and values, on every place, in both colours: stored as the builtin, or refused."""
+"""Subclasses of builtins as keys and values, on every place, sync and async: stored as the builtin, or refused."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Text(str):
         return "something else"
 
 
-class Colour(str, enum.Enum):  # noqa: UP042 - it formats as its member's name
+class Caller(str, enum.Enum):  # noqa: UP042 - it formats as its member's name
     RED = "red"
 
 
@@ -67,14 +67,14 @@ Pair = namedtuple("Pair", "a b")
 
 VALUES = [
     (Text("text"), "text"),
-    (Colour.RED, "red"),
+    (Caller.RED, "red"),
     (numpy.str_("text"), "text"),
     (Level.HIGH, 3),
     (numpy.float64(1.5), 1.5),
     (Loud(2.5), 2.5),
     (Items([1, Text("a")]), [1, "a"]),
-    (Pair(1, Colour.RED), [1, "red"]),
-    (Fields({Text("a"): 1, Colour.RED: Colour.RED}), {"a": 1, "red": "red"}),
+    (Pair(1, Caller.RED), [1, "red"]),
+    (Fields({Text("a"): 1, Caller.RED: Caller.RED}), {"a": 1, "red": "red"}),
     (OrderedDict(b=1, a=2), {"b": 1, "a": 2}),
     (defaultdict(list, a=[1]), {"a": [1]}),
     (Counter("aab"), {"a": 2, "b": 1}),
@@ -116,15 +116,15 @@ def test_bytes_of_subclasses_are_stored_as_bytes(place: Any, face: Any) -> None:
 
 def test_keys_and_prefixes_of_subclasses_are_texts(place: Any, face: Any) -> None:
     store = face(place.store(KVStore))
-    store.mset([(Text("a"), 1), (Colour.RED, 2), (numpy.str_("c"), 3)])
+    store.mset([(Text("a"), 1), (Caller.RED, 2), (numpy.str_("c"), 3)])
     store.mset([("a", 4), (Text("a"), 5)])
 
     assert store.mget(["a", "red", "c", Text("a")]) == [5, 2, 3, 5]
     keys = store.keys()
     assert sorted(keys) == ["a", "c", "red"]
     assert {type(key) for key in keys} == {str}
-    assert store.keys(prefix=Colour.RED) == ["red"]
-    store.mdelete([Colour.RED, Text("a")])
+    assert store.keys(prefix=Caller.RED) == ["red"]
+    store.mdelete([Caller.RED, Text("a")])
     assert store.keys() == ["c"]
 
 

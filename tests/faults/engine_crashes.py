@@ -27,8 +27,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from langchain_kv.engines.base import CollectionName
-from langchain_kv.engines.sqlite import SQLiteEngine
+from langchain_kv.engines.base import CollectionName, Row
+from langchain_kv.engines.sqlite.engine import SQLiteEngine
 from langchain_kv.errors import StoreError, UnknownCollectionError
 
 KV = CollectionName("default_keyspace", "kv")
@@ -86,9 +86,10 @@ def body(writer: int, number: int, part: int | str, size_bytes: int) -> bytes:
     return f'{{"_id":"{writer}-{number:07}-{part}","value":"{text}"}}'.encode()
 
 
-def batch(writer: int, number: int, size_bytes: int) -> list[tuple[str, bytes]]:
+def batch(writer: int, number: int, size_bytes: int) -> list[Row]:
     new = [(f"{writer}-{number:07}-{part}", body(writer, number, part, size_bytes)) for part in range(PARTS)]
-    return new + [(f"{writer}-last-{part}", b"%d" % number) for part in range(OVERWRITTEN)]
+    last = [(f"{writer}-last-{part}", b"%d" % number) for part in range(OVERWRITTEN)]
+    return [(doc_id, stored, False, None) for doc_id, stored in new + last]
 
 
 # -- the process that is killed ---------------------------------------------------------------------------------------
@@ -233,8 +234,9 @@ def documents(engine: SQLiteEngine) -> Iterator[tuple[str, bytes]]:
             page = engine.scan(KV, after=after, limit=500)
         except UnknownCollectionError:  # killed before it was made
             return
-        for doc_id, stored in page:
+        for doc_id, stored, is_raw, expires_at_ms in page:
             assert isinstance(doc_id, str)
+            assert (is_raw, expires_at_ms) == (False, None)
             yield doc_id, stored
         if len(page) < 500:
             return

@@ -1,4 +1,4 @@
-"""Every error of the operating system x every call of it x every operation x both colours, on a file.
+"""Every error of the operating system x every call of it x every operation, sync and async, on a file.
 
 ``run(cell)`` tries one cell and says what was wrong. The tests run them; ``python -m faults.file_matrix`` runs all of
 them and writes the table of docs/reliability.md (`make reliability`).
@@ -24,10 +24,12 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 from langchain_kv import KVStore, SetupMode, StoreError, UnknownCollectionError
-from langchain_kv.backends.backups import restore
-from langchain_kv.engines import file_lock, sqlite_forks
-from langchain_kv.engines.file_lock import FileLock
-from langchain_kv.targets import parse_target
+from langchain_kv.engines.base import CollectionName
+from langchain_kv.engines.sqlite import at_exit, file_lock
+from langchain_kv.engines.sqlite.file_lock import FileLock
+from langchain_kv.limits import DEFAULT_KEYSPACE
+from langchain_kv.places.backups import restore
+from langchain_kv.places.schemes import parse_url
 
 __all__ = ["CELLS", "ERRORS", "Cell", "run"]
 
@@ -62,15 +64,16 @@ _BY_DESCRIPTOR = ("fstat", "close", "fsync", *CALLS["read, write"])
 
 OLD = {"a": 1, "b": 2}
 NEW = {"a": 10, "c": 30}
+COLLECTION = CollectionName(DEFAULT_KEYSPACE, "c")
 
 
 class Cell(NamedTuple):
-    """One experiment: names of ERRORS, CALLS and OPERATIONS, and a colour."""
+    """One experiment: names of ERRORS, CALLS and OPERATIONS, and sync or async."""
 
     error: str
     call: str
     operation: str
-    colour: str
+    mode: str
 
     def __str__(self) -> str:
         return "-".join(self)
@@ -169,16 +172,28 @@ async def _akeys(bench: Bench) -> list[str]:
     return [key async for key in bench.warm.ayield_keys()]
 
 
+def _drop(bench: Bench) -> None:
+    _engine(bench).drop_collection(COLLECTION)
+
+
+async def _adrop(bench: Bench) -> None:
+    await _engine(bench).bridge.write(_engine(bench).drop_collection, COLLECTION)
+
+
+def _engine(bench: Bench) -> Any:
+    return bench.warm._backend._engine  # type: ignore[attr-defined]
+
+
 def _backup(bench: Bench) -> None:
-    bench.warm._backend._engine.backup(f"{bench.folder}/copy.db", replace=True)  # type: ignore[attr-defined]
+    _engine(bench).backup(f"{bench.folder}/copy.db", replace=True)
 
 
 def _restore(bench: Bench) -> None:
-    restore(f"{bench.folder}/old.db", parse_target(bench.url))
+    restore(f"{bench.folder}/old.db", parse_url(bench.url))
 
 
 class Operation(NamedTuple):
-    """An operation in both colours.
+    """An operation, sync and async.
 
     Attributes:
         changes: what it changes: ``values``, ``collections``, ``file``; nothing where it reads.
@@ -204,7 +219,8 @@ OPERATIONS: dict[str, Operation] = {
     "delete": Operation(lambda b: b.warm.mdelete(["a", "b"]), lambda b: b.warm.amdelete(["a", "b"]), "delete"),
     "keys": Operation(lambda b: list(b.warm.yield_keys()), _akeys),
     "create": Operation(_create, _acreate, "create"),
-    "drop": Operation(lambda b: b.warm._backend.drop(), lambda b: b.warm._backend.adrop(), "drop"),
+    "drop": Operation(_drop, _adrop, "drop"),
+    "clear": Operation(lambda b: b.warm.clear(), lambda b: b.warm.aclear(), "clear"),
     "backup": Operation(_backup, None, "backup"),
     "restore": Operation(_restore, None, "restore"),
     "close": Operation(lambda b: b.warm.close(), lambda b: b.warm.aclose()),
@@ -217,6 +233,7 @@ CHANGED: dict[str, dict[str, dict[str, Any]]] = {
     "delete": {"c": {}},
     "create": {"c": OLD, "d": {}},
     "drop": {},
+    "clear": {"c": {}},
     "backup": {"c": OLD},
     "restore": {"c": {"r": 7}},
     "collections": {"c": {}},
@@ -224,12 +241,12 @@ CHANGED: dict[str, dict[str, dict[str, Any]]] = {
 """What the file holds once each change was carried out."""
 
 CELLS = [
-    Cell(error, call, name, colour)
+    Cell(error, call, name, mode)
     for error in ERRORS
     for call in CALLS
     for name, operation in OPERATIONS.items()
-    for colour in ("sync", "async")
-    if colour == "sync" or operation.asynchronous is not None
+    for mode in ("sync", "async")
+    if mode == "sync" or operation.asynchronous is not None
 ]
 
 
@@ -269,12 +286,12 @@ async def _run(cell: Cell, folder: str) -> Verdict:
             bench.store.mset([("a", 1)])
         before = _state(bench)
         disk.fault = getattr(errno, cell.error)
-        error = await _perform(operation, cell.colour, bench)
+        error = await _perform(operation, cell.mode, bench)
         disk.fault = None
         _judge(cell, error, before, bench, wrong)
         if cell.call not in ("all", "unlink"):
             wrong += [f"{name} was left behind" for name in os.listdir(folder) if ".new-" in name]
-        again = await _perform(operation, cell.colour, bench)
+        again = await _perform(operation, cell.mode, bench)
         if again is not None and not (cell.operation == "close" and error is None):
             wrong.append(f"the next call failed: {again!r}")
         elif _state(bench) != CHANGED[operation.changes if operation.start != "missing" else "collections"]:
@@ -286,9 +303,9 @@ async def _run(cell: Cell, folder: str) -> Verdict:
     return Verdict("success" if error is None else type(error).__name__, disk.met, wrong)
 
 
-async def _perform(operation: Operation, colour: str, bench: Bench) -> BaseException | None:
+async def _perform(operation: Operation, mode: str, bench: Bench) -> BaseException | None:
     try:
-        if colour == "sync":
+        if mode == "sync":
             operation.sync(bench)
         else:
             assert operation.asynchronous is not None
@@ -334,12 +351,12 @@ def _state(bench: Bench) -> dict[str, Any]:
 
 
 def _values(connection: sqlite3.Connection, number: int) -> dict[str, Any]:
-    rows = connection.execute(f"SELECT id, json_extract(CAST(body AS TEXT), '$.value') FROM docs_{number}")
+    rows = connection.execute(f"SELECT id, json_extract(CAST(content AS TEXT), '$.value') FROM docs_{number}")
     return dict(rows.fetchall())
 
 
 async def _go_on(bench: Bench, cell: Cell, wrong: list[str]) -> None:
-    """See that the store, or a new one, works in both colours, and that nobody holds the lock."""
+    """See that the store, or a new one, works, sync and async, and that nobody holds the lock."""
     store = bench.store if cell.operation not in ("close", "drop") and bench.store is not None else bench.open()
     store.mset([("x", 1)])
     await asyncio.wait_for(store.amset([("y", 2)]), HANG_S)
@@ -351,7 +368,7 @@ async def _go_on(bench: Bench, cell: Cell, wrong: list[str]) -> None:
     store.close()
     if bench.store is not None:
         bench.store.close()
-    if [pool for pool in sqlite_forks._OPEN if pool.path == os.path.realpath(bench.path)]:
+    if [pool for pool in at_exit._OPEN if pool.path == os.path.realpath(bench.path)]:
         wrong.append("every store was closed, and the file is open")
 
 

@@ -1,4 +1,4 @@
-"""Every fault x every operation x both colours, while it passes, lasts, or meets a part: what the client owes its user.
+"""Every fault x every operation, sync and async, while it passes, lasts or meets a part: what the user is owed.
 
 ``run(cell)`` tries one cell and says what was wrong. The tests run each cell once; ``python -m faults.matrix`` runs
 each several times and writes the table of docs/reliability.md (`make reliability`).
@@ -137,11 +137,11 @@ FAULTS: dict[str, Case] = {
 
 
 class Cell(NamedTuple):
-    """One experiment: names of FAULTS and OPERATIONS, a colour, and how long the fault lasts."""
+    """One experiment: names of FAULTS and OPERATIONS, sync or async, and how long the fault lasts."""
 
     fault: str
     operation: str
-    colour: str
+    mode: str
     duration: Duration
 
     def __str__(self) -> str:
@@ -151,13 +151,13 @@ class Cell(NamedTuple):
 def _cells() -> Iterator[Cell]:
     for fault, case in FAULTS.items():
         for name, operation in OPERATIONS.items():
-            for colour in ("sync", "async"):
+            for mode in ("sync", "async"):
                 if case.passes_after and not operation.is_only_in_part:
-                    yield Cell(fault, name, colour, "passes")
+                    yield Cell(fault, name, mode, "passes")
                 if case.fault != "idle" and not operation.is_only_in_part:
-                    yield Cell(fault, name, colour, "lasts")
+                    yield Cell(fault, name, mode, "lasts")
                 if case.is_scripted and operation.part is not None:
-                    yield Cell(fault, name, colour, "lasts for a part")
+                    yield Cell(fault, name, mode, "lasts for a part")
 
 
 CELLS = list(_cells())
@@ -184,7 +184,7 @@ def run(cell: Cell) -> Verdict:
         operation.prepare(server)
         before = operation.state(server)
         with _client(cell, server) as (backend, begin):
-            outcome = perform(backend, operation, cell.colour, begin, is_warm=case.is_warm)
+            outcome = perform(backend, operation, cell.mode, begin, is_warm=case.is_warm)
     # The server has ended: what it was still at is done, and the state is final.
     trial = _Trial(cell, case, operation, server, before, outcome)
     trial.judge()

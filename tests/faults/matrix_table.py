@@ -60,8 +60,8 @@ def measure(cells: Iterable[Cell], tries: int) -> dict[Cell, Tally]:
 def rows(tallies: dict[Cell, Tally]) -> str:
     """Return the table, a row for all the operations that end alike under a fault, and its last line, the sums."""
     groups: dict[tuple[str, str, str, str], list[Cell]] = {}
-    for fault, operation, _, duration in dict.fromkeys(cell._replace(colour="sync") for cell in tallies):
-        both = [Cell(fault, operation, colour, duration) for colour in ("sync", "async")]
+    for fault, operation, _, duration in dict.fromkeys(cell._replace(mode="sync") for cell in tallies):
+        both = [Cell(fault, operation, mode, duration) for mode in ("sync", "async")]
         ends = " or ".join(sorted(set().union(*(tallies[cell].ends for cell in both))))
         applied = " or ".join(sorted(set().union(*(tallies[cell].applied for cell in both))))
         groups.setdefault((fault, duration, ends, applied), []).extend(both)
@@ -69,7 +69,7 @@ def rows(tallies: dict[Cell, Tally]) -> str:
     lines = [_row(key, [(cell, tallies[cell]) for cell in cells]) for key, cells in ordered]
     every = list(tallies.values())
     total = (
-        f"\n{len(every)} cells (fault x operation x colour x how long), {sum(tally.tries for tally in every)} tries,"
+        f"\n{len(every)} cells (fault x operation x mode x how long), {sum(tally.tries for tally in every)} tries,"
         f" failures: {sum(tally.failures for tally in every)}.\n"
     )
     return HEAD + "".join(lines) + total
@@ -81,7 +81,7 @@ def _order(cell: Cell) -> tuple[int, int]:
 
 def _row(key: tuple[str, str, str, str], cells: list[tuple[Cell, Tally]]) -> str:
     fault, duration, ends, applied = key
-    tries = {colour: sum(tally.tries for cell, tally in cells if cell.colour == colour) for colour in ("sync", "async")}
+    tries = {mode: sum(tally.tries for cell, tally in cells if cell.mode == mode) for mode in ("sync", "async")}
     total = sum(tries.values())
     right = [total - sum(tally.wrong[concerns] for _, tally in cells) for concerns in ("applied", "stored")]
     operations = list(dict.fromkeys(cell.operation for cell, _ in cells))

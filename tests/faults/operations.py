@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from faults.proxy import Misbehaving, Request
+from langchain_kv.backends.base import Record
 from langchain_kv.backends.dataapi.backend import DataAPIBackend
 
 __all__ = ["OPERATIONS", "Outcome", "Operation", "keys_of", "perform"]
@@ -58,7 +59,7 @@ class Operation(NamedTuple):
 
     def state(self, server: Misbehaving) -> dict[str, Any]:
         """Return what is stored now of everything in ``wanted``."""
-        if self.verb in ("setup", "drop"):
+        if self.verb == "open":
             return {"c": "c" in server.settings}
         values = server.values()
         return {key: values.get(key) for key in self.wanted}
@@ -69,11 +70,13 @@ class Operation(NamedTuple):
         found: list[Any]
         if self.verb == "get_many":
             right = [OLD if key in THERE else None for key in self.arguments[0]]
-            found = [document and document["value"] for document in result]
-        elif self.verb == "scan_items":
-            right, found = [(key, OLD) for key in THERE], sorted((key, document["value"]) for key, document in result)
+            found = [stored and stored.value for stored in result]
+        elif self.verb == "scan":
+            value = OLD if self.options["values"] else None
+            right = [(key, value) for key in THERE]
+            found = sorted((key, stored and stored.value) for key, stored in result)
         else:
-            right, found = THERE if self.verb == "scan_keys" else [], sorted(result)
+            right, found = [], result
         return None if found == right else f"it returned {found}"
 
 
@@ -89,14 +92,14 @@ def keys_of(request: Request) -> set[str]:
 
 
 def perform(
-    backend: DataAPIBackend, operation: Operation, colour: str, begin: Callable[[], None], *, is_warm: bool
+    backend: DataAPIBackend, operation: Operation, mode: str, begin: Callable[[], None], *, is_warm: bool
 ) -> Outcome:
-    """Run the operation in one colour, close the backend, and return how it ended.
+    """Run the operation, sync or async, close the backend, and return how it ended.
 
     Args:
         backend: fresh.
         operation: what to run.
-        colour: ``sync`` or ``async``.
+        mode: ``sync`` or ``async``.
         begin: called right before it.
         is_warm: whether connections are made before that.
     """
@@ -133,14 +136,14 @@ def perform(
             await backend.aclose()
 
     try:
-        plain() if colour == "sync" else asyncio.run(coroutine())
+        plain() if mode == "sync" else asyncio.run(coroutine())
     except Exception as error:
         return Outcome(result, error)
     return Outcome(result, None)
 
 
 def _put(keys: list[str], part: Callable[[Request], bool] | None = None) -> Operation:
-    records = [(key, json.dumps({"_id": key, "value": NEW}).encode()) for key in keys]
+    records = [Record(key, json.dumps(NEW).encode()) for key in keys]
     return Operation("put_many", (records,), wanted=dict.fromkeys(keys, NEW), part=part)
 
 
@@ -171,17 +174,16 @@ OPERATIONS: dict[str, Operation] = {
     "delete": Operation(
         "delete_many", ([*THERE, "absent"],), wanted=dict.fromkeys([*THERE, "absent"]), part=_writes("k21")
     ),
-    "keys": Operation("scan_keys", ("",), part=_is_later_page),
-    "items": Operation("scan_items", ("",), part=_is_later_page),
-    "setup, exists": Operation("setup", wanted={"c": True}),
+    "keys": Operation("scan", ("",), {"values": False}, part=_is_later_page),
+    "items": Operation("scan", ("",), {"values": True}, part=_is_later_page),
+    "setup, exists": Operation("open", wanted={"c": True}),
     "setup, missing": Operation(
-        "setup", wanted={"c": True}, part=lambda request: request.name == "createCollection", is_missing=True
+        "open", wanted={"c": True}, part=lambda request: request.name == "createCollection", is_missing=True
     ),
     "setup, deletes first": Operation(
-        "setup",
-        options={"pre_delete": True},
+        "open",
+        options={"clear": True},
         wanted={"c": True},
         part=lambda request: request.name == "createCollection",
     ),
-    "drop": Operation("drop", wanted={"c": False}),
 }

@@ -317,7 +317,7 @@ class Misbehaving:
         chosen = [] if page in self.empty_pages else texts[start : start + self.page_size]
         # As the real one: a last page that is full is followed by an empty one.
         is_last = page not in self.empty_pages and len(chosen) < self.page_size
-        if options.get("projection") == {"value": False}:
+        if options.get("projection") == {"value": False, "encoding": False}:
             chosen = [json.dumps({"_id": json.loads(text)["_id"]}) for text in chosen]
         return _page(chosen, None if is_last else str(page + 1))
 

@@ -10,7 +10,7 @@ from random import Random
 from typing import Any, NamedTuple
 
 from langchain_kv.limits import BODY_MAX_BYTES
-from langchain_kv.server.commands import COMMANDS
+from langchain_kv.server.commands.table import COMMANDS
 
 __all__ = ["Case", "cases"]
 

@@ -213,7 +213,7 @@ def _at_server(url: str, keys: list[str]) -> dict[str, Any]:
 def _in_file(db: Path) -> dict[str, Any]:
     with closing(sqlite3.connect(db)) as connection:
         (number,) = connection.execute("SELECT id FROM collections WHERE name = ?", [COLLECTION]).fetchone()
-        bodies = connection.execute(f"SELECT body FROM docs_{number}").fetchall()
+        bodies = connection.execute(f"SELECT content FROM docs_{number}").fetchall()
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     documents = [json.loads(body) for (body,) in bodies]
     return {document["_id"]: document["value"] for document in documents}

@@ -20,7 +20,8 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from faults.ledger import Ledger, Operation
-from langchain_kv import KVStore, loop_thread
+from langchain_kv import KVStore
+from langchain_kv.runtime import loop_thread
 
 __all__ = ["COLLECTION", "TOKEN", "Footprint"]
 

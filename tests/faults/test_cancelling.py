@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import select
 import signal
@@ -21,16 +20,17 @@ import pytest
 
 from faults.proxy import Answer, Fault, Misbehaving, Request
 from langchain_kv import KVStore, SetupMode
+from langchain_kv.backends.base import Record
 from langchain_kv.backends.dataapi.backend import DataAPIBackend
 from langchain_kv.backends.dataapi.flow import Flow
-from langchain_kv.engines.file_lock import FileLock
+from langchain_kv.engines.sqlite.file_lock import FileLock
 
 TIMEOUT_S = 30
 SOON_S = TIMEOUT_S / 2
 """Seconds that no call needs that was ended, however slow the machine is, unless it waits for its request."""
 KEYS = [f"k{number}" for number in range(300)]
 PAIRS = [(key, "new") for key in KEYS]
-RECORDS = [(key, json.dumps({"_id": key, "value": "new"}).encode()) for key in KEYS]
+RECORDS = [Record(key, b'"new"') for key in KEYS]
 
 
 class Watching(Misbehaving):
@@ -56,7 +56,7 @@ def server() -> Iterator[Misbehaving]:
 
 
 async def _list(backend: DataAPIBackend) -> None:
-    async for _ in backend.ascan_keys(""):
+    async for _ in backend.ascan("", values=False):
         pass
 
 
@@ -65,9 +65,9 @@ OPERATIONS: dict[str, Callable[[DataAPIBackend], Awaitable[Any]]] = {
     "put": lambda backend: backend.aput_many(RECORDS),
     "delete": lambda backend: backend.adelete_many(KEYS),
     "keys": _list,
-    "setup": lambda backend: backend.asetup(),
+    "open": lambda backend: backend.aopen(),
 }
-AT_ONCE = {"get": 3, "put": 3, "delete": 15, "keys": 1, "setup": 1}
+AT_ONCE = {"get": 3, "put": 3, "delete": 15, "keys": 1, "open": 1}
 """Requests that each sends before any is answered: those that are on their way when it is cancelled still arrive."""
 
 
@@ -223,7 +223,7 @@ PLAIN = {
     "put": "store.mset([(key, 'new') for key in keys])",
     "delete": "store.mdelete(keys)",
     "keys": "list(store.yield_keys())",
-    "setup": "open_store(SetupMode.SYNC)",
+    "open": "open_store(SetupMode.SYNC)",
 }
 
 
@@ -234,7 +234,7 @@ class Child:
         code = f"""
             import asyncio, signal, sys
             from langchain_kv import KVStore, SetupMode
-            from langchain_kv import loop_thread
+            from langchain_kv.runtime import loop_thread
             signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
             keys = [f"k{{number}}" for number in range(300)]
             def open_store(mode):

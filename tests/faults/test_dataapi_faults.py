@@ -1,4 +1,4 @@
-"""Every fault, every operation, both colours: the error, whether it says the write happened, and what is stored.
+"""Every fault, every operation, sync and async: the error, whether it says the write happened, and what is stored.
 
 The matrix has most of it; here are also the faults that change, and the client's own clock.
 """
@@ -6,7 +6,6 @@ The matrix has most of it; here are also the faults that change, and the client'
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 from faults import matrix
 from faults.matrix import CELLS, FAULTS, HTML, Cell
 from faults.proxy import Answer, Fault, Misbehaving, Request, api_error, errors, unused_port
+from langchain_kv.backends.base import Record
 from langchain_kv.backends.dataapi import retry
 from langchain_kv.backends.dataapi.backend import DataAPIBackend
 from langchain_kv.errors import (
@@ -28,13 +28,13 @@ from langchain_kv.errors import (
     TransportError,
 )
 
-RECORDS = [(key, json.dumps({"_id": key, "value": "new"}).encode()) for key in ("a", "b")]
+RECORDS = [Record(key, b'"new"') for key in ("a", "b")]
 OLD = {"a": "old", "b": "old"}
 
 
 # A sample runs in the fast suite too.
 def _marked(cell: Cell) -> Any:
-    is_sample = cell.operation == "put 2" and cell.colour == "async"
+    is_sample = cell.operation == "put 2" and cell.mode == "async"
     return pytest.param(cell, id=str(cell), marks=() if is_sample else pytest.mark.slow)
 
 
@@ -57,7 +57,7 @@ def server(_no_waiting: None) -> Iterator[Misbehaving]:
 
 
 @pytest.fixture(params=["sync", "async"])
-def colour(request: pytest.FixtureRequest) -> str:
+def mode(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
@@ -67,8 +67,8 @@ def _backend(url: str, *, request_timeout_s: float = 5.0, deadline_s: float = 10
     )
 
 
-def _call(backend: DataAPIBackend, colour: str, verb: str, *arguments: Any) -> Any:
-    if colour == "sync":
+def _call(backend: DataAPIBackend, mode: str, verb: str, *arguments: Any) -> Any:
+    if mode == "sync":
         return getattr(backend, verb)(*arguments)
     return asyncio.run(getattr(backend, "a" + verb)(*arguments))
 
@@ -78,17 +78,17 @@ def _leaves(error: StoreError) -> list[StoreError]:
 
 
 @pytest.mark.usefixtures("_no_waiting")
-def test_refused_connection_applied_nothing(colour: str) -> None:
+def test_refused_connection_applied_nothing(mode: str) -> None:
     backend = _backend(f"http://127.0.0.1:{unused_port()}", deadline_s=0.05)
     with pytest.raises(StoreError) as caught:
-        _call(backend, colour, "put_many", RECORDS)
+        _call(backend, mode, "put_many", RECORDS)
     backend.close()
     assert all(isinstance(error, ConnectError) for error in _leaves(caught.value))
     assert caught.value.applied is False
 
 
 @pytest.mark.parametrize("fault", ["resets, applied", "429", "502 page", "passing code"])
-def test_fault_that_lasts_ends_with_the_deadline(server: Misbehaving, fault: str, colour: str) -> None:
+def test_fault_that_lasts_ends_with_the_deadline(server: Misbehaving, fault: str, mode: str) -> None:
     """With the client's own clock, which the matrix puts forward."""
     backend = _backend(server.url, deadline_s=0.5)
     right = FAULTS[fault]
@@ -96,7 +96,7 @@ def test_fault_that_lasts_ends_with_the_deadline(server: Misbehaving, fault: str
     server.faults.extend([right.fault] * 10_000)
     started = monotonic()
     with pytest.raises(right.errors) as caught:
-        _call(backend, colour, "put_many", RECORDS[:1])
+        _call(backend, mode, "put_many", RECORDS[:1])
     backend.close()
     assert "tries in" in str(caught.value)
     # On a busy machine the deadline may cut even the first try, whose outcome is then unknown.
@@ -105,11 +105,11 @@ def test_fault_that_lasts_ends_with_the_deadline(server: Misbehaving, fault: str
 
 
 @pytest.mark.parametrize("kind", ["stall", "stall in the middle", "drip"])
-def test_request_is_given_its_time_and_no_more(server: Misbehaving, kind: str, colour: str) -> None:
+def test_request_is_given_its_time_and_no_more(server: Misbehaving, kind: str, mode: str) -> None:
     """A drip too, in which no byte is ever long in coming."""
     backend = _backend(server.url, request_timeout_s=0.1)
     server.faults.append(Fault(kind, applied=True))
-    _call(backend, colour, "put_many", RECORDS[:1])
+    _call(backend, mode, "put_many", RECORDS[:1])
     backend.close()
     assert len(server.requests) >= 2
     assert server.values() == {"a": "new", "b": "old"}
@@ -117,11 +117,11 @@ def test_request_is_given_its_time_and_no_more(server: Misbehaving, kind: str, c
 
 @pytest.mark.parametrize("status", [301, 400, 404, 405, 415])
 @pytest.mark.parametrize("verb", ["get_many", "put_many", "delete_many"])
-def test_other_refusals_are_final(server: Misbehaving, verb: str, status: int, colour: str) -> None:
+def test_other_refusals_are_final(server: Misbehaving, verb: str, status: int, mode: str) -> None:
     backend = _backend(server.url)
     server.script = lambda request: Answer(status)
     with pytest.raises(BadReplyError) as caught:
-        _call(backend, colour, verb, RECORDS[:1] if verb == "put_many" else ["a"])
+        _call(backend, mode, verb, RECORDS[:1] if verb == "put_many" else ["a"])
     backend.close()
     assert caught.value.applied is False
     assert caught.value.retryable is False
@@ -129,11 +129,11 @@ def test_other_refusals_are_final(server: Misbehaving, verb: str, status: int, c
     assert server.values() == OLD
 
 
-def test_timeout_then_refusal_leaves_the_write_unknown(server: Misbehaving, colour: str) -> None:
+def test_timeout_then_refusal_leaves_the_write_unknown(server: Misbehaving, mode: str) -> None:
     backend = _backend(server.url, request_timeout_s=0.2)
     server.faults.extend([Fault("stall", applied=True), Answer(403)])
     with pytest.raises(BadReplyError) as caught:
-        _call(backend, colour, "put_many", RECORDS[:1])
+        _call(backend, mode, "put_many", RECORDS[:1])
     backend.close()
     assert caught.value.applied is None
     assert server.values()["a"] == "new"
@@ -150,11 +150,11 @@ def test_timeout_then_refusal_leaves_the_write_unknown(server: Misbehaving, colo
     ids=["reset", "502", "code"],
 )
 def test_batch_that_fails_in_part_names_its_keys(
-    server: Misbehaving, fault: Answer | Fault, kind: type[StoreError], colour: str
+    server: Misbehaving, fault: Answer | Fault, kind: type[StoreError], mode: str
 ) -> None:
     """With the real limits of a chunk, and the client's own clock."""
     backend = _backend(server.url, deadline_s=0.5)
-    records = [(f"k{n}", json.dumps({"_id": f"k{n}", "value": n}).encode()) for n in range(300)]
+    records = [Record(f"k{n}", b"%d" % n) for n in range(300)]
 
     def fail_third_chunk(request: Request) -> Answer | Fault | None:
         documents = request.options.get("documents", [])
@@ -162,7 +162,7 @@ def test_batch_that_fails_in_part_names_its_keys(
 
     server.script = fail_third_chunk
     with pytest.raises(PartialWriteError) as caught:
-        _call(backend, colour, "put_many", records)
+        _call(backend, mode, "put_many", records)
     backend.close()
     assert set(caught.value.written) == {f"k{n}" for n in range(200)}
     assert set(caught.value.unknown) == {f"k{n}" for n in range(200, 300)}
@@ -170,7 +170,7 @@ def test_batch_that_fails_in_part_names_its_keys(
     assert set(server.values()) == set(caught.value.written) | set(OLD)
 
 
-def test_every_second_request_failing_slows_but_does_not_fail(server: Misbehaving, colour: str) -> None:
+def test_every_second_request_failing_slows_but_does_not_fail(server: Misbehaving, mode: str) -> None:
     backend = _backend(server.url)
     turn = iter(range(10**9))
     faults: list[Callable[[], Answer | Fault | None]] = [
@@ -179,20 +179,20 @@ def test_every_second_request_failing_slows_but_does_not_fail(server: Misbehavin
         lambda: Answer(503),
     ]
     server.script = lambda request: faults[next(turn) % 3]()
-    records = [(f"k{n}", json.dumps({"_id": f"k{n}", "value": n}).encode()) for n in range(50)]
-    _call(backend, colour, "put_many", records)
-    found = _call(backend, colour, "get_many", [f"k{n}" for n in range(50)])
+    records = [Record(f"k{n}", b"%d" % n) for n in range(50)]
+    _call(backend, mode, "put_many", records)
+    found = _call(backend, mode, "get_many", [f"k{n}" for n in range(50)])
     backend.close()
-    assert [document["value"] for document in found] == list(range(50))
+    assert [stored.value for stored in found] == list(range(50))
 
 
-def test_door_that_is_shut_while_running_and_opened_again(server: Misbehaving, colour: str) -> None:
+def test_door_that_is_shut_while_running_and_opened_again(server: Misbehaving, mode: str) -> None:
     backend = _backend(server.url, deadline_s=0.05)
     for _ in range(2):
         server.set_door("shut")
         server.close_idle()
         with pytest.raises(TransportError):
-            _call(backend, colour, "get_many", ["a"])
+            _call(backend, mode, "get_many", ["a"])
         server.set_door("open")
-        assert _call(_backend(server.url), colour, "get_many", ["a"])[0]["value"] == "old"
+        assert _call(_backend(server.url), mode, "get_many", ["a"])[0].value == "old"
     backend.close()

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from bodies import row
 from faults.engine_crashes import KV, SETTINGS, Setting, Tally, batch, compare, run
-from langchain_kv.engines.sqlite import SQLiteEngine
+from langchain_kv.engines.sqlite.engine import SQLiteEngine
 
 SMALL = Setting(1_000, 1, "sync", "full")
 
@@ -60,7 +61,7 @@ def test_the_rig_sees_half_a_batch_and_a_changed_byte(path: str) -> None:
     engine.delete(KV, ["0-0000001-4"])
     (stored,) = engine.read(KV, ["0-0000002-7"])
     assert stored is not None
-    engine.write(KV, [("0-0000002-7", stored.replace(b"value", b"valuf"))])
+    engine.write(KV, [row("0-0000002-7", stored[1].replace(b"value", b"valuf"))])
     engine.close()
 
     tally = compare(path, SMALL, {(0, 1), (0, 2), (0, 3)})
@@ -69,7 +70,7 @@ def test_the_rig_sees_half_a_batch_and_a_changed_byte(path: str) -> None:
 
 def test_the_rig_sees_documents_that_were_overwritten_in_part(path: str) -> None:
     engine = written(path, 1, 2)
-    engine.write(KV, [("0-last-1", b"1")])
+    engine.write(KV, [row("0-last-1", b"1")])
     engine.close()
 
     assert compare(path, SMALL, {(0, 1), (0, 2)}).torn == 1

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from bodies import SQLiteEngine
 from langchain_kv.engines.base import CollectionName
-from langchain_kv.engines.sqlite import SQLiteEngine
 from langchain_kv.errors import EngineError, EngineFileError
 
 KV = CollectionName("default_keyspace", "kv")
@@ -49,7 +49,7 @@ def end(script: str, *arguments: str) -> str:
     prelude = """
         import os, resource, signal, sys
         from langchain_kv.engines.base import CollectionName
-        from langchain_kv.engines.sqlite import SQLiteEngine
+        from langchain_kv.engines.sqlite.engine import SQLiteEngine
         from langchain_kv.errors import *
         KV = CollectionName("default_keyspace", "kv")
         path = sys.argv[1]
@@ -348,7 +348,7 @@ def test_a_limit_on_the_size_of_files_keeps_what_was_acknowledged(path: str) -> 
         def fill():
             global acknowledged
             while True:
-                engine.write(KV, [(f"{acknowledged:04}-{part}", b"x" * 1000) for part in range(10)])
+                engine.write(KV, [(f"{acknowledged:04}-{part}", b"x" * 1000, False, None) for part in range(10)])
                 acknowledged += 1
         error = refused(fill)
         assert error.applied is False, error
@@ -356,7 +356,7 @@ def test_a_limit_on_the_size_of_files_keeps_what_was_acknowledged(path: str) -> 
         assert acknowledged > 5
         assert engine.count(KV) == acknowledged * 10
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        engine.write(KV, [("after", b"1")])
+        engine.write(KV, [("after", b"1", False, None)])
         engine.close()
         print(acknowledged)
     """
@@ -413,7 +413,7 @@ def test_a_directory_that_may_be_written_but_not_listed_will_do(open_folder: Pat
     path = str(open_folder / "kv.db")
     script = """
         engine.create_collection(KV, {})
-        engine.write(KV, [("a", b"1")])
+        engine.write(KV, [("a", b"1", False, None)])
         engine.backup(path + ".copy")
         engine.close()
     """

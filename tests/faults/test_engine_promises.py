@@ -18,11 +18,10 @@ from typing import Any
 
 import pytest
 
+from bodies import MemoryEngine, SQLiteEngine
 from langchain_kv import KVStore
 from langchain_kv.engines import memory
 from langchain_kv.engines.base import CollectionName, DocId
-from langchain_kv.engines.memory import MemoryEngine
-from langchain_kv.engines.sqlite import SQLiteEngine
 from langchain_kv.errors import StoreError
 
 KV = CollectionName("default_keyspace", "kv")
@@ -182,7 +181,9 @@ def test_a_call_that_fails_in_the_middle_changes_nothing_beside_others(call: str
 
 
 @pytest.mark.parametrize("count", [2, 600])
-@pytest.mark.parametrize("call", ["engine.delete(KV, keys)", "engine.write(KV, [(key, b'new') for key in keys])"])
+@pytest.mark.parametrize(
+    "call", ["engine.delete(KV, keys)", "engine.write(KV, [(key, b'new', False, None) for key in keys])"]
+)
 def test_a_kill_in_the_middle_of_a_call_leaves_all_as_it_was(
     call: str, count: int, engine: SQLiteEngine, path: str
 ) -> None:
@@ -195,7 +196,7 @@ def test_a_kill_in_the_middle_of_a_call_leaves_all_as_it_was(
     code = f"""
         import os, signal, sys
         from langchain_kv.engines.base import CollectionName
-        from langchain_kv.engines.sqlite import SQLiteEngine
+        from langchain_kv.engines.sqlite.engine import SQLiteEngine
         KV = CollectionName("default_keyspace", "kv")
         keys = [f"{{number:03}}" for number in range({count})]
         engine = SQLiteEngine(sys.argv[1])
@@ -236,7 +237,7 @@ def test_a_child_does_not_keep_the_lock_of_a_parent_that_was_killed(engine: SQLi
     code = """
         import os, sys, warnings
         from langchain_kv.engines.base import CollectionName
-        from langchain_kv.engines.sqlite import SQLiteEngine
+        from langchain_kv.engines.sqlite.engine import SQLiteEngine
         warnings.filterwarnings("ignore", "This process", DeprecationWarning)
         engine = SQLiteEngine(sys.argv[1])
         def change(doc_id, body):
@@ -340,8 +341,11 @@ def _keep_change(doc_id: DocId, body: bytes | None) -> bytes:
         lambda engine: engine.delete(KV, ["a"]),
         lambda engine: engine.scan(KV, limit=9),
         lambda engine: engine.scan_ids(KV, limit=9),
+        lambda engine: engine.scan_ids(KV, limit=9, now_ms=2),
         lambda engine: engine.count(KV),
         lambda engine: engine.clear(KV),
+        lambda engine: engine.clear(KV, "a"),
+        lambda engine: engine.purge(KV, now_ms=2, limit=9),
         lambda engine: engine.settings(KV),
         lambda engine: engine.create_collection(OTHER, {}),
         lambda engine: engine.drop_collection(KV),
@@ -356,9 +360,11 @@ def test_in_memory_nothing_is_read_or_changed_without_the_lock(call: Any) -> Non
     engine = MemoryEngine()
     engine.create_collection(KV, {})
     engine.write(KV, [("a", b"1")])
+    engine.rows.write(KV, [("expired", b"1", False, 1)])
     collection = engine._keyspaces[KV.keyspace][KV.name]
-    collection.bodies = _Watched(collection.bodies)
-    engine._keyspaces = _Watched({name: _Watched(found) for name, found in engine._keyspaces.items()})
+    collection.rows = _Watched(collection.rows)
+    collection.expiring.moments = _Watched(collection.expiring.moments)
+    engine.rows._keyspaces = _Watched({name: _Watched(found) for name, found in engine._keyspaces.items()})
     call(engine)
 
 
@@ -367,13 +373,13 @@ def test_in_memory_nothing_is_read_or_changed_without_the_lock(call: Any) -> Non
 
 def test_a_key_that_is_given_twice_is_deleted_once(face: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[DocId]] = []
-    original = MemoryEngine.delete
+    original = memory.MemoryEngine.delete
 
-    def delete(engine: MemoryEngine, collection: CollectionName, ids: list[DocId]) -> int:
+    def delete(engine: memory.MemoryEngine, collection: CollectionName, ids: list[DocId]) -> int:
         asked.append(list(ids))
         return original(engine, collection, ids)
 
-    monkeypatch.setattr(MemoryEngine, "delete", delete)
+    monkeypatch.setattr(memory.MemoryEngine, "delete", delete)
     with KVStore("kv", "memory:twice") as store:
         face(store).mset([("a", 1), ("b", 2)])
         face(store).mdelete(["b", "a", "b", "a", "c", "b"])

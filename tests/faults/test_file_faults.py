@@ -14,9 +14,10 @@ import pytest
 from faults import file_matrix
 from faults.file_matrix import CELLS, ERRORS, Cell, Verdict
 from langchain_kv import KVStore, StoreError
-from langchain_kv.engines import file_lock, sqlite_connections
-from langchain_kv.engines.file_lock import FileLock
-from langchain_kv.engines.sqlite import SQLiteEngine
+from langchain_kv.engines.sqlite import connections as sqlite_connections
+from langchain_kv.engines.sqlite import file_lock
+from langchain_kv.engines.sqlite.engine import SQLiteEngine
+from langchain_kv.engines.sqlite.file_lock import FileLock
 from langchain_kv.testing import DataAPIServer
 
 QUICK = [cell for cell in CELLS if (cell.error, cell.call) == ("EIO", "all")]
@@ -115,7 +116,7 @@ def test_table_tells_of_a_cell_that_failed() -> None:
 # -- some of them on a real folder -------------------------------------------------------------------------------------
 
 
-async def test_store_whose_folder_is_away_for_a_moment_goes_on_in_both_colours(tmp_path: Path) -> None:
+async def test_store_whose_folder_is_away_for_a_moment_goes_on_sync_and_async(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
     store = KVStore("c", f"sqlite:{folder}/kv.db")

@@ -77,6 +77,34 @@ def test_stores_work_under_eventlet(
     assert all_went_well(out, over_http=place == "http"), out
 
 
+REFUSED = """
+import sys
+from gevent import monkey
+monkey.patch_all()
+from langchain_kv import ConfigError, KVStore
+url, token = sys.argv[1:]
+try:
+    KVStore("kv", "cassandra://127.0.0.1:9")
+except ConfigError as error:
+    print(error)
+with KVStore("kv", url, token=token) as store:
+    store.mset([("a", 1)])
+    print(store.mget(["a"]))
+"""
+
+
+def test_a_cluster_is_refused_to_greenlets_and_a_server_is_not(server: DataAPIServer) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", REFUSED, server.url, server.token],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    assert "run lckv serve --db with this URL in a process of its own" in done.stdout, done.stderr
+    assert done.stdout.endswith("\n[1]\n"), done.stderr
+
+
 @pytest.mark.parametrize("order", ["first", "later"])
 def test_stores_work_under_gevent_where_uvloop_is_missing(order: str, server: DataAPIServer) -> None:
     url = server.url.replace("127.0.0.1", "localhost")  # a name is looked up aside

@@ -10,28 +10,28 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import shutil
 import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 import pytest
 
-from langchain_kv import loop_thread, threads
+from bodies import MemoryEngine, SQLiteEngine
 from langchain_kv.engines.base import CollectionName
-from langchain_kv.engines.file_lock import FileLock
-from langchain_kv.engines.memory import MemoryEngine
-from langchain_kv.engines.sqlite import SQLiteEngine
+from langchain_kv.engines.sqlite.file_lock import FileLock
 from langchain_kv.errors import EngineError, UsageError
 from langchain_kv.limits import SQLITE_IN_MAX
-from langchain_kv.server.running import run_in_thread
-from langchain_kv.threads import Mutex
-from langchain_kv.work_queue import QueueBridge, run_aside
+from langchain_kv.runtime import loop_thread, threads
+from langchain_kv.runtime.threads import Mutex
+from langchain_kv.runtime.work_queue import QueueBridge, run_aside
+from langchain_kv.server.http.running import run_in_thread
 
 LEFT_OUT = threading.__file__ if sys.version_info >= (3, 14) else None
 """Since 3.14 an interrupt in the middle of Thread.start may leave a lock of Python's own taken for ever, without which
@@ -121,6 +121,7 @@ def engine(tmp_path: Path) -> Iterator[SQLiteEngine]:
     engine = SQLiteEngine(str(tmp_path / "kv.db"), synchronous="normal")
     engine.create_collection(KV, {})
     engine.write(KV, [(key, b"old") for key in MANY])
+    engine.rows.write(KV, [(f"expired {number}", b"old", False, 1) for number in range(2)])
     yield engine
     assert in_another_thread(engine.close) is None
     # And nothing is left of it for the next one to trip over.
@@ -135,7 +136,24 @@ CALLS: dict[str, Callable[[SQLiteEngine], object]] = {
     "write": lambda engine: engine.write(KV, [("00001", b"new"), ("00002", b"new")]),
     "change": lambda engine: engine.modify(KV, ["00001", "00002"], lambda key, body: b"new"),
     "delete": lambda engine: engine.delete(KV, ["00001", "00002"]),
+    "scan": lambda engine: engine.scan(KV, prefix="0000", limit=9),
+    "list what has not expired": lambda engine: engine.scan_ids(KV, prefix="0000", limit=9, now_ms=1),
+    "clear": lambda engine: engine.clear(KV, "0000"),
+    "purge": lambda engine: engine.purge(KV, now_ms=1, limit=9),
     "make a collection": lambda engine: engine.create_collection(CollectionName("default_keyspace", "new"), {}),
+}
+
+
+OLD = Path(__file__).parent.parent / "data" / "files" / "schema1.db"
+KEPT = CollectionName("default_keyspace", "bytes")
+
+OLD_CALLS: dict[str, Callable[[SQLiteEngine], object]] = {
+    "read one": lambda engine: engine.read(KEPT, ["plain"]),
+    "read in one transaction": lambda engine: engine.read(KEPT, ["plain", *MANY]),
+    "scan": lambda engine: engine.scan(KEPT, limit=9),
+    "list what has not expired": lambda engine: engine.scan_ids(KEPT, limit=9, now_ms=1),
+    "write": lambda engine: engine.write(KEPT, [("other", b"new")]),
+    "purge": lambda engine: engine.purge(KEPT, now_ms=1, limit=9),
 }
 
 
@@ -170,6 +188,28 @@ def test_an_interrupt_of_the_first_call(name: str, tmp_path: Path) -> None:
         assert in_another_thread(lambda: write_and_read(engine, b"1")) == b"1", moment  # noqa: B023
         assert in_another_thread(engine.close) is None, moment
     assert moment > 100
+
+
+@pytest.mark.parametrize(
+    "name", ["read one", *(pytest.param(name, marks=pytest.mark.slow) for name in [*OLD_CALLS][1:])]
+)
+def test_an_interrupt_of_the_first_call_on_an_old_file(name: str, tmp_path: Path) -> None:
+    """Which a write upgrades, and every read before looks at its version."""
+    moment, going_on = 0, True
+    while going_on:
+        moment += 1
+        path = str(shutil.copy(OLD, tmp_path / "old.db"))
+        engine = SQLiteEngine(path, synchronous="normal")
+        engine.read(KEPT, ["plain"])
+        going_on = interrupted(lambda: OLD_CALLS[name](engine), moment)  # noqa: B023 - it is called at once
+        with closing(SQLiteEngine(path, synchronous="normal")) as other:
+            other.write(KEPT, [("new", b"{}")])  # which upgrades it
+        for _ in range(2):
+            assert engine.read(KEPT, ["new", "plain", "brace"]) == [b"{}", b"hello", b"{not json"], moment
+        engine.write(KEPT, [("new", b"{1}")])
+        assert in_another_thread(lambda: engine.read(KEPT, ["new"])) == [b"{1}"], moment  # noqa: B023
+        assert in_another_thread(engine.close) is None, moment
+    assert moment > 20
 
 
 def test_an_interrupt_of_a_failing_change(engine: SQLiteEngine) -> None:

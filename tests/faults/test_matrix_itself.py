@@ -11,13 +11,13 @@ import pytest
 
 from faults import matrix, matrix_table
 from faults.matrix import CELLS, Cell
-from langchain_kv.backends.dataapi import commands
+from langchain_kv.backends.dataapi import replies
 from langchain_kv.backends.dataapi.retry import Call
 from langchain_kv.errors import PartialWriteError, StoreError
 
 _persist = Call.persist
 _partial = PartialWriteError.__init__
-_read_inserted = commands.read_inserted
+_read_inserted = replies.parse_inserted
 
 
 @contextmanager
@@ -76,10 +76,10 @@ def _naming(change: Callable[[dict[str, Any]], dict[str, Any]]) -> Iterator[None
 
 @contextmanager
 def _existing_left_alone() -> Iterator[None]:
-    def read(*arguments: Any, **options: Any) -> commands.Inserted:
+    def read(*arguments: Any, **options: Any) -> replies.Inserted:
         return _read_inserted(*arguments, **options)._replace(existing=[])
 
-    with patch.object(commands, "read_inserted", read):
+    with patch.object(replies, "parse_inserted", read):
         yield
 
 
@@ -91,7 +91,7 @@ MUTANTS: dict[str, tuple[Callable[[], Any], Cell, str]] = {
     ),
     "says a cut try was no write": (
         lambda: _failing(_says_it_did_not_happen),
-        Cell("stalls, applied", "drop", "async", "lasts"),
+        Cell("stalls, applied", "setup, deletes first", "async", "lasts"),
         "stored",
     ),
     "never knows": (
@@ -171,9 +171,9 @@ def test_page_tells_of_no_failure_and_of_an_end_for_each_row() -> None:
 
 def test_table_tells_of_a_cell_that_failed() -> None:
     cell = Cell("refuses", "get", "sync", "lasts")
-    other = cell._replace(colour="async")
+    other = cell._replace(mode="async")
     with _failing(_says_it_cannot_know):
         table = matrix_table.rows(matrix_table.measure([cell], 2) | matrix_table.measure([other], 2))
 
     assert "| refuses | lasts | get | ConnectError | None | 2 + 2 | 0 of 4 | 4 of 4 | 4 |" in table
-    assert "2 cells (fault x operation x colour x how long), 4 tries, failures: 4." in table
+    assert "2 cells (fault x operation x mode x how long), 4 tries, failures: 4." in table

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import shutil
 import socket
@@ -22,6 +21,7 @@ import pytest
 
 from faults.proxy import Answer, Fault, Misbehaving, Request, api_error, errors, unused_port
 from langchain_kv import AstraDBByteStore, AstraDBStore, KVByteStore, KVStore, SetupMode, limits
+from langchain_kv.backends.base import Found, Record
 from langchain_kv.backends.dataapi import retry
 from langchain_kv.backends.dataapi.backend import DataAPIBackend
 from langchain_kv.cli.main import run
@@ -37,7 +37,7 @@ from langchain_kv.errors import (
 
 pytestmark = pytest.mark.slow
 
-DOCUMENT = [{"_id": "a", "value": 1}]
+DOCUMENT = [Found(1)]
 FOR_EVER_S = 3600.0
 
 
@@ -61,7 +61,7 @@ def server() -> Iterator[Misbehaving]:
 
 
 @pytest.fixture(params=["sync", "async"])
-def colour(request: pytest.FixtureRequest) -> str:
+def mode(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
@@ -75,14 +75,18 @@ def _backend(url: str, **more: Any) -> Iterator[DataAPIBackend]:
         backend.close()
 
 
-def _do(backend: DataAPIBackend, colour: str, verb: str, *arguments: Any) -> Any:
-    if colour == "sync":
+def _do(backend: DataAPIBackend, mode: str, verb: str, *arguments: Any) -> Any:
+    if mode == "sync":
         return getattr(backend, verb)(*arguments)
     return asyncio.run(getattr(backend, "a" + verb)(*arguments))
 
 
-def _records(count: int) -> list[tuple[str, bytes]]:
-    return [(f"k{n}", json.dumps({"_id": f"k{n}", "value": n}).encode()) for n in range(count)]
+def _keys(count: int) -> list[str]:
+    return [f"k{n}" for n in range(count)]
+
+
+def _records(count: int) -> list[Record]:
+    return [Record(f"k{n}", b"%d" % n) for n in range(count)]
 
 
 # -- as much at once as the service takes ---------------------------------------------------------------------------
@@ -97,7 +101,7 @@ BUSY = {
 @pytest.mark.slow
 @pytest.mark.parametrize("busy", BUSY)
 def test_requests_under_way_fall_when_the_service_is_overloaded_and_grow_again(
-    server: Misbehaving, colour: str, busy: str
+    server: Misbehaving, mode: str, busy: str
 ) -> None:
     seen: list[int] = []
     capacity = 4
@@ -108,9 +112,9 @@ def test_requests_under_way_fall_when_the_service_is_overloaded_and_grow_again(
 
     server.delay_s = 0.005
     server.script = overloaded
-    server.plant(**{key: "old" for key, _ in _records(600)})
+    server.plant(**dict.fromkeys(_keys(600), "old"))
     with _backend(server.url) as backend, asyncio.Runner() as runner:
-        put = backend.put_many if colour == "sync" else lambda records: runner.run(backend.aput_many(records))
+        put = backend.put_many if mode == "sync" else lambda records: runner.run(backend.aput_many(records))
         server.script = lambda _: None
         put(_records(600))  # from here on it knows that the keys exist
         server.script = overloaded
@@ -180,9 +184,9 @@ LASTING: dict[str, Answer | Fault] = {
 @pytest.mark.parametrize("existing", [False, True], ids=["new keys", "existing keys"])
 @pytest.mark.parametrize("fault", LASTING)
 def test_large_batch_of_which_every_request_fails_ends_with_the_one_deadline(
-    server: Misbehaving, colour: str, fault: str, existing: bool, monkeypatch: pytest.MonkeyPatch
+    server: Misbehaving, mode: str, fault: str, existing: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keys = [key for key, _ in _records(6000)]
+    keys = _keys(6000)
     with _backend(server.url) as backend:
         if existing:
             backend.put_many(_records(10))
@@ -192,7 +196,7 @@ def test_large_batch_of_which_every_request_fails_ends_with_the_one_deadline(
         server.requests.clear()
         server.script = lambda request: LASTING[fault]
         with pytest.raises(StoreError) as caught:
-            _do(backend, colour, "put_many", _records(6000))
+            _do(backend, mode, "put_many", _records(6000))
     error = caught.value
     sent = {key for request in server.requests for key in re.findall(r'"_id": ?"(k\d+)"', request.body.decode())}
     unsent = set(keys) - sent
@@ -210,22 +214,22 @@ def test_large_batch_of_which_every_request_fails_ends_with_the_one_deadline(
 @pytest.mark.parametrize("verb", ["get_many", "delete_many"])
 @pytest.mark.parametrize("fault", ["503", "stalls"])
 def test_other_large_batches_end_with_the_one_deadline_too(
-    server: Misbehaving, colour: str, verb: str, fault: str
+    server: Misbehaving, mode: str, verb: str, fault: str
 ) -> None:
     server.script = lambda request: LASTING[fault]
-    keys = [key for key, _ in _records(20_000)]
+    keys = _keys(20_000)
     with _backend(server.url, deadline_s=0.5, request_timeout_s=0.2) as backend:
         with pytest.raises(StoreError):
-            _do(backend, colour, verb, keys)
+            _do(backend, mode, verb, keys)
     sent = {key for request in server.requests for key in re.findall(r'"(k\d+)"', request.body.decode())}
     assert set(keys) - sent, "with a deadline for each part every part would have been tried"
 
 
-def test_answer_that_drips_for_ever_ends_with_the_requests_time(server: Misbehaving, colour: str) -> None:
+def test_answer_that_drips_for_ever_ends_with_the_requests_time(server: Misbehaving, mode: str) -> None:
     server.faults.append(Fault("drip"))
     started = monotonic()
     with _backend(server.url, request_timeout_s=0.2) as backend:
-        assert _do(backend, colour, "get_many", ["a"]) == DOCUMENT
+        assert _do(backend, mode, "get_many", ["a"]) == DOCUMENT
     assert 0.2 <= monotonic() - started < SOON_S
     assert len(server.requests) == 2
 
@@ -234,20 +238,20 @@ def test_answer_that_drips_for_ever_ends_with_the_requests_time(server: Misbehav
 
 
 def test_first_contact_that_is_refused_ends_soon_and_says_so_while_it_waits(
-    colour: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    mode: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(limits, "FIRST_CONTACT_S", 0.2)
     started = monotonic()
     with _backend(f"http://127.0.0.1:{unused_port()}", deadline_s=60) as backend:
         with pytest.raises(ConnectError, match="check the endpoint") as caught:
-            _do(backend, colour, "put_many", _records(1000))
+            _do(backend, mode, "put_many", _records(1000))
     assert monotonic() - started < SOON_S
     assert caught.value.applied is False
     (line,) = [record for record in caplog.records if record.name == "langchain_kv"]
     assert "Nothing ever answered there" in line.getMessage()
 
 
-def test_server_that_is_just_starting_is_met(server: Misbehaving, colour: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_that_is_just_starting_is_met(server: Misbehaving, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     server.set_door("shut")
 
     def open_the_door(*_: Any) -> None:  # when the client says that it waits
@@ -256,15 +260,15 @@ def test_server_that_is_just_starting_is_met(server: Misbehaving, colour: str, m
 
     monkeypatch.setattr(retry._log, "warning", open_the_door)
     with _backend(server.url) as backend:
-        assert _do(backend, colour, "get_many", ["a"]) == DOCUMENT
+        assert _do(backend, mode, "get_many", ["a"]) == DOCUMENT
 
 
 def test_endpoint_that_answered_before_is_given_the_whole_deadline(
-    server: Misbehaving, colour: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    server: Misbehaving, mode: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(limits, "FIRST_CONTACT_S", 0.0)
     with _backend(server.url) as backend:
-        assert _do(backend, colour, "get_many", ["a"]) == DOCUMENT
+        assert _do(backend, mode, "get_many", ["a"]) == DOCUMENT
         server.close_idle()
         server.set_door("shut")
         refused = threading.Event()
@@ -277,7 +281,7 @@ def test_endpoint_that_answered_before_is_given_the_whole_deadline(
         monkeypatch.setattr(retry.asyncio, "sleep", noted)
         opener = threading.Thread(target=lambda: (refused.wait(10), server.set_door("open")))
         opener.start()
-        assert _do(backend, colour, "get_many", ["a"]) == DOCUMENT
+        assert _do(backend, mode, "get_many", ["a"]) == DOCUMENT
         opener.join(10)
     assert refused.is_set()
     assert not caplog.records
@@ -304,28 +308,28 @@ def _look_ups(monkeypatch: pytest.MonkeyPatch, answer: Callable[[int], Any]) -> 
 
 
 @pytest.mark.parametrize("code", ["EAI_NONAME", "EAI_NODATA", "EAI_FAIL"])
-def test_name_that_does_not_exist_is_an_error_at_once(colour: str, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+def test_name_that_does_not_exist_is_an_error_at_once(mode: str, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     looked_up = _look_ups(monkeypatch, lambda number: socket.gaierror(getattr(socket, code), "no such name"))
     with _backend("http://nowhere.test:1") as backend:
         with pytest.raises(ConnectError, match=r"nowhere\.test.*no such name.*check the endpoint") as caught:
-            _do(backend, colour, "put_many", _records(3))
+            _do(backend, mode, "put_many", _records(3))
     assert len(looked_up) == 1
     assert not caught.value.retryable
     assert caught.value.applied is False
 
 
 def test_name_that_cannot_be_looked_up_just_now_is_tried_again(
-    server: Misbehaving, colour: str, monkeypatch: pytest.MonkeyPatch
+    server: Misbehaving, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     again = socket.gaierror(socket.EAI_AGAIN, "try again")
     looked_up = _look_ups(monkeypatch, lambda number: again if number <= 2 else "127.0.0.1")
     with _backend(f"http://here.test:{server.port}") as backend:
-        assert _do(backend, colour, "get_many", ["a"]) == DOCUMENT
+        assert _do(backend, mode, "get_many", ["a"]) == DOCUMENT
     assert len(looked_up) == 3
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl, which makes the certificate, is not installed")
-def test_certificate_that_nobody_vouches_for_is_an_error_at_once(colour: str, tmp_path: Path) -> None:
+def test_certificate_that_nobody_vouches_for_is_an_error_at_once(mode: str, tmp_path: Path) -> None:
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     made = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "2"]
     subprocess.run(["openssl", *made, "-keyout", key, "-out", certificate], check=True, capture_output=True)
@@ -341,7 +345,7 @@ def test_certificate_that_nobody_vouches_for_is_an_error_at_once(colour: str, tm
     with _in_a_loop(serve) as port, _backend(f"https://127.0.0.1:{port}") as backend:
         started = monotonic()
         with pytest.raises(ConnectError, match="No secure connection") as caught:
-            _do(backend, colour, "get_many", ["a"])
+            _do(backend, mode, "get_many", ["a"])
         assert monotonic() - started < SOON_S
     assert not caught.value.retryable
     assert "tries" not in str(caught.value)
@@ -394,23 +398,23 @@ def test_lckv_refuses_a_timeout_that_is_none(given: str, capsys: pytest.CaptureF
 
 
 def test_hibernated_database_is_waited_for_beyond_the_deadline(
-    server: Misbehaving, colour: str, caplog: pytest.LogCaptureFixture
+    server: Misbehaving, mode: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     awake = monotonic() + 0.6
     server.script = lambda request: Answer(503) if monotonic() < awake else None
     with _backend(server.url, deadline_s=0.1, is_astra=True) as backend:
-        _do(backend, colour, "put_many", _records(4))
+        _do(backend, mode, "put_many", _records(4))
     assert server.values()["k3"] == 3
     (line,) = caplog.records
     assert "waiting up to 180 s" in line.getMessage()
 
 
-def test_database_that_does_not_wake_is_given_up(server: Misbehaving, colour: str) -> None:
+def test_database_that_does_not_wake_is_given_up(server: Misbehaving, mode: str) -> None:
     server.script = lambda request: Answer(503)
     started = monotonic()
     with _backend(server.url, deadline_s=60, wake_timeout_s=0.2, is_astra=True) as backend:
         with pytest.raises(BadReplyError, match="HTTP 503"):
-            _do(backend, colour, "get_many", ["a"])
+            _do(backend, mode, "get_many", ["a"])
     assert monotonic() - started < SOON_S
 
 
@@ -453,11 +457,11 @@ async def test_request_finds_its_way_past_every_stale_connection_without_a_wait(
 
 
 @pytest.mark.usefixtures("no_patience")
-def test_connection_that_breaks_at_its_first_request_is_not_stale(server: Misbehaving, colour: str) -> None:
+def test_connection_that_breaks_at_its_first_request_is_not_stale(server: Misbehaving, mode: str) -> None:
     server.script = lambda request: Fault("reset")
     with _backend(server.url) as backend:
         with pytest.raises(TransportError) as caught:
-            _do(backend, colour, "put_many", _records(1))
+            _do(backend, mode, "put_many", _records(1))
     assert len(server.requests) == 1
     assert caught.value.applied is None
 
@@ -493,31 +497,31 @@ def test_wait_that_the_service_names_replaces_the_clients_own(server: Misbehavin
 
 
 @pytest.mark.parametrize("is_date", [False, True], ids=["seconds", "date"])
-def test_wait_beyond_the_deadline_is_told_and_not_begun(server: Misbehaving, colour: str, is_date: bool) -> None:
+def test_wait_beyond_the_deadline_is_told_and_not_begun(server: Misbehaving, mode: str, is_date: bool) -> None:
     server.script = lambda request: Answer(429, b"", (("Retry-After", _at(1000) if is_date else "1000"),))
     with _backend(server.url) as backend:
         with pytest.raises(BadReplyError, match=r"asks to wait (1000|99\d) s, longer than the deadline"):
-            _do(backend, colour, "get_many", ["a"])
+            _do(backend, mode, "get_many", ["a"])
     assert len(server.requests) == 1
 
 
 @pytest.mark.usefixtures("no_patience")
 @pytest.mark.parametrize("wait", ["0", "Mon, 23 Nov 2020 00:00:00 GMT"])
-def test_wait_of_no_length_leaves_the_clients_own(server: Misbehaving, colour: str, wait: str) -> None:
+def test_wait_of_no_length_leaves_the_clients_own(server: Misbehaving, mode: str, wait: str) -> None:
     server.faults.append(Answer(429, b"", (("Retry-After", wait),)))
     with _backend(server.url) as backend:
         with pytest.raises(BadReplyError, match="429"):
-            _do(backend, colour, "get_many", ["a"])
+            _do(backend, mode, "get_many", ["a"])
 
 
-def test_wait_that_cannot_be_read_is_as_none(server: Misbehaving, colour: str) -> None:
+def test_wait_that_cannot_be_read_is_as_none(server: Misbehaving, mode: str) -> None:
     server.faults.append(Answer(429, b"", (("Retry-After", "soon"),)))
     with _backend(server.url) as backend:
-        assert _do(backend, colour, "get_many", ["a"]) == DOCUMENT
+        assert _do(backend, mode, "get_many", ["a"]) == DOCUMENT
 
 
-def test_stalled_request_is_told_with_its_time(server: Misbehaving, colour: str) -> None:
+def test_stalled_request_is_told_with_its_time(server: Misbehaving, mode: str) -> None:
     server.script = lambda request: Fault("stall")
     with _backend(server.url, request_timeout_s=0.1, deadline_s=0.3) as backend:
         with pytest.raises(RequestTimeoutError, match=r"within 0\.1 s.*tries in 0\."):
-            _do(backend, colour, "get_many", ["a"])
+            _do(backend, mode, "get_many", ["a"])

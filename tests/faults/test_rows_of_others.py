@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import sqlite3
 import urllib.request
 from collections.abc import Iterator
@@ -13,11 +14,13 @@ from typing import Any
 
 import pytest
 
-from langchain_kv import CollectionConflictError, KVByteStore, KVStore, SetupMode
+from langchain_kv import CollectionConflictError, DamagedValueError, KVByteStore, KVStore, SetupMode
 from langchain_kv.engines.base import CollectionName
-from langchain_kv.engines.sqlite import SQLiteEngine
-from langchain_kv.server.running import run_in_thread
+from langchain_kv.engines.sqlite.engine import SQLiteEngine
+from langchain_kv.server.http.running import run_in_thread
 
+KV = CollectionName("default_keyspace", "kv")
+OLD = Path(__file__).parent.parent / "data" / "files" / "schema1.db"
 GOOD = {"a": 1, "b": 2, "z": 3}
 TEXT = '{"_id":"t","value":9}'
 
@@ -36,13 +39,13 @@ def url(path: str) -> Iterator[str]:
         yield url
 
 
-def run_sql(path: str, sql: str, *values: Any) -> None:
+def run_sql(path: str | Path, sql: str, *values: Any) -> None:
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(sql, values)
 
 
-def insert(path: str, row: str) -> None:
-    run_sql(path, f"INSERT INTO docs_1 VALUES({row})")
+def insert(path: str, row: str, columns: str = "id, content") -> None:
+    run_sql(path, f"INSERT INTO docs_1({columns}) VALUES({row})")
 
 
 def ask(url: str, command: dict[str, Any]) -> dict[str, Any]:
@@ -100,9 +103,64 @@ def test_what_is_no_document_is_one_damaged_value(body: str, path: str, url: str
 
 
 def test_text_in_a_byte_store_is_its_bytes(path: str, face: Any) -> None:
-    insert(path, "'t', 'hello'")
+    insert(path, "'t', 'hello', 1", "id, content, is_raw")
+    insert(path, "'n', 9, 'yes'", "id, content, is_raw")
     with KVByteStore("kv", f"sqlite:{path}") as store:
-        assert face(store).mget(["t"]) == [b"hello"]
+        assert face(store).mget(["t", "n"]) == [b"hello", b"9"]
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [("'hello'", b"hello"), ("9", b"9"), ("9.5", b"9.5"), ("'é'", b"\xc3\xa9"), ("CAST(x'017b' AS TEXT)", b"{")],
+)
+def test_text_in_a_byte_store_of_an_old_file_is_its_bytes(body: str, found: bytes, tmp_path: Path, face: Any) -> None:
+    path = shutil.copy(OLD, tmp_path / "old.db")
+    run_sql(path, f"INSERT INTO docs_3 VALUES('t', {body})")
+    for version in (1, 2):
+        with closing(sqlite3.connect(path)) as connection:
+            assert connection.execute("PRAGMA user_version").fetchone() == (version,)
+        with KVByteStore("bytes", f"sqlite:{path}") as store:
+            assert face(store).mget(["t", "plain"]) == [found, b"hello"]
+            face(store).mset([("other", b"upgrades it")])
+
+
+@pytest.mark.parametrize(
+    ("body", "is_damaged"), [(f"'{TEXT}'", False), ("''", True), ("'{'", True), ("CAST(x'00' AS TEXT)", True)]
+)
+@pytest.mark.parametrize("kind", [KVStore, KVByteStore])
+def test_text_in_an_old_file_is_a_document_or_damage(
+    kind: Any, body: str, is_damaged: bool, tmp_path: Path, face: Any
+) -> None:
+    path = shutil.copy(OLD, tmp_path / "old.db")
+    run_sql(path, f"INSERT INTO docs_6 VALUES('t', {body})")
+    for _ in ("as it is", "upgraded"):
+        with kind("empty", f"sqlite:{path}") as store:
+            if is_damaged or kind is KVByteStore:  # 9 is no text of bytes
+                with pytest.raises(DamagedValueError, match="'t'"):
+                    face(store).mget(["t"])
+            else:
+                assert face(store).mget(["t"]) == [9]
+            face(store).mdelete(["absent"])  # which upgrades it
+
+
+@pytest.mark.parametrize("is_raw", [0, 1])
+@pytest.mark.parametrize(
+    ("moment", "is_there"),
+    [("'soon'", True), ("x'ff'", True), ("''", True), ("9e15", True), ("9e99", True), ("1.5", False), ("'1'", False)],
+)
+def test_a_moment_of_expiry_that_is_none_is_no_moment(
+    moment: str, is_there: bool, is_raw: int, path: str, face: Any
+) -> None:
+    insert(path, f"'t', '{TEXT}', {is_raw}, {moment}", "id, content, is_raw, expires_at")
+    with closing(SQLiteEngine(path)) as engine:
+        ((_, _, _, found),) = engine.read(KV, ["t"])  # type: ignore[misc]
+        assert found is None or isinstance(found, int)
+        assert (found is None or found > 10**15) == is_there
+        assert [row[3] for row in engine.scan(KV, prefix="t", limit=9)] == [found]
+        assert engine.scan_ids(KV, prefix="t", limit=9, now_ms=10**13) == (["t"] if is_there else [])
+        assert engine.purge(KV, now_ms=10**13, limit=9) == (not is_there)
+    with KVStore("kv", f"sqlite:{path}") as store:
+        assert face(store).mget(["a", "z"]) == [1, 3]
 
 
 # -- ids --------------------------------------------------------------------------------------------------------------
@@ -123,14 +181,11 @@ def test_a_row_whose_id_no_store_can_have_is_left_out(key: str, prefix: str | No
 def test_pages_go_on_past_a_row_that_is_left_out(limit: int, path: str, url: str) -> None:
     for key in ("5", "CAST(x'62ff' AS TEXT)", "CAST(x'ff' AS TEXT)"):
         insert(path, f"{key}, '{TEXT}'")
-    collection = CollectionName("default_keyspace", "kv")
     with closing(SQLiteEngine(path)) as engine:
         found: list[Any] = []
-        while page := engine.scan_ids(collection, after=found[-1] if found else None, limit=limit):
+        while page := engine.scan_ids(KV, after=found[-1] if found else None, limit=limit):
             assert len(page) == min(limit, 3 - len(found))
-            assert [
-                doc_id for doc_id, _ in engine.scan(collection, after=found[-1] if found else None, limit=limit)
-            ] == page
+            assert [row[0] for row in engine.scan(KV, after=found[-1] if found else None, limit=limit)] == page
             found += page
     assert found == ["a", "b", "z"]
     assert [document["_id"] for document in ask(url, {"find": {}})["data"]["documents"]] == ["a", "b", "z"]
@@ -180,15 +235,17 @@ def test_the_server_goes_on_and_settings_can_be_stored_again(spoilt: str, url: s
     with closing(SQLiteEngine(spoilt)) as engine:
         wanted = {"indexing": {"allow": ["_id"]}}
         assert engine.collections("default_keyspace") == {"kv": {}, "other": wanted}
-        assert engine.create_collection(CollectionName("default_keyspace", "kv"), wanted) == wanted
-        assert engine.create_collection(CollectionName("default_keyspace", "kv"), {}) == wanted
+        assert engine.create_collection(KV, wanted) == wanted
+        assert engine.create_collection(KV, {}) == wanted
         assert engine.collections("default_keyspace") == {"kv": wanted, "other": wanted}
 
 
 def test_names_that_no_collection_can_have_spoil_no_list(path: str) -> None:
     run_sql(path, "INSERT INTO keyspaces VALUES(CAST(x'ff' AS TEXT))")
     run_sql(
-        path, "INSERT INTO collections(keyspace, name, settings) VALUES('default_keyspace', CAST(x'ff' AS TEXT), '{}')"
+        path,
+        "INSERT INTO collections(keyspace, name, settings, made_in)"
+        " VALUES('default_keyspace', CAST(x'ff' AS TEXT), '{}', 2)",
     )
     with closing(SQLiteEngine(path)) as engine:
         assert engine.keyspaces() == ["default_keyspace", "\ufffd"]

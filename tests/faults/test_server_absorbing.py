@@ -1,4 +1,4 @@
-"""The shipped server with its faults, and the client that absorbs them: each fault, each operation, both colours."""
+"""The shipped server with its faults, and the client that absorbs them: each fault, each operation, sync and async."""
 
 from __future__ import annotations
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from bodies import SQLiteEngine
 from faults.wal_guard import KV, _count_lost, run
-from langchain_kv.engines.sqlite import SQLiteEngine
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the rig ends its processes as POSIX does")
 

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from langchain_kv.engines.base import CollectionName
-from langchain_kv.engines.file_lock import FileLock
-from langchain_kv.engines.sqlite import SQLiteEngine
-from langchain_kv.engines.sqlite_file import has_wal_reset_bug
+from langchain_kv.engines.sqlite.engine import SQLiteEngine
+from langchain_kv.engines.sqlite.file import has_wal_reset_bug
+from langchain_kv.engines.sqlite.file_lock import FileLock
 from langchain_kv.errors import StoreError
 
 KV = CollectionName("default_keyspace", "kv")
@@ -66,7 +66,7 @@ def work(role: str, path: str, number: int, locked: bool, seconds: float) -> Non
                 count += 1
         else:
             while time.monotonic() < deadline:
-                engine.write(KV, [(f"{number}-{count:08}", b"x" * 300)])
+                engine.write(KV, [(f"{number}-{count:08}", b"x" * 300, False, None)])
                 count += 1
     except (StoreError, sqlite3.Error) as error:
         failure = str(error)

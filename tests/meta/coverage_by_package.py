@@ -15,7 +15,7 @@ def main(report: Path) -> None:
     for name, file in json.loads(report.read_text())["files"].items():
         inside = PurePosixPath(name.replace("\\", "/").partition("langchain_kv/")[2])
         package = inside.parts[0] if len(inside.parts) > 1 else "(the modules at the top)"
-        is_apart = "cassandra" in inside.name or inside.name in ("clusters.py", "cluster.py")
+        is_apart = "cassandra" in str(inside) or inside.name == "clusters.py"
         if is_apart:
             package = "Cassandra's modules (their tests run by `make test-cassandra`)"
         for each in (package,) if is_apart else (package, "all but Cassandra's"):

@@ -17,7 +17,7 @@ import pytest
 
 import langchain_kv
 from langchain_kv.engines.memory import MemoryEngine
-from langchain_kv.server.running import run_in_thread
+from langchain_kv.server.http.running import run_in_thread
 from langchain_kv.testing import DataAPIServer
 
 PROJECT = Path(__file__).parents[2]
@@ -104,7 +104,7 @@ def test_the_three_lines_fail_with_the_peer_and_not_here() -> None:
     assert theirs[1:] == ([1], ["a"])
     assert ours == ([None] * 101, [2], ["a"])
     assert "projection" not in listing_theirs.fields
-    assert listing_ours.fields["projection"] == {"value": False}
+    assert listing_ours.fields["projection"] == {"value": False, "encoding": False}
 
 
 @pytest.mark.slow
@@ -198,19 +198,28 @@ def test_the_commands_of_the_readme_exist() -> None:
 
 def test_the_modules_that_the_architecture_names_exist() -> None:
     package = PROJECT / "src" / "langchain_kv"
-    names = re.findall(r"`([\w/]+(?:\*?\.py|/))`", (PROJECT / "ARCHITECTURE.md").read_text())
-    bases = [
-        package,
-        package / "stores",
-        package / "engines",
-        package / "server",
-        package / "backends" / "dataapi",
-        PROJECT,
-    ]
+    room = ""
+    found = 0
+    for line in (PROJECT / "ARCHITECTURE.md").read_text().splitlines():
+        row = re.match(r"\| `([\w/]+/)` \|", line)
+        room = row[1] if row else ""
+        for name in re.findall(r"`([\w/]+(?:\.py|/))`", line):
+            found += 1
+            assert any((base / name).exists() for base in (package, package / room, PROJECT)), name
+    assert found > 60
 
-    assert len(names) > 20
-    for name in names:
-        assert any(list(base.glob(name.rstrip("/"))) for base in bases), name
+
+def test_the_rooms_of_the_package_are_those_of_the_architecture() -> None:
+    package = PROJECT / "src" / "langchain_kv"
+    table = (PROJECT / "ARCHITECTURE.md").read_text().partition("## Where things are")[2].partition("## The way")[0]
+    named = {
+        name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in re.findall(r"`([\w/.]+)`", row)
+    }
+    rooms = {f"{path.name}/" for path in package.iterdir() if (path / "__init__.py").exists()}
+    modules = {path.name for path in package.glob("*.py") if not path.name.startswith("_")}
+
+    assert {name for name in named if name.count("/") <= 1 and not name.strip("/").count("/")} == rooms | modules
+    assert all((package / name).exists() for name in named)
 
 
 def test_make_targets_that_documents_name_exist() -> None:

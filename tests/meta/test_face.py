@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tomllib
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
@@ -144,6 +145,34 @@ def test_a_file_is_read_in_one_sitting(path: Path) -> None:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert (node.end_lineno or 0) - node.lineno < 75, f"{node.name} does not fit on one screen"
+
+
+def broken_lines(docstring: str) -> list[str]:
+    """Return the lines of a docstring that end early although their sentence goes on: no person breaks them so."""
+    lines = [line.rstrip() for line in docstring.splitlines()]
+    return [
+        line
+        for line, after in pairwise(lines)
+        if line and len(line) < 80 and re.match(r" *[a-z`]", after) and ":" not in after.split()[0]
+        if indent_of(line) == indent_of(after) and "  " not in line.strip() and not line.strip().startswith((">", "."))
+    ]
+
+
+def indent_of(line: str) -> int:
+    return len(line) - len(line.lstrip())
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_line_of_a_docstring_ends_in_the_middle_of_a_sentence(path: Path) -> None:
+    found = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Expr)]
+    texts = [each.value for each in found if isinstance(each, ast.Constant) and isinstance(each.value, str)]
+
+    assert [line for text in texts for line in broken_lines(text)] == []
+
+
+def test_the_rule_sees_a_line_that_a_tool_broke() -> None:
+    text = "Do it.\n\n    Each request that succeeds starts it anew, so\n    that\n    a large batch ends well.\n"
+    assert broken_lines(text) == ["    Each request that succeeds starts it anew, so", "    that"]
 
 
 def test_there_are_no_utils() -> None:

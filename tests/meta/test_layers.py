@@ -3,72 +3,65 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import os
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 import langchain_kv
+from langchain_kv.places.base import Place
+from langchain_kv.places.schemes import SCHEMES
 
 ROOT = Path(langchain_kv.__file__).parent
 
-BASE = {"errors", "limits", "secret", "slices", "threads", "_version"}
+BASE = {"errors", "limits", "_version"}
 """What everything may use; these use each other at most."""
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "limits": set(),
-    "secret": {"errors"},
-    "slices": set(),
-    "threads": {"errors"},
     "_version": set(),
-    "sharing": BASE,
-    "work_queue": BASE | {"sharing"},
-    "loop_thread": BASE | {"sharing", "work_queue"},
-    "json_text": BASE,
-    "keys": BASE,
-    "kept": BASE,
-    "plain": BASE,
-    "refusals": BASE | {"keys"},
-    "codecs": BASE | {"keys", "kept", "plain", "refusals"},
-    "clusters": BASE,
-    "callers": set(),
-    "options": BASE | {"keys"},
-    "targets": BASE | {"clusters", "keys", "options"},
-    "engines": BASE | {"engines", "work_queue", "sharing", "clusters", "json_text", "kept"},
-    "backends": BASE
-    | {"backends", "callers", "engines", "codecs", "keys", "kept", "sharing", "targets", "loop_thread", "work_queue"},
-    "server": BASE | {"server", "engines", "json_text", "sharing", "work_queue"},
-    "stores": BASE | {"stores", "backends", "callers", "codecs", "keys", "sharing", "targets"},
-    "__init__": {"stores", "errors", "sharing", "_version"},
+    "values": BASE | {"values", "runtime"},
+    "runtime": BASE | {"runtime"},
+    "engines": BASE | {"engines", "values", "runtime"},
+    "backends": BASE | {"backends", "engines", "values", "runtime"},
+    "places": BASE | {"places", "backends", "engines", "values", "runtime"},
+    "server": BASE | {"server", "engines", "values", "runtime"},
+    "stores": BASE | {"stores", "backends", "places", "values", "runtime"},
+    "__init__": {"stores", "backends", "errors", "places", "runtime", "_version"},
     "__main__": {"cli"},
-    "cli": BASE | {"cli", "top", "stores", "backends", "engines", "codecs", "keys", "server", "targets"},
-    "testing": BASE | {"testing", "top", "stores", "backends", "engines", "server", "targets"},
+    "cli": BASE | {"cli", "top", "backends", "engines", "places", "server", "values"},
+    "testing": BASE | {"testing", "top", "stores", "backends", "engines", "places", "server", "values", "runtime"},
 }
 
 PLACES: dict[str, set[str]] = {
     "aiohttp": {"backends/dataapi/bodies", "backends/dataapi/client"},
-    "cassandra": {f"engines/cassandra_{part}" for part in ("cluster", "connect", "driver", "failures")},
-    "fcntl": {"engines/file_lock"},
-    "httptools": {"server/connections"},
-    "langchain_core": {"stores/base", "options"},  # options: its version, for the User-Agent
-    "msvcrt": {"engines/file_lock"},
-    "sqlite3": {"engines/sqlite"}
-    | {f"engines/sqlite_{part}" for part in ("backup", "catalog", "connections", "copies", "errors", "file")}
-    | {f"engines/sqlite_{part}" for part in ("read_only", "rows", "waits")},
+    "cassandra": {f"engines/cassandra/{part}" for part in ("cluster", "connect", "driver", "failures")},
+    "cryptography": {"backends/encryption"},
+    "fcntl": {"engines/sqlite/file_lock"},
+    "httptools": {"server/http/connections"},
+    "langchain_core": {"stores/base", "places/options"},  # options: its version, for the User-Agent
+    "msvcrt": {"engines/sqlite/file_lock"},
+    "sqlite3": {f"engines/sqlite/{part}" for part in ("backup", "catalog", "connections", "copies", "engine", "errors")}
+    | {f"engines/sqlite/{part}" for part in ("file", "read_only", "rows", "schema", "waits")},
     "typer": {"cli/app", "cli/main", "cli/stopping"},
-    "uvloop": {"loop_thread", "server/running"},
+    "uvloop": {"runtime/loop_thread", "server/http/running"},
 }
 """The only modules that import each of these."""
 
 FOREIGN_TO = {
     "engines": {"langchain_core", "langchain_classic", "aiohttp", "httptools"},
     "backends": {"langchain_core", "langchain_classic", "httptools"},
+    "places": {"langchain_classic", "aiohttp", "httptools"},
+    "runtime": {"langchain_core", "langchain_classic", "aiohttp", "httptools", "orjson", "msgspec"},
     "server": {"langchain_core", "langchain_classic", "aiohttp"},
+    "values": {"langchain_core", "langchain_classic", "aiohttp", "httptools"},
 }
 
 
@@ -108,13 +101,121 @@ def test_imports_point_down(module: Path) -> None:
 
 
 def test_the_rule_sees_an_import_that_points_up() -> None:
-    assert areas_used(Path("stores/base.py")) - MAY_IMPORT["engines"] == {
-        "backends",
-        "codecs",
-        "keys",
-        "stores",
-        "targets",
+    assert areas_used(Path("stores/base.py")) - MAY_IMPORT["engines"] == {"backends", "places", "stores"}
+
+
+# -- places -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_scheme_of_the_table_loads_its_own_module_and_no_engine(scheme: str) -> None:
+    home = SCHEMES[scheme].partition(":")[0]
+    others = {path.partition(":")[0] for path in SCHEMES.values()} - {home}
+    url = {"cassandra": "cassandra://h", "cassandra+bundle": f"cassandra+bundle:{__file__}"}.get(scheme, f"{scheme}:x")
+    script = f"from langchain_kv.places.schemes import parse_url\nparse_url({url.replace('http:', 'http://')!r})"
+    script = script.replace("https:x", "https://x")
+
+    engines = ["langchain_kv.engines.sqlite.engine", "langchain_kv.engines.memory", "langchain_kv.backends.base"]
+    assert loaded(script, [home, *others, *engines, "importlib.metadata"]) == [home]
+
+
+def kinds_asked_for(source: str) -> list[str]:
+    """Return where a source compares the ``kind`` of something with a text, as whoever tells places apart by it."""
+    return [
+        ast.unparse(node)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Compare)
+        and any(isinstance(each, ast.Attribute) and each.attr == "kind" for each in (node.left, *node.comparators))
+        and any(isinstance(part, ast.Constant) for each in (node.left, *node.comparators) for part in ast.walk(each))
+    ]
+
+
+@pytest.mark.parametrize("module", modules(), ids=str)
+def test_places_are_told_apart_by_their_classes_and_not_by_a_kind(module: Path) -> None:
+    assert kinds_asked_for((ROOT / module).read_text()) == []
+
+
+@pytest.mark.parametrize(
+    "source", ["place.kind == 'sqlite'", "self._place.kind not in ('memory', 'sqlite')", "'x' != place.kind"]
+)
+def test_the_rule_sees_a_kind_that_is_asked_for(source: str) -> None:
+    assert kinds_asked_for(source) == [source]
+
+
+def test_no_place_has_a_kind() -> None:
+    places = [place for path in set(SCHEMES.values()) for place in vars(import_module(path.partition(":")[0])).values()]
+    classes = {each for each in places if isinstance(each, type) and issubclass(each, Place)}
+
+    assert {each.__name__ for each in classes} >= {"FilePlace", "MemoryPlace", "DataAPIPlace", "BundlePlace"}
+    assert [each for each in classes if hasattr(each, "kind") or "kind" in inspect.get_annotations(each)] == []
+
+
+# -- circles ----------------------------------------------------------------------------------------------------------
+
+
+def graph() -> dict[str, set[str]]:
+    """Return which modules each module imports, at its top, inside functions and for type checking."""
+    names = {
+        module.with_suffix("").as_posix().removesuffix("/__init__").replace("/", "."): module for module in modules()
     }
+    names["top"] = names.pop("__init__")
+    found = {
+        name: {other for full in imported(module) if (other := _module(full, names))} for name, module in names.items()
+    }
+    found["places.schemes"] |= {path.partition(":")[0].removeprefix("langchain_kv.") for path in SCHEMES.values()}
+    return found
+
+
+def _module(full: str, names: Iterable[str]) -> str | None:
+    """Return the module of the package from which a name comes, None where it is another's."""
+    package, _, inner = full.partition(".")
+    if package != "langchain_kv":
+        return None
+    while inner not in names:
+        if not inner:
+            return "top"
+        inner = inner.rpartition(".")[0]
+    return inner
+
+
+def circles(uses: Mapping[str, set[str]]) -> list[set[str]]:
+    """Return the groups of modules of which each imports all others in the end; a module that imports itself, too."""
+    found = []
+    left = dict(uses)
+    while left:
+        start = next(iter(left))
+        below, above = _reached(start, left), _reached(start, _turned(left))
+        group = below & above
+        if group:
+            found.append(group)
+        for name in group | {start}:
+            del left[name]
+    return found
+
+
+def _reached(start: str, uses: Mapping[str, set[str]]) -> set[str]:
+    reached: set[str] = set()
+    waiting = [start]
+    while waiting:
+        for name in uses.get(waiting.pop(), set()) - reached:
+            reached.add(name)
+            waiting.append(name)
+    return reached & uses.keys()
+
+
+def _turned(uses: Mapping[str, set[str]]) -> dict[str, set[str]]:
+    return {name: {other for other, used in uses.items() if name in used} for name in uses}
+
+
+def test_no_two_modules_import_each_other() -> None:
+    assert circles(graph()) == []
+
+
+def test_the_rule_sees_a_circle() -> None:
+    uses = {"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": set(), "e": {"e"}}
+    assert circles(uses) == [{"a", "b", "c"}, {"e"}]
+    assert graph()["stores.coding"] >= {"backends.base", "values.codecs", "errors"}
+    assert graph()["places.schemes"] >= {"places.files", "places.memory", "places.dataapi", "places.clusters"}
 
 
 def test_each_foreign_library_is_imported_in_its_places_only() -> None:
@@ -134,6 +235,18 @@ def test_below_the_stores_nothing_knows_langchain(name: str) -> None:
     used = {library.partition(".")[0] for module in modules() if area(module) == name for library in imported(module)}
 
     assert used & FOREIGN_TO[name] == set()
+
+
+def calls_of(name: str, source: str) -> int:
+    """Return how many calls a source has of what is called ``name``, of whatever module or object."""
+    calls = (node.func for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
+    return sum(getattr(called, "attr", getattr(called, "id", None)) == name for called in calls)
+
+
+def test_the_hooks_of_forks_are_registered_in_one_place() -> None:
+    found = {module.as_posix(): calls_of("register_at_fork", (ROOT / module).read_text()) for module in modules()}
+
+    assert {module: count for module, count in found.items() if count} == {"runtime/forks.py": 1}
 
 
 def test_astrapy_is_never_imported() -> None:
@@ -177,9 +290,11 @@ def test_the_version_is_printed_without_langchain() -> None:
 
 def test_importing_a_store_loads_nothing_that_is_not_needed_yet() -> None:
     # langchain_core loads some of these itself in some versions: what counts is what comes on top.
-    script = "import langchain_core.stores\nbefore = set(sys.modules)\nfrom langchain_kv import *"
+    names = "AstraDBByteStore, AstraDBStore, KVByteStore, KVStore, SetupMode"
+    script = f"import langchain_core.stores\nbefore = set(sys.modules)\nfrom langchain_kv import {names}"
 
-    assert loaded(script, HEAVY) == []
+    # A store's records are made with these two.
+    assert loaded(script, [*HEAVY, "cryptography"]) == ["orjson", "msgspec"]
 
 
 def test_making_a_store_in_memory_needs_no_http() -> None:

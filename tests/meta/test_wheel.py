@@ -108,7 +108,7 @@ def test_it_works_with_the_lowest_versions_it_declares(wheel: Path, tmp_path: Pa
 OVER_HTTP = """
 from langchain_kv import KVStore
 from langchain_kv.engines.memory import memory_engine
-from langchain_kv.server.running import run_in_thread
+from langchain_kv.server.http.running import run_in_thread
 
 with run_in_thread(memory_engine("wheel"), "token") as url:
     with KVStore("kv", url, token="token") as store:

@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
+from bodies import MemoryEngine, SQLiteEngine
 from langchain_kv.engines.base import KEEP, Change, CollectionName, DocId, Engine, Keep
 from langchain_kv.engines.ids import prefix_end
-from langchain_kv.engines.memory import MemoryEngine
-from langchain_kv.engines.sqlite import SQLiteEngine
 from langchain_kv.errors import StoreError
 
 TEXTS = ["a", "aa", "ab", "b", "a\0", "é", "\ud7ff", "\ue000", "\uffff", "\U00010000", "\U0010ffff", "a\U0010ffff"]

@@ -13,8 +13,8 @@ import pytest
 
 from langchain_kv.engines.base import CollectionName, Engine
 from langchain_kv.engines.memory import MemoryEngine
-from langchain_kv.engines.sqlite import SQLiteEngine
-from langchain_kv.server.commands import answer
+from langchain_kv.engines.sqlite.engine import SQLiteEngine
+from langchain_kv.server.commands.table import answer
 
 COMMANDS = int(os.environ.get("LCKV_MODEL_COMMANDS", "5000"))
 PATHS = ["_id", "a", "a.b", "tags", "tags.0", "n", "value"]

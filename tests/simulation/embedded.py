@@ -17,20 +17,20 @@ from simulation.world import Plan, listed, plan_of, read, work
 __all__ = ["judge_embedded"]
 
 
-def judge_embedded(seed: int, url: str, colour: Literal["threads", "tasks"]) -> tuple[History, list[str]]:
+def judge_embedded(seed: int, url: str, mode: Literal["threads", "tasks"]) -> tuple[History, list[str]]:
     """Run a seed's calls, without its pauses and cancellations; return what happened and what must not have.
 
     Args:
         seed: of the calls.
         url: of the target; a collection of its own is made and dropped.
-        colour: plain calls in threads, or coroutines in one event loop.
+        mode: plain calls in threads, or coroutines in one event loop.
     """
     plan = plan_of(seed)
     plan = plan._replace(steps=tuple(step._replace(pause_s=0.0, patience_s=None) for step in plan.steps))
     history = History(plan.keys)
     stores = [KVStore(f"simulation_{seed}", url) for _ in range(plan.stores)]
     try:
-        if colour == "threads":
+        if mode == "threads":
             _run_threads(plan, stores, history)
         else:
             asyncio.run(_run_tasks(plan, stores, history))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 from unittest.mock import patch
 
-from langchain_kv.backends.dataapi import commands
-from langchain_kv.backends.dataapi.commands import Command, Inserted, Page
+from langchain_kv.backends.dataapi import commands, replies
+from langchain_kv.backends.dataapi.commands import Command
+from langchain_kv.backends.dataapi.replies import Inserted, Page
 from langchain_kv.backends.dataapi.verbs import Verbs
 from langchain_kv.errors import PartialWriteError, StoreError, TransportError
 from langchain_kv.stores import base as stores
@@ -22,6 +23,9 @@ Patch = tuple[Any, str, Any]
 class _Repeating(list[Any]):
     """Pairs in the place of a dict of them."""
 
+    def __init__(self, pairs: Iterable[Any], *_: object) -> None:
+        super().__init__(pairs)
+
     items = list[Any].copy
 
 
@@ -30,12 +34,12 @@ def _repeated_keys_are_sent() -> list[Patch]:
 
 
 def _changed_inserted(change: Callable[[Inserted], Inserted]) -> list[Patch]:
-    read = commands.read_inserted
+    read = replies.parse_inserted
 
-    def read_inserted(*args: Any, **kwargs: Any) -> Inserted:
+    def parse_inserted(*args: Any, **kwargs: Any) -> Inserted:
         return change(read(*args, **kwargs))
 
-    return [(commands, "read_inserted", read_inserted)]
+    return [(replies, "parse_inserted", parse_inserted)]
 
 
 def _failed_insert_is_taken_for_exists() -> list[Patch]:
@@ -48,13 +52,13 @@ def _existing_key_is_left_as_it_is() -> list[Patch]:
 
 
 def _replace_without_upsert() -> list[Patch]:
-    upsert, read = commands.upsert, commands.read_replaced
+    upsert, read = commands.upsert, replies.parse_replaced
 
     def replace_only(record: Any) -> Command:
         command = upsert(record)
         return command._replace(body=command.body.replace(b'"upsert":true', b'"upsert":false'))
 
-    def read_replaced(*args: Any, **kwargs: Any) -> bool:
+    def parse_replaced(*args: Any, **kwargs: Any) -> bool:
         try:
             return read(*args, **kwargs)
         except StoreError as error:
@@ -62,7 +66,7 @@ def _replace_without_upsert() -> list[Patch]:
                 return True
             raise
 
-    return [(commands, "upsert", replace_only), (commands, "read_replaced", read_replaced)]
+    return [(commands, "upsert", replace_only), (replies, "parse_replaced", parse_replaced)]
 
 
 def _changed_write(change: Callable[[StoreError], None]) -> list[Patch]:
@@ -121,13 +125,13 @@ def _answers_by_position() -> list[Patch]:
 
 
 def _stops_at_an_empty_page() -> list[Patch]:
-    read = commands.read_page
+    read = replies.parse_page
 
-    def read_page(*args: Any, **kwargs: Any) -> Page:
+    def parse_page(*args: Any, **kwargs: Any) -> Page:
         page = read(*args, **kwargs)
         return page if page.items else page._replace(state=None)
 
-    return [(commands, "read_page", read_page)]
+    return [(replies, "parse_page", parse_page)]
 
 
 def _tries_once_more_after_the_call() -> list[Patch]:

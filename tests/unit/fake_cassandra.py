@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from langchain_kv.engines.base import CollectionName
-from langchain_kv.engines.cassandra_tables import _COLUMNS
+from langchain_kv.engines.cassandra.tables import _COLUMNS
 
 KV = CollectionName("ks", "kv")
 COMMENT = {"collection": {"name": "kv", "schema_version": 2, "options": {"indexing": {"deny": ["*"]}}}}

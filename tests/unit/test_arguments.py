@@ -16,11 +16,19 @@ from pydantic import SecretStr
 
 import langchain_kv
 from langchain_kv import AstraDBStore, ConfigError, KVStore, SetupMode, UsageError
-from langchain_kv.targets import resolve
+from langchain_kv.places.arguments import place_of, resolve
+from langchain_kv.places.base import BackendOptions
+from langchain_kv.places.dataapi import DataAPIPlace
 from places import open_place
 
 URLS = ["memory:", "sqlite:kv.db", "http://127.0.0.1:1", "cassandra://127.0.0.1:1/ks"]
 STORES = ["KVStore", "KVByteStore", "AstraDBStore", "AstraDBByteStore", "AstraDBBaseStore"]
+
+
+def asked(url: str | None, *, collection: str = "c", **arguments: Any) -> BackendOptions:
+    """Return what a store with these arguments asks of its place."""
+    return resolve(collection, place_of(url), **arguments)
+
 
 WRONG: list[tuple[str, Any]] = [
     ("deadline_s", -5),
@@ -57,9 +65,9 @@ WRONG: list[tuple[str, Any]] = [
 )
 def test_a_wrong_argument_is_refused_in_the_same_words_on_every_target(url: str, name: str, value: Any) -> None:
     with pytest.raises(ConfigError) as caught:
-        resolve("c", url, **{name: value})
+        asked(url, **{name: value})
     with pytest.raises(ConfigError, match=re.escape(str(caught.value))):
-        resolve("c", "http://h", **{name: value})
+        asked("http://h", **{name: value})
     assert "two" not in str(caught.value)
 
 
@@ -86,7 +94,7 @@ def test_a_collection_is_deleted_for_true_alone(url: str, value: Any) -> None:
 
 @pytest.mark.parametrize("url", URLS)
 def test_right_arguments_that_a_target_has_no_use_for_are_taken(url: str) -> None:
-    settings = resolve("c", url, token="t", environment="prod", deadline_s=1, wake_timeout_s=2, ext_callers=["a"])
+    settings = asked(url, token="t", environment="prod", deadline_s=1, wake_timeout_s=2, ext_callers=["a"])
     assert settings.deadline_s == 1
 
 
@@ -119,10 +127,10 @@ def test_texts_of_subclasses_become_texts_themselves() -> None:
         database_additional_headers={Name.HEADER: Name.TOKEN},
         data_api_url_options=SimpleNamespace(api_path=Name.PATH),
     )
-    settings = resolve(
-        Name.COLLECTION, Name.HOST, keyspace=Name.KEYSPACE, ext_callers=[Name.CALLER], api_options=options
-    )
-    texts = [settings.collection, settings.target.location, settings.keyspace, settings.ca_file, settings.path_prefix]
+    place = place_of(Name.HOST)
+    assert isinstance(place, DataAPIPlace)
+    settings = resolve(Name.COLLECTION, place, keyspace=Name.KEYSPACE, ext_callers=[Name.CALLER], api_options=options)
+    texts = [settings.collection, place.endpoint, settings.keyspace, settings.ca_file, settings.path_prefix]
 
     assert texts == ["notes", "http://h", "ks", "ca.pem", "/deep"]
     assert {type(text) for text in texts} == {str}
@@ -130,10 +138,11 @@ def test_texts_of_subclasses_become_texts_themselves() -> None:
     assert settings.headers == {"X-Header": "token"}
     assert {type(name) for name in settings.headers} == {str}
     assert f"{settings.token}" == "token"
-    assert f"{resolve('c', 'http://h', token=Name.TOKEN).token}" == "token"
-    assert resolve("c", "http://h", environment=Name.ENVIRONMENT).path_prefix == ""
-    assert resolve("c", Name.FILE, namespace=Name.KEYSPACE).keyspace == "ks"
-    assert resolve(Strict.COLLECTION, "memory:").collection == "notes"
+    assert f"{asked('http://h', token=Name.TOKEN).token}" == "token"
+    hcd = asked("http://h", environment=Name.ENVIRONMENT)
+    assert (hcd.environment, type(hcd.environment), place.path_prefix(hcd)) == ("hcd", str, "")
+    assert asked(Name.FILE, namespace=Name.KEYSPACE).keyspace == "ks"
+    assert asked("memory:", collection=Strict.COLLECTION).collection == "notes"
 
 
 @pytest.mark.parametrize("place_name", ["memory", "sqlite", "http+sqlite"])
@@ -149,7 +158,7 @@ def test_a_name_of_an_enum_is_its_value_on_every_target(place_name: str, tmp_pat
 
 def test_seconds_may_be_any_real_number() -> None:
     numpy = pytest.importorskip("numpy", reason="numpy is a dependency of the tests")
-    settings = resolve("c", "http://h", deadline_s=numpy.int64(3), request_timeout_s=numpy.float32(0.5))
+    settings = asked("http://h", deadline_s=numpy.int64(3), request_timeout_s=numpy.float32(0.5))
     assert (settings.deadline_s, settings.request_timeout_s) == (3.0, 0.5)
     assert type(settings.deadline_s) is float
 
@@ -198,10 +207,10 @@ def test_white_space_around_a_token_of_the_environment_is_taken_off(
 
 def test_white_space_alone_is_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASTRA_DB_APPLICATION_TOKEN", " \n")
-    assert resolve("c", "http://h").token is None
+    assert asked("http://h").token is None
     monkeypatch.setenv("ASTRA_DB_APPLICATION_TOKEN", "of-the-environment")
-    assert resolve("c", "http://h", token="\n").token is None
-    assert resolve("c", "http://h", token=None).token == "of-the-environment"
+    assert asked("http://h", token="\n").token is None
+    assert asked("http://h", token=None).token == "of-the-environment"
 
 
 def test_what_stands_within_a_token_is_refused_by_every_way(tmp_path: Path) -> None:
@@ -227,7 +236,7 @@ def test_a_store_that_was_unpickled_says_that_a_pickle_carries_no_token(
 
 
 def test_a_store_without_a_token_is_unpickled_without_one() -> None:
-    settings = resolve("c", "http://h").without_secrets().with_token_from_environment()
+    settings = asked("http://h").without_secrets().with_secrets("ASTRA_DB_APPLICATION_TOKEN")
     assert settings.token is None
 
 
@@ -240,17 +249,16 @@ def test_lckv_url_wins_over_the_endpoint_that_others_read_too(monkeypatch: pytes
     for store in (KVStore("c"), AstraDBStore("c")):
         assert "memory:ours" in repr(store)
         store.close()
-    assert resolve("c", "memory:given").target.location == "given"
+    assert place_of("memory:given").shown == "memory:given"
     monkeypatch.setenv("LCKV_URL", "")
-    assert resolve("c", None).target.location == "http://of-others"
+    assert place_of(None) == DataAPIPlace("http://of-others")
 
 
 def test_a_pickle_of_a_cluster_takes_its_password_from_the_same_url(monkeypatch: pytest.MonkeyPatch) -> None:
     url = "cassandra://user:secret@127.0.0.1:1/ks"
     monkeypatch.setenv("LCKV_URL", url)
-    loaded = pickle.loads(pickle.dumps(resolve("c", url).without_secrets())).with_token_from_environment()
-    assert loaded.target.cluster is not None
-    assert loaded.target.cluster.password == "secret"
+    loaded = pickle.loads(pickle.dumps(place_of(url).without_secrets())).with_secrets()
+    assert loaded.settings.password == "secret"
 
 
 # -- what is seen of a constructor ------------------------------------------------------------------------------------
@@ -286,13 +294,17 @@ def test_a_type_checker_sees_wrong_arguments_and_takes_names_of_modes(tmp_path: 
 
     script = tmp_path / "uses.py"
     script.write_text(
-        "from langchain_kv import AstraDBStore, KVStore\n"
+        "from langchain_kv import AstraDBStore, KVStore, Place\n"
         "from pydantic import SecretStr\n"
         "KVStore('c', 'memory:', setup_mode='ASYNC', token=SecretStr('x'))\n"
         "AstraDBStore('c', api_endpoint='memory:', setup_mode='OFF', token=lambda: 'x')\n"
         "AstraDBStore('c', api_endpont='memory:')  # wrong\n"
         "KVStore('c', 'memory:', setup_mode='LATER')  # wrong\n"
         "KVStore('c', 'memory:', token=3)  # wrong\n"
+        "def on(place: Place) -> None:\n"
+        "    KVStore('c', place)\n"
+        "    AstraDBStore('c', api_endpoint=place)\n"
+        "KVStore('c', 3)  # wrong\n"
     )
     out, _, _ = api.run(["--strict", "--cache-dir", str(tmp_path / "cache"), str(script)])
 

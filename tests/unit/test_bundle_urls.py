@@ -12,9 +12,12 @@ from typing import Any
 import pytest
 
 from langchain_kv import KVStore
-from langchain_kv.clusters import ClusterSettings
+from langchain_kv.engines.cassandra.settings import ClusterSettings
 from langchain_kv.errors import ConfigError, ConnectError
-from langchain_kv.targets import parse_target, resolve
+from langchain_kv.places.arguments import resolve
+from langchain_kv.places.base import BackendOptions
+from langchain_kv.places.clusters import BundlePlace, ClusterPlace
+from langchain_kv.places.schemes import parse_url
 
 FILES = {"config.json": json.dumps({"host": "localhost", "port": 1}), "ca.crt": "", "cert": "", "key": ""}
 
@@ -37,23 +40,34 @@ def make_bundle(path: Path, files: dict[str, str]) -> Path:
 
 
 def test_path_and_parameters(bundle: Path) -> None:
-    target = parse_target(f"cassandra+bundle:{bundle}?consistency=quorum&in_chunk=7")
-    assert target.cluster == ClusterSettings((), bundle=str(bundle), consistency="quorum", in_chunk=7)
-    assert (target.kind, target.location, target.keyspace) == ("cassandra", str(bundle), "")
+    place = parse_url(f"cassandra+bundle:{bundle}?consistency=quorum&in_chunk=7")
+    assert place == BundlePlace(ClusterSettings((), bundle=str(bundle), consistency="quorum", in_chunk=7))
+    assert (place.shown, place.keyspace) == (f"cassandra:{bundle}", "")
+
+
+def opened(url: str, options: BackendOptions) -> ClusterPlace:
+    """Return the place whose engine a store with these options uses."""
+    place = parse_url(url)
+    assert isinstance(place, BundlePlace)
+    return place.with_options(options)
 
 
 def test_the_token_logs_in_and_is_not_shown(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url = f"cassandra+bundle:{bundle}"
-    given = resolve("kv", url, token="AstraCS:given", keyspace="ks")
+    options = resolve("kv", parse_url(url), token="AstraCS:given", keyspace="ks")
+    given = opened(url, options)
     monkeypatch.setenv("ASTRA_DB_APPLICATION_TOKEN", "AstraCS:of-environment")
-    taken = resolve("kv", url)
-    for settings, token in ((given, "AstraCS:given"), (taken, "AstraCS:of-environment")):
-        assert settings.target.cluster is not None
-        assert (settings.target.cluster.user, settings.target.cluster.password) == ("token", token)
-        assert "AstraCS" not in repr(settings)
-        assert b"AstraCS" not in pickle.dumps(settings.without_secrets())
-    assert given.keyspace == "ks"
-    assert taken.without_secrets().with_token_from_environment() == taken
+    overruled = opened(url, options)
+    taken = opened(url, resolve("kv", parse_url(url)))
+    tokens = ((given, "AstraCS:given"), (overruled, "AstraCS:given"), (taken, "AstraCS:of-environment"))
+    for place, token in tokens:
+        assert (place.settings.user, place.settings.password) == ("token", token)
+        assert "AstraCS" not in repr(place)
+        assert b"AstraCS" not in pickle.dumps(place.without_secrets())
+    assert "AstraCS" not in repr(options)
+    assert b"AstraCS" not in pickle.dumps(options.without_secrets())
+    assert options.keyspace == "ks"
+    assert taken.without_secrets().with_secrets() == taken
 
 
 def test_a_token_provider_is_asked(bundle: Path) -> None:
@@ -61,9 +75,8 @@ def test_a_token_provider_is_asked(bundle: Path) -> None:
         def get_token(self) -> str:
             return "AstraCS:provided"
 
-    cluster = resolve("kv", f"cassandra+bundle:{bundle}", token=Provider()).target.cluster
-    assert cluster is not None
-    assert cluster.password == "AstraCS:provided"
+    url = f"cassandra+bundle:{bundle}"
+    assert opened(url, resolve("kv", parse_url(url), token=Provider())).settings.password == "AstraCS:provided"
 
 
 @pytest.mark.parametrize(
@@ -79,7 +92,7 @@ def test_a_token_provider_is_asked(bundle: Path) -> None:
 )
 def test_what_is_refused(bundle: Path, rest: str, reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
-        parse_target("cassandra+bundle:" + rest.format(bundle=bundle))
+        parse_url("cassandra+bundle:" + rest.format(bundle=bundle))
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,13 @@ from cassandra.cluster import NoHostAvailable
 from cassandra.connection import ConnectionShutdown
 from cassandra.protocol import OverloadedErrorMessage, ServerError, SyntaxException
 
-from langchain_kv.clusters import ClusterSettings
-from langchain_kv.engines import cassandra_cluster, cassandra_connect
 from langchain_kv.engines.base import CollectionName
-from langchain_kv.engines.cassandra import CassandraEngine
-from langchain_kv.engines.cassandra_failures import translated
+from langchain_kv.engines.cassandra import cluster as cassandra_cluster
+from langchain_kv.engines.cassandra import connect as cassandra_connect
+from langchain_kv.engines.cassandra import operation as cassandra_operation
+from langchain_kv.engines.cassandra.engine import CassandraEngine
+from langchain_kv.engines.cassandra.failures import translated
+from langchain_kv.engines.cassandra.settings import ClusterSettings
 from langchain_kv.errors import (
     ConnectError,
     DataAPIError,
@@ -39,8 +41,8 @@ NO_TABLE = cassandra.InvalidRequest("table ks.kv does not exist")
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(cassandra_cluster, "time", clock)
-    monkeypatch.setattr(cassandra_cluster, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": clock.asleep}))
+    monkeypatch.setattr(cassandra_operation, "time", clock)
+    monkeypatch.setattr(cassandra_operation, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": clock.asleep}))
     return clock
 
 
@@ -52,28 +54,27 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> FakeCassandra:
 
 
 @pytest.fixture(params=["sync", "async"])
-def colour(request: pytest.FixtureRequest) -> str:
+def mode(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 class Do:
-    """Calls an engine's operations in one colour."""
+    """Calls an engine's operations in one mode."""
 
-    def __init__(self, engine: CassandraEngine, colour: str) -> None:
+    def __init__(self, engine: CassandraEngine, mode: str) -> None:
         self.engine = engine
-        self._colour = colour
+        self._mode = mode
 
     def __call__(self, operation: str, *arguments: Any) -> Any:
-        call = getattr(self.engine, operation)
-        if self._colour == "sync":
-            return call(KV, *arguments)
-        return asyncio.run(self.engine.bridge.write(call, KV, *arguments))
+        if self._mode == "sync" or operation == "settings":
+            return getattr(self.engine, operation)(KV, *arguments)
+        return asyncio.run(getattr(self.engine, f"a{operation}")(KV, *arguments))
 
 
 @pytest.fixture
-def do(driver: FakeCassandra, clock: Clock, colour: str) -> Any:
+def do(driver: FakeCassandra, clock: Clock, mode: str) -> Any:
     engine = CassandraEngine(ClusterSettings(("nowhere",), deadline_s=60.0))
-    do = Do(engine, colour)
+    do = Do(engine, mode)
     do("write", [("first", doc("first"))])  # its statements are prepared from now on
     do("modify", ["first"], lambda doc_id, body: doc("first", 0))
     do("delete", ["first"])

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from langchain_kv.engines.cassandra_rows import body_of, doc_json
+from langchain_kv.engines.cassandra.rows import body_of, doc_json
 
 
 @pytest.mark.parametrize(

@@ -11,25 +11,27 @@ from typing import Any
 import pytest
 
 from langchain_kv import KVStore
-from langchain_kv.clusters import ClusterSettings
+from langchain_kv.engines.cassandra.settings import ClusterSettings
 from langchain_kv.errors import AuthError, ConfigError
 from langchain_kv.limits import DEADLINE_S
-from langchain_kv.targets import parse_target, resolve
+from langchain_kv.places.arguments import resolve
+from langchain_kv.places.clusters import ClusterPlace
+from langchain_kv.places.schemes import parse_url
 
 SECRET = "s3cr:et@/?"
 URL = "cassandra://me:s3cr%3Aet%40%2F%3F@one,two:9043/ks"
 
 
 def cluster(url: str) -> ClusterSettings:
-    found = parse_target(url).cluster
-    assert found is not None
-    return found
+    place = parse_url(url)
+    assert isinstance(place, ClusterPlace)
+    return place.settings
 
 
 def test_hosts_port_login_and_keyspace() -> None:
-    target = parse_target(URL)
-    assert target.cluster == ClusterSettings(("one", "two"), 9043, "me", SECRET)
-    assert (target.kind, target.location, target.keyspace) == ("cassandra", "one,two:9043", "ks")
+    place = parse_url(URL)
+    assert place == ClusterPlace(ClusterSettings(("one", "two"), 9043, "me", SECRET), "ks")
+    assert (place.shown, place.keyspace) == ("cassandra:one,two:9043", "ks")
 
 
 def test_defaults() -> None:
@@ -98,7 +100,7 @@ def test_addresses_of_version_6() -> None:
 )
 def test_what_is_refused(url: str, reason: str) -> None:
     with pytest.raises(ConfigError, match=reason) as caught:
-        parse_target(url)
+        parse_url(url)
     assert "s3cret" not in str(caught.value)
 
 
@@ -108,32 +110,32 @@ def test_what_is_refused(url: str, reason: str) -> None:
 )
 def test_a_password_in_a_wrong_url_is_not_shown(url: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        parse_target(url)
+        parse_url(url)
     assert "sec" not in str(caught.value)
 
 
 def test_the_keyspace_of_the_url_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASTRA_DB_KEYSPACE", "from_environment")
-    assert resolve("kv", URL, keyspace="argument").keyspace == "ks"
-    assert resolve("kv", "cassandra://a", keyspace="argument").keyspace == "argument"
-    assert resolve("kv", "cassandra://a").keyspace == "from_environment"
+    assert resolve("kv", parse_url(URL), keyspace="argument").keyspace == "ks"
+    assert resolve("kv", parse_url("cassandra://a"), keyspace="argument").keyspace == "argument"
+    assert resolve("kv", parse_url("cassandra://a")).keyspace == "from_environment"
 
 
 def test_nothing_shows_the_password() -> None:
-    settings = resolve("kv", URL)
-    for shown in (repr(settings), str(settings), repr(settings.target), repr(settings.target.cluster)):
+    place = parse_url(URL)
+    for shown in (repr(place), str(place), place.shown, repr(cluster(URL)), repr(resolve("kv", place))):
         assert "s3cr" not in shown
-    assert b"s3cr" not in pickle.dumps(settings.without_secrets())
+    assert b"s3cr" not in pickle.dumps(place.without_secrets())
 
 
 def test_a_pickled_store_takes_the_password_from_the_environment_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = resolve("kv", URL)
-    stripped = settings.without_secrets()
-    assert stripped.with_token_from_environment() == stripped
+    place = parse_url(URL)
+    stripped = place.without_secrets()
+    assert stripped.with_secrets() == stripped
     monkeypatch.setenv("ASTRA_DB_API_ENDPOINT", "cassandra://me:other@elsewhere/ks")
-    assert stripped.with_token_from_environment() == stripped
+    assert stripped.with_secrets() == stripped
     monkeypatch.setenv("ASTRA_DB_API_ENDPOINT", URL)
-    assert stripped.with_token_from_environment() == settings
+    assert stripped.with_secrets() == place
 
 
 @pytest.mark.parametrize(
@@ -164,20 +166,18 @@ def test_a_login_without_its_password_says_what_a_pickle_lacks(monkeypatch: pyte
     pytest.importorskip("cassandra")
     from cassandra import AuthenticationFailed
 
-    from langchain_kv.engines.cassandra_failures import not_connected
+    from langchain_kv.engines.cassandra.failures import not_connected
 
     monkeypatch.delenv("ASTRA_DB_API_ENDPOINT", raising=False)
     store = KVStore("kv", URL, setup_mode="OFF")
     there = pickle.loads(pickle.dumps(store))
-    settings = there._settings.target.cluster
-    assert settings is not None
-    told = not_connected(AuthenticationFailed("no"), settings)
+    told = not_connected(AuthenticationFailed("no"), there._place.settings)
     assert isinstance(told, AuthError)
     assert "a pickle carries none" in str(told)
     assert "ASTRA_DB_API_ENDPOINT" in str(told)
 
     monkeypatch.setenv("ASTRA_DB_API_ENDPOINT", URL)  # the advice
-    advised = pickle.loads(pickle.dumps(store))._settings.target.cluster
+    advised = pickle.loads(pickle.dumps(store))._place.settings
     assert advised == cluster(URL)
     assert "check user and password" in str(not_connected(AuthenticationFailed("no"), cluster(URL)))
     for each in (store, there):
@@ -188,7 +188,7 @@ def test_a_bundle_without_a_token_says_what_a_pickle_lacks() -> None:
     pytest.importorskip("cassandra")
     from cassandra import AuthenticationFailed
 
-    from langchain_kv.engines.cassandra_failures import not_connected
+    from langchain_kv.engines.cassandra.failures import not_connected
 
     told = not_connected(AuthenticationFailed("no"), ClusterSettings((), bundle="/bundle.zip"))
     assert "ASTRA_DB_APPLICATION_TOKEN" in str(told)
@@ -200,11 +200,11 @@ def test_a_server_makes_the_keyspace_that_the_url_names_and_no_other(
     url: str, made: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from langchain_kv.cli import serving
-    from langchain_kv.server import running
+    from langchain_kv.server.http import running
 
     keyspaces: list[str] = []
     engine = SimpleNamespace(create_keyspace=keyspaces.append, keeps_bytes=False)
-    monkeypatch.setattr(serving, "acquire_engine", lambda target: engine)
+    monkeypatch.setattr(ClusterPlace, "acquire_engine", lambda place: engine)
     monkeypatch.setattr(serving, "release_engine", lambda engine: None)
     monkeypatch.setattr(running, "serve", lambda *_: None)
     serving.serve_until_stopped(url, "127.0.0.1", 0, token=None, user=None, password=None)

@@ -16,9 +16,9 @@ import pytest
 
 from langchain_kv.engines.memory import MemoryEngine
 from langchain_kv.limits import BODY_MAX_BYTES
-from langchain_kv.server import connections, pool, running
-from langchain_kv.server.connections import HEAD_MAX_BYTES, Answer, Connection, HttpRequest
-from langchain_kv.server.running import run_app_in_thread, run_in_thread
+from langchain_kv.server.http import connections, pool, running
+from langchain_kv.server.http.connections import HEAD_MAX_BYTES, Answer, Connection, HttpRequest
+from langchain_kv.server.http.running import run_app_in_thread, run_in_thread
 
 TOKEN = "token"
 HEAD = b"POST /v1/default_keyspace HTTP/1.1\r\nHost: x\r\nToken: token\r\n"

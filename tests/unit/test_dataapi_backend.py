@@ -1,4 +1,4 @@
-"""The Data API backend's verbs, in both colours, against a small Data API on loopback: what is sent, and how."""
+"""The Data API backend's verbs, sync and async, against a small Data API on loopback: what is sent, and how."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import logging
 import threading
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
 
 from faults.proxy import Answer, Fault, Misbehaving, api_error, errors
-from langchain_kv.backends.base import Damaged
+from langchain_kv.backends.base import Damaged, Found, Record
 from langchain_kv.backends.dataapi import retry
 from langchain_kv.backends.dataapi.backend import DataAPIBackend
 from langchain_kv.errors import (
@@ -30,6 +32,15 @@ from langchain_kv.errors import (
 )
 
 TOKEN = "AstraCS:marked-token"
+
+user: ContextVar[str] = ContextVar("user")
+
+
+@contextmanager
+def as_user(name: str) -> Iterator[None]:
+    was = user.set(name)
+    yield
+    user.reset(was)
 
 
 @pytest.fixture(autouse=True)
@@ -54,8 +65,8 @@ def _backend(server: Misbehaving, **more: Any) -> DataAPIBackend:
     return DataAPIBackend(server.url, **{**given, **more})
 
 
-class Colour:
-    """Calls a backend's verbs in one colour; each asynchronous call in an event loop of its own."""
+class Caller:
+    """Calls a backend's verbs sync or async; each asynchronous call in an event loop of its own."""
 
     def __init__(self, name: str, backend: DataAPIBackend) -> None:
         self.name = name
@@ -75,19 +86,19 @@ class Colour:
 
 
 @pytest.fixture(params=["sync", "async"])
-def colour(request: pytest.FixtureRequest) -> str:
+def mode(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture
-def do(server: Misbehaving, colour: str) -> Iterator[Colour]:
-    with_backend = Colour(colour, _backend(server))
+def do(server: Misbehaving, mode: str) -> Iterator[Caller]:
+    with_backend = Caller(mode, _backend(server))
     yield with_backend
     with_backend.backend.close()
 
 
-def _records(count: int, value: Any = 1, prefix: str = "k") -> list[tuple[str, bytes]]:
-    return [(f"{prefix}{n}", json.dumps({"_id": f"{prefix}{n}", "value": value}).encode()) for n in range(count)]
+def _records(count: int, value: Any = 1, prefix: str = "k") -> list[Record]:
+    return [Record(f"{prefix}{n}", json.dumps(value).encode()) for n in range(count)]
 
 
 def _keys(count: int, prefix: str = "k") -> list[str]:
@@ -97,43 +108,42 @@ def _keys(count: int, prefix: str = "k") -> list[str]:
 # -- reading ----------------------------------------------------------------------------------------------------
 
 
-def test_documents_come_in_the_order_of_the_keys(server: Misbehaving, do: Colour) -> None:
+def test_documents_come_in_the_order_of_the_keys(server: Misbehaving, do: Caller) -> None:
     server.plant(a=1, b=[2])
-    assert do("get_many", ["b", "x", "a"]) == [{"_id": "b", "value": [2]}, None, {"_id": "a", "value": 1}]
+    assert do("get_many", ["b", "x", "a"]) == [Found([2]), None, Found(1)]
 
 
-def test_reads_go_in_chunks_of_100_a_few_at_once(server: Misbehaving, do: Colour) -> None:
-    server.plant(**dict.fromkeys(_keys(2350), 0))
+def test_reads_go_in_chunks_of_100_a_few_at_once(server: Misbehaving, do: Caller) -> None:
+    server.plant(**{key: number for number, key in enumerate(_keys(2350))})
     server.delay_s = 0.02
-    found = do("get_many", _keys(2350))
-    assert [document["_id"] for document in found] == _keys(2350)
+    assert do("get_many", _keys(2350)) == [Found(number) for number in range(2350)]
     assert [len(request.options["filter"]["_id"]["$in"]) for request in server.requests].count(100) == 23
     assert len(server.requests) == 24
     assert 4 < server.in_flight_max <= 12
 
 
-def test_page_state_in_a_reply_to_keys_is_followed(server: Misbehaving, do: Colour) -> None:
+def test_page_state_in_a_reply_to_keys_is_followed(server: Misbehaving, do: Caller) -> None:
     page = '{"data":{"documents":[{"_id":"a","value":1}],"nextPageState":"more"}}'
     server.faults.append(Answer(200, page.encode()))
     server.plant(b=2)
-    assert [document["value"] for document in do("get_many", ["a", "b"])] == [1, 2]
+    assert do("get_many", ["a", "b"]) == [Found(1), Found(2)]
     assert server.requests[1].options["options"] == {"pageState": "more"}
 
 
-def test_one_damaged_document_does_not_lose_the_others(server: Misbehaving, do: Colour) -> None:
+def test_one_damaged_document_does_not_lose_the_others(server: Misbehaving, do: Caller) -> None:
     server.plant(a=1, b=2)
     server.documents["odd"] = '{"_id":"odd","value":1E+400}'
     server.documents["sur"] = '{"_id":"sur","value":"\\ud800"}'
     server.documents["int"] = '{"_id":"int","value":%s}' % ("7" * 40)
     found = do("get_many", ["a", "odd", "sur", "int", "b"])
-    assert (found[0]["value"], found[3]["value"], found[4]["value"]) == (1, int("7" * 40), 2)
-    assert all(isinstance(document, dict | Damaged) for document in found)
+    assert [found[0], found[3], found[4]] == [Found(1), Found(int("7" * 40)), Found(2)]
+    assert all(isinstance(stored, Found | Damaged) for stored in found)
 
 
-def test_chunked_reply_is_read(server: Misbehaving, do: Colour) -> None:
+def test_chunked_reply_is_read(server: Misbehaving, do: Caller) -> None:
     server.plant(a=1)
     server.faults.append(Fault("chunked", applied=True))
-    assert do("get_many", ["a"]) == [{"_id": "a", "value": 1}]
+    assert do("get_many", ["a"]) == [Found(1)]
 
 
 # -- writing ----------------------------------------------------------------------------------------------------
@@ -141,7 +151,7 @@ def test_chunked_reply_is_read(server: Misbehaving, do: Colour) -> None:
 
 @pytest.mark.parametrize("existing", [True, False])
 @pytest.mark.parametrize("count", [1, 4])
-def test_few_keys_take_one_round_trip(server: Misbehaving, do: Colour, count: int, existing: bool) -> None:
+def test_few_keys_take_one_round_trip(server: Misbehaving, do: Caller, count: int, existing: bool) -> None:
     if existing:
         server.plant(**dict.fromkeys(_keys(count), "old"))
     server.delay_s = 0.05
@@ -151,27 +161,27 @@ def test_few_keys_take_one_round_trip(server: Misbehaving, do: Colour, count: in
     assert server.values() == dict.fromkeys(_keys(count), "new")
 
 
-def test_new_keys_are_inserted_by_100(server: Misbehaving, do: Colour) -> None:
+def test_new_keys_are_inserted_by_100(server: Misbehaving, do: Caller) -> None:
     do("put_many", _records(250))
     assert server.names == ["insertMany"] * 3
     assert len(server.documents) == 250
 
 
-def test_only_keys_that_exist_are_replaced(server: Misbehaving, do: Colour) -> None:
+def test_only_keys_that_exist_are_replaced(server: Misbehaving, do: Caller) -> None:
     server.plant(k1="old", k7="old")
     do("put_many", _records(10, "new"))
     assert server.names == ["insertMany", "findOneAndReplace", "findOneAndReplace"]
     assert server.values() == dict.fromkeys(_keys(10), "new")
 
 
-def test_a_first_batch_of_existing_keys_is_inserted_in_vain_and_replaced(server: Misbehaving, do: Colour) -> None:
+def test_a_first_batch_of_existing_keys_is_inserted_in_vain_and_replaced(server: Misbehaving, do: Caller) -> None:
     server.plant(**dict.fromkeys(_keys(500), "old"))
     do("put_many", _records(500, "new"))
     assert sorted(server.names) == ["findOneAndReplace"] * 500 + ["insertMany"] * 5
     assert set(server.values().values()) == {"new"}
 
 
-def test_collection_whose_last_batch_existed_is_replaced_at_once(server: Misbehaving, do: Colour) -> None:
+def test_collection_whose_last_batch_existed_is_replaced_at_once(server: Misbehaving, do: Caller) -> None:
     do("put_many", _records(10, 1))
     do("put_many", _records(10, 2))
     server.requests.clear()
@@ -183,20 +193,20 @@ def test_collection_whose_last_batch_existed_is_replaced_at_once(server: Misbeha
     assert server.names == ["insertMany"]
 
 
-def test_writes_are_bounded_in_number(server: Misbehaving, do: Colour) -> None:
+def test_writes_are_bounded_in_number(server: Misbehaving, do: Caller) -> None:
     server.plant(**dict.fromkeys(_keys(300), "old"))
     server.delay_s = 0.02
     do("put_many", _records(300, "new"))
     assert 20 < server.in_flight_max <= 48
 
 
-def test_large_documents_are_split_by_bytes(server: Misbehaving, do: Colour) -> None:
+def test_large_documents_are_split_by_bytes(server: Misbehaving, do: Caller) -> None:
     do("put_many", _records(8, "x" * 3_900_000))
     assert max(len(request.body) for request in server.requests) < 16 * 1024 * 1024
     assert len(server.documents) == 8
 
 
-def test_fewer_keys_are_asked_for_where_documents_are_large_and_more_again(server: Misbehaving, do: Colour) -> None:
+def test_fewer_keys_are_asked_for_where_documents_are_large_and_more_again(server: Misbehaving, do: Caller) -> None:
     large, small = _keys(10), [f"small{number:03}" for number in range(100)]
     server.plant(**dict.fromkeys(large, "x" * 1_000_000), **dict.fromkeys(small, 1))
 
@@ -224,7 +234,7 @@ async def test_the_page_after_a_large_one_is_not_fetched_ahead(
         return fetch(*args)
 
     monkeypatch.setattr(backend._verbs, "_page", counted)
-    pages = backend.ascan_items("")
+    pages = backend.ascan("", values=True)
     first = await anext(pages)
     assert len(fetched) == expected
     keys = [key for page in [first, *[page async for page in pages]] for key, _ in page]
@@ -232,7 +242,7 @@ async def test_the_page_after_a_large_one_is_not_fetched_ahead(
     await backend.aclose()
 
 
-def test_document_error_is_told_for_its_key_and_the_others_are_stored(server: Misbehaving, do: Colour) -> None:
+def test_document_error_is_told_for_its_key_and_the_others_are_stored(server: Misbehaving, do: Caller) -> None:
     def refuse(request: Any) -> Any:
         if request.name != "insertMany":
             return None
@@ -249,7 +259,7 @@ def test_document_error_is_told_for_its_key_and_the_others_are_stored(server: Mi
     assert server.names == ["insertMany"]
 
 
-def test_missing_collection_fails_fast_and_plainly(server: Misbehaving, do: Colour) -> None:
+def test_missing_collection_fails_fast_and_plainly(server: Misbehaving, do: Caller) -> None:
     server.script = lambda request: errors(api_error("UNKNOWN_COLLECTION_OR_TABLE", scope="SCHEMA", family="REQUEST"))
     with pytest.raises(UnknownCollectionError) as caught:
         do("put_many", _records(1000))
@@ -258,20 +268,19 @@ def test_missing_collection_fails_fast_and_plainly(server: Misbehaving, do: Colo
     assert len(server.names) <= 10  # those that were under way
 
 
-def test_a_batch_after_one_that_existed_tries_some_keys_first(server: Misbehaving, do: Colour) -> None:
+def test_a_batch_after_one_that_existed_tries_some_keys_first(server: Misbehaving, do: Caller) -> None:
     do("put_many", _records(200))
     do("put_many", _records(200))
     assert sorted(server.names[2:]) == ["findOneAndReplace"] * 200 + ["insertMany"] * 2
     server.requests.clear()
     do("put_many", _records(200))
-    assert server.names == ["findOneAndReplace"] * 200
+    assert server.names == ["insertMany"] + ["findOneAndReplace"] * 200
     server.requests.clear()
     do("put_many", _records(300, prefix="new"))
-    assert server.names.count("insertMany") == 3
-    assert server.names.count("findOneAndReplace") <= 64  # what was under way when a few of them had told
+    assert server.names == ["insertMany"] * 4
 
 
-def test_a_large_batch_goes_back_to_inserting_where_existing_keys_end(server: Misbehaving, do: Colour) -> None:
+def test_a_large_batch_goes_back_to_inserting_where_existing_keys_end(server: Misbehaving, do: Caller) -> None:
     server.plant(**dict.fromkeys(_keys(1500), "old"))
     do("put_many", _records(6000, "new"))
     assert set(server.values().values()) == {"new"}
@@ -279,7 +288,7 @@ def test_a_large_batch_goes_back_to_inserting_where_existing_keys_end(server: Mi
     assert server.names.count("findOneAndReplace") < 4000
 
 
-def test_lost_upsert_is_repeated(server: Misbehaving, do: Colour) -> None:
+def test_lost_upsert_is_repeated(server: Misbehaving, do: Caller) -> None:
     lost = {"data": {"document": None}, "status": {"matchedCount": 0, "modifiedCount": 0}}
     server.faults.append(Answer(200, json.dumps(lost).encode()))
     do("put_many", _records(1))
@@ -287,7 +296,7 @@ def test_lost_upsert_is_repeated(server: Misbehaving, do: Colour) -> None:
     assert server.values() == {"k0": 1}
 
 
-def test_passing_error_of_one_document_is_repeated_for_it_alone(server: Misbehaving, do: Colour) -> None:
+def test_passing_error_of_one_document_is_repeated_for_it_alone(server: Misbehaving, do: Caller) -> None:
     entry = api_error("TIMEOUT_WRITING_DATA", ids=["k3"])
     ids = [key for key in _keys(6) if key != "k3"]
     server.faults.append(Answer(200, json.dumps({"status": {"insertedIds": ids}, "errors": [entry]}).encode()))
@@ -296,14 +305,14 @@ def test_passing_error_of_one_document_is_repeated_for_it_alone(server: Misbehav
     assert server.values() == {"k3": 1}
 
 
-def test_repeated_insert_replaces_its_own_documents(server: Misbehaving, do: Colour) -> None:
+def test_repeated_insert_replaces_its_own_documents(server: Misbehaving, do: Caller) -> None:
     server.faults.append(Fault("reset", applied=True))
     do("put_many", _records(6))
     assert server.values() == dict.fromkeys(_keys(6), 1)
     assert server.names == ["insertMany"] * 2 + ["findOneAndReplace"] * 6
 
 
-def test_failed_batch_settles_before_it_raises(server: Misbehaving, do: Colour) -> None:
+def test_failed_batch_settles_before_it_raises(server: Misbehaving, do: Caller) -> None:
     def refuse_one(request: Any) -> Any:
         is_one = request.name == "findOneAndReplace" and request.options["filter"]["_id"] == "k0"
         return errors(api_error("SHRED_BAD_FIELD_NAME", scope="DOCUMENT", family="REQUEST")) if is_one else None
@@ -316,7 +325,7 @@ def test_failed_batch_settles_before_it_raises(server: Misbehaving, do: Colour) 
     assert set(server.values()) == set(caught.value.written) == {"k1", "k2", "k3"}
 
 
-def test_deletes_go_by_20_at_once(server: Misbehaving, do: Colour) -> None:
+def test_deletes_go_by_20_at_once(server: Misbehaving, do: Caller) -> None:
     server.plant(**dict.fromkeys(_keys(105), 0))
     server.delay_s = 0.02
     do("delete_many", [*_keys(105), "missing"])
@@ -325,7 +334,7 @@ def test_deletes_go_by_20_at_once(server: Misbehaving, do: Colour) -> None:
     assert server.in_flight_max == 6
 
 
-def test_delete_goes_on_while_there_is_more(server: Misbehaving, do: Colour) -> None:
+def test_delete_goes_on_while_there_is_more(server: Misbehaving, do: Caller) -> None:
     server.plant(a=1)
     server.faults.append(Answer(200, b'{"status":{"deletedCount":0,"moreData":true}}'))
     do("delete_many", ["a"])
@@ -333,7 +342,7 @@ def test_delete_goes_on_while_there_is_more(server: Misbehaving, do: Colour) -> 
     assert server.documents == {}
 
 
-def test_partial_delete_names_its_keys(server: Misbehaving, do: Colour) -> None:
+def test_partial_delete_names_its_keys(server: Misbehaving, do: Caller) -> None:
     refusal = errors(api_error("INVALID_DATABASE_QUERY"))
     server.script = lambda request: refusal if "k0" in request.options["filter"]["_id"]["$in"] else None
     with pytest.raises(PartialWriteError) as caught:
@@ -343,7 +352,7 @@ def test_partial_delete_names_its_keys(server: Misbehaving, do: Colour) -> None:
 
 
 @pytest.mark.parametrize("verb", ["get_many", "put_many", "delete_many"])
-def test_empty_batch_sends_nothing(server: Misbehaving, do: Colour, verb: str) -> None:
+def test_empty_batch_sends_nothing(server: Misbehaving, do: Caller, verb: str) -> None:
     assert not do(verb, [])
     assert server.connections == 0
 
@@ -352,52 +361,53 @@ def test_empty_batch_sends_nothing(server: Misbehaving, do: Colour, verb: str) -
 
 
 @pytest.mark.parametrize("count", [0, 1, 50, 100, 120])
-def test_scan_lists_each_key_once_without_values(server: Misbehaving, do: Colour, count: int) -> None:
+def test_scan_lists_each_key_once_without_values(server: Misbehaving, do: Caller, count: int) -> None:
     server.plant(**dict.fromkeys(_keys(count), "v" * 100))
-    pages = do("scan_keys", "")
-    assert sorted(key for page in pages for key in page) == sorted(_keys(count))
+    pages = do("scan", "", values=False)
+    assert {stored for page in pages for _, stored in page} <= {None}
+    assert sorted(key for page in pages for key, _ in page) == sorted(_keys(count))
     assert all(pages)
-    assert all(request.options["projection"] == {"value": False} for request in server.requests)
+    assert all(request.options["projection"] == {"value": False, "encoding": False} for request in server.requests)
 
 
-def test_empty_page_does_not_end_a_scan(server: Misbehaving, do: Colour) -> None:
+def test_empty_page_does_not_end_a_scan(server: Misbehaving, do: Caller) -> None:
     server.plant(**dict.fromkeys(_keys(120), 0))
     server.empty_pages = {0, 2}
-    assert sum(len(page) for page in do("scan_keys", "")) == 120
+    assert sum(len(page) for page in do("scan", "", values=False)) == 120
 
 
-def test_prefix_is_checked_here(server: Misbehaving, do: Colour) -> None:
+def test_prefix_is_checked_here(server: Misbehaving, do: Caller) -> None:
     server.plant(user1=1, user2=2, other=3)
-    assert do("scan_keys", "user") == [["user1", "user2"]]
-    assert do("scan_items", "user1") == [[("user1", {"_id": "user1", "value": 1})]]
-    assert do("scan_keys", "absent") == []
+    assert do("scan", "user", values=False) == [[("user1", None), ("user2", None)]]
+    assert do("scan", "user1", values=True) == [[("user1", Found(1))]]
+    assert do("scan", "absent", values=False) == []
 
 
 def test_ids_that_are_not_text_are_skipped_with_one_line(
-    server: Misbehaving, do: Colour, caplog: pytest.LogCaptureFixture
+    server: Misbehaving, do: Caller, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.plant(**dict.fromkeys(_keys(60), 0))
     for odd in ("5", "null", '{"$uuid":"x"}', "true"):
         server.documents[("odd", odd)] = f'{{"_id":{odd},"value":1}}'
     with caplog.at_level(logging.WARNING, "langchain_kv"):
-        assert sum(len(page) for page in do("scan_keys", "")) == 60
+        assert sum(len(page) for page in do("scan", "", values=False)) == 60
     assert len(caplog.records) == 1
 
 
-def test_scan_with_values_names_a_damaged_document(server: Misbehaving, do: Colour) -> None:
+def test_scan_with_values_names_a_damaged_document(server: Misbehaving, do: Caller) -> None:
     server.plant(a=1)
     server.documents["odd"] = '{"_id":"odd","value":1E+400}'
-    (page,) = do("scan_items", "")
+    (page,) = do("scan", "", values=True)
     assert [key for key, _ in page] == ["a", "odd"]
 
 
 def test_next_page_comes_while_the_consumer_works(server: Misbehaving) -> None:
     server.plant(**dict.fromkeys(_keys(120), 0))
     backend = _backend(server)
-    pages = backend.scan_keys("")
+    pages = backend.scan("", values=False)
     next(pages)
     server.wait_for(lambda: len(server.requests) == 2)
-    pages.close()  # type: ignore[attr-defined]
+    pages.close()
     backend.close()
 
 
@@ -405,32 +415,32 @@ async def test_abandoned_scan_leaves_no_task(server: Misbehaving) -> None:
     server.plant(**dict.fromkeys(_keys(200), 0))
     server.delay_s = 0.01
     backend = _backend(server)
-    pages = backend.ascan_keys("")
+    pages = backend.ascan("", values=False)
     async for _ in pages:
         break
-    await pages.aclose()  # type: ignore[attr-defined]
+    await pages.aclose()
     assert asyncio.all_tasks() == {asyncio.current_task()}
     await backend.aclose()
 
 
-def test_scan_that_is_answered_the_same_state_for_ever_ends(server: Misbehaving, do: Colour) -> None:
+def test_scan_that_is_answered_the_same_state_for_ever_ends(server: Misbehaving, do: Caller) -> None:
     server.script = lambda request: Answer(200, b'{"data":{"documents":[],"nextPageState":"same"}}')
     with pytest.raises(BadReplyError, match="same page state"):
-        do("scan_keys", "")
+        do("scan", "", values=False)
 
 
-def test_fault_between_pages_is_overcome(server: Misbehaving, do: Colour) -> None:
+def test_fault_between_pages_is_overcome(server: Misbehaving, do: Caller) -> None:
     server.plant(**dict.fromkeys(_keys(120), 0))
     server.faults.extend([None, Fault("reset"), Answer(503), None])
-    assert sum(len(page) for page in do("scan_keys", "")) == 120
+    assert sum(len(page) for page in do("scan", "", values=False)) == 120
 
 
-def test_scan_asks_for_a_fresh_token_in_the_callers_thread(server: Misbehaving, colour: str) -> None:
+def test_scan_asks_for_a_fresh_token_with_the_callers_context(server: Misbehaving, mode: str) -> None:
     server.plant(**dict.fromkeys(_keys(120), 0))
-    asked: list[int] = []
+    asked: list[str] = []
 
     def token() -> str:
-        asked.append(threading.get_ident())
+        asked.append(user.get())
         return f"t{len(asked)}"
 
     def refuse_old(request: Any) -> Any:
@@ -438,17 +448,19 @@ def test_scan_asks_for_a_fresh_token_in_the_callers_thread(server: Misbehaving, 
 
     server.script = refuse_old
     backend = _backend(server, token=token)
-    assert sum(len(page) for page in Colour(colour, backend)("scan_keys", "")) == 120
-    assert asked == [threading.get_ident()] * 2
+    with as_user("Ada"):
+        pages = Caller(mode, backend)("scan", "", values=False)
+    assert sum(len(page) for page in pages) == 120
+    assert asked == ["Ada", "Ada"]
     backend.close()
 
 
 # -- requests ---------------------------------------------------------------------------------------------------
 
 
-def test_address_and_headers(server: Misbehaving, colour: str) -> None:
+def test_address_and_headers(server: Misbehaving, mode: str) -> None:
     backend = _backend(server, path_prefix="/api/json", user_agent="me/1", headers={"X-Mine": "h"})
-    Colour(colour, backend)("get_many", ["a"])
+    Caller(mode, backend)("get_many", ["a"])
     (request,) = server.requests
     assert request.path == "/api/json/v1/k/c"
     wanted = {"token": TOKEN, "user-agent": "me/1", "x-mine": "h", "content-type": "application/json"}
@@ -457,9 +469,9 @@ def test_address_and_headers(server: Misbehaving, colour: str) -> None:
     backend.close()
 
 
-def test_no_token_sends_no_header(server: Misbehaving, colour: str) -> None:
+def test_no_token_sends_no_header(server: Misbehaving, mode: str) -> None:
     backend = _backend(server, token=None)
-    Colour(colour, backend)("get_many", ["a"])
+    Caller(mode, backend)("get_many", ["a"])
     assert "token" not in server.requests[0].headers
     backend.close()
 
@@ -489,7 +501,7 @@ def test_cookies_are_not_kept(server: Misbehaving) -> None:
     backend.close()
 
 
-def test_redirect_is_not_followed(server: Misbehaving, do: Colour) -> None:
+def test_redirect_is_not_followed(server: Misbehaving, do: Caller) -> None:
     server.faults.append(Answer(307, b"", (("Location", server.url),)))
     with pytest.raises(BadReplyError, match="redirects are not followed"):
         do("get_many", ["a"])
@@ -501,28 +513,33 @@ def test_header_that_http_cannot_hold_is_refused_at_once() -> None:
         DataAPIBackend("http://x", collection="c", keyspace="k", token=None, headers={"X-Mine": "a\nb"})
 
 
-def test_unreadable_certificate_file_is_told(server: Misbehaving, colour: str) -> None:
+def test_unreadable_certificate_file_is_told(server: Misbehaving, mode: str) -> None:
     backend = _backend(server, ca_file="/nowhere/ca.pem")
     with pytest.raises(ConfigError, match=r"ca\.pem"):
-        Colour(colour, backend)("get_many", ["a"])
+        Caller(mode, backend)("get_many", ["a"])
     backend.close()
 
 
 # -- tokens -----------------------------------------------------------------------------------------------------
 
 
-def test_token_source_is_asked_once_an_operation_in_the_callers_thread(server: Misbehaving, colour: str) -> None:
-    asked: list[int] = []
+def test_token_source_is_asked_once_an_operation_with_the_callers_context(server: Misbehaving, mode: str) -> None:
+    asked: list[str] = []
+    threads: list[threading.Thread] = []
 
     def token() -> str:
-        asked.append(threading.get_ident())
+        asked.append(user.get())
+        threads.append(threading.current_thread())
         return f"t{len(asked)}"
 
     backend = _backend(server, token=token)
-    do = Colour(colour, backend)
-    do("put_many", _records(250))
-    do("get_many", _keys(250))
-    assert asked == [threading.get_ident()] * 2
+    do = Caller(mode, backend)
+    with as_user("Ada"):
+        do("put_many", _records(250))
+    with as_user("Eve"):
+        do("get_many", _keys(250))
+    assert asked == ["Ada", "Eve"]
+    assert threading.current_thread() not in threads  # one that waits holds up no event loop
     assert {request.headers["token"] for request in server.requests} == {"t1", "t2"}
     backend.close()
 
@@ -530,29 +547,29 @@ def test_token_source_is_asked_once_an_operation_in_the_callers_thread(server: M
 @pytest.mark.parametrize(
     ("verb", "argument"), [("get_many", ["k0"]), ("put_many", _records(200)), ("delete_many", ["k0"])]
 )
-def test_refused_token_is_asked_for_anew_once(server: Misbehaving, colour: str, verb: str, argument: Any) -> None:
+def test_refused_token_is_asked_for_anew_once(server: Misbehaving, mode: str, verb: str, argument: Any) -> None:
     tokens = iter(["old", "new", "never"])
     server.script = lambda request: Answer(401) if request.headers["token"] == "old" else None
     backend = _backend(server, token=lambda: next(tokens))
-    Colour(colour, backend)(verb, argument)
+    Caller(mode, backend)(verb, argument)
     assert server.requests[-1].headers["token"] == "new"
     backend.close()
 
 
-def test_token_refused_twice_is_an_error(server: Misbehaving, colour: str) -> None:
+def test_token_refused_twice_is_an_error(server: Misbehaving, mode: str) -> None:
     asked: list[None] = []
     server.script = lambda request: Answer(401)
     backend = _backend(server, token=lambda: asked.append(None) or "bad")
     for verb in ("get_many", "delete_many"):
         with pytest.raises(AuthError):
-            Colour(colour, backend)(verb, ["a"])
+            Caller(mode, backend)(verb, ["a"])
     with pytest.raises(AuthError):
-        Colour(colour, backend)("scan_keys", "")
+        Caller(mode, backend)("scan", "", values=False)
     assert len(asked) == 6
     backend.close()
 
 
-def test_fixed_token_that_is_refused_is_not_tried_again(server: Misbehaving, do: Colour) -> None:
+def test_fixed_token_that_is_refused_is_not_tried_again(server: Misbehaving, do: Caller) -> None:
     server.script = lambda request: Answer(401)
     with pytest.raises(AuthError):
         do("get_many", ["a"])
@@ -560,7 +577,7 @@ def test_fixed_token_that_is_refused_is_not_tried_again(server: Misbehaving, do:
 
 
 def test_token_and_values_are_in_no_repr_error_or_log(
-    server: Misbehaving, do: Colour, caplog: pytest.LogCaptureFixture
+    server: Misbehaving, do: Caller, caplog: pytest.LogCaptureFixture
 ) -> None:
     value = "marked-value"
     message = f"about {TOKEN} and {value}"
@@ -592,75 +609,70 @@ def test_token_and_values_are_in_no_repr_error_or_log(
 # -- opening ----------------------------------------------------------------------------------------------------
 
 
-def test_existing_collection_opens_by_one_request(server: Misbehaving, do: Colour) -> None:
-    do("setup")
+def test_existing_collection_opens_by_one_request(server: Misbehaving, do: Caller) -> None:
+    do("open")
     assert server.names == ["findCollections"]
     assert server.requests[0].path == "/v1/k"
     assert server.requests[0].options == {"options": {"explain": True}}
 
 
-def test_missing_collection_is_created(server: Misbehaving, do: Colour) -> None:
+def test_missing_collection_is_created(server: Misbehaving, do: Caller) -> None:
     server.settings.clear()
-    do("setup")
+    do("open")
     assert server.names == ["findCollections", "createCollection"]
     assert server.settings == {"c": {"indexing": {"allow": ["_id"]}}}
 
 
-def test_pre_delete_drops_first(server: Misbehaving, do: Colour) -> None:
+def test_clearing_drops_first(server: Misbehaving, do: Caller) -> None:
     server.plant(a=1)
-    do("setup", pre_delete=True)
+    do("open", clear=True)
     assert server.names == ["deleteCollection", "findCollections", "createCollection"]
     assert server.documents == {}
 
 
-def test_drop_deletes_the_collection(server: Misbehaving, do: Colour) -> None:
-    do("drop")
-    assert server.settings == {}
-
-
-def test_collection_created_meanwhile_is_looked_at_again(server: Misbehaving, do: Colour) -> None:
+def test_collection_created_meanwhile_is_looked_at_again(server: Misbehaving, do: Caller) -> None:
     conflict = errors(api_error("EXISTING_COLLECTION_DIFFERENT_SETTINGS", scope="SCHEMA", family="REQUEST"))
     server.faults.extend([Answer(200, b'{"status":{"collections":[]}}'), conflict])
-    do("setup")
+    do("open")
     assert server.names == ["findCollections", "createCollection", "findCollections"]
 
 
-def test_conflict_that_stays_is_raised(server: Misbehaving, do: Colour) -> None:
+def test_conflict_that_stays_is_raised(server: Misbehaving, do: Caller) -> None:
     server.settings.clear()
     conflict = errors(api_error("EXISTING_COLLECTION_DIFFERENT_SETTINGS", scope="SCHEMA", family="REQUEST"))
     server.faults.extend([None, conflict])
     with pytest.raises(CollectionConflictError):
-        do("setup")
+        do("open")
 
 
-def test_other_indexing_is_a_conflict(server: Misbehaving, do: Colour) -> None:
+def test_other_indexing_is_a_conflict(server: Misbehaving, do: Caller) -> None:
     server.settings["c"] = {"indexing": {"deny": ["value"]}}
     with pytest.raises(CollectionConflictError):
-        do("setup")
+        do("open")
 
 
-def test_collection_without_indexing_opens_with_a_warning(server: Misbehaving, do: Colour) -> None:
+def test_collection_without_indexing_opens_with_a_warning(server: Misbehaving, do: Caller) -> None:
     server.settings["c"] = {"lexical": {"enabled": False}}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        do("setup")
+        do("open")
     assert [entry.category for entry in caught] == [UserWarning]
 
 
-def test_fault_during_creation_is_overcome(server: Misbehaving, do: Colour) -> None:
+def test_fault_during_creation_is_overcome(server: Misbehaving, do: Caller) -> None:
     server.settings.clear()
     server.faults.extend([Answer(503), None, Fault("reset", applied=True)])
-    do("setup")
+    do("open")
     assert server.settings == {"c": {"indexing": {"allow": ["_id"]}}}
 
 
-def test_setup_of_a_missing_keyspace_says_so(server: Misbehaving, do: Colour) -> None:
+def test_opening_in_a_missing_keyspace_says_so(server: Misbehaving, do: Caller) -> None:
     server.script = lambda request: errors(api_error("UNKNOWN_KEYSPACE", scope="SCHEMA", family="REQUEST"))
     with pytest.raises(DataAPIError, match="keyspace's name"):
-        do("setup")
+        do("open")
 
 
-def test_use_after_close_is_refused(server: Misbehaving, do: Colour) -> None:
+def test_use_after_close_is_refused(server: Misbehaving, do: Caller) -> None:
     do("get_many", ["a"])
     do("close")
     do("close")
@@ -669,7 +681,16 @@ def test_use_after_close_is_refused(server: Misbehaving, do: Colour) -> None:
         ("get_many", []),
         ("put_many", _records(1)),
         ("delete_many", ["a"]),
-        ("scan_keys", ""),
+        ("add_many", _records(1)),
+        ("add_many", []),
+        ("count", ""),
+        ("clear", ""),
     ):
         with pytest.raises(StoreClosedError):
             do(verb, argument)
+    for values in (False, True):
+        with pytest.raises(StoreClosedError):
+            do("scan", "", values=values)
+    for verb in ("purge", "open"):
+        with pytest.raises(StoreClosedError):
+            do(verb)

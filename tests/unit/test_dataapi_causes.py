@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from faults.proxy import Misbehaving, api_error, errors
+from langchain_kv.backends.base import Record
 from langchain_kv.backends.dataapi import retry
 from langchain_kv.backends.dataapi.backend import DataAPIBackend
 from langchain_kv.backends.dataapi.causes import DETERMINISTIC, is_deterministic, told
-from langchain_kv.backends.dataapi.commands import read_page
+from langchain_kv.backends.dataapi.replies import parse_page
 from langchain_kv.errors import DataAPIError, UnknownCollectionError
 
 DRIVER = """An unexpected server error occurred while using the driver with the database.
@@ -54,7 +55,7 @@ It is safe to retry this request."""
 def error_of(code: str, message: str, **more: Any) -> DataAPIError:
     entry = {**api_error(code), "message": message, **more}
     with pytest.raises(DataAPIError) as caught:
-        read_page(200, json.dumps({"errors": [entry]}).encode(), "find on ks.kv")
+        parse_page(200, json.dumps({"errors": [entry]}).encode(), "find on ks.kv")
     return caught.value
 
 
@@ -138,7 +139,7 @@ def test_a_restart_of_the_database_is_waited_for(server: Misbehaving, monkeypatc
     message = DRIVER.format(name="ConnectionInitException", text="x")
     server.faults.extend(errors({**api_error("UNEXPECTED_DRIVER_ERROR"), "message": message}) for _ in range(7))
     opened = backend(server)
-    opened.put_many([("a", b'{"_id":"a","value":1}')])
+    opened.put_many([Record("a", b"1")])
     assert server.names == ["findOneAndReplace"] * 8
     opened.close()
 
@@ -148,7 +149,7 @@ def test_a_cause_that_comes_again_is_told_at_once_and_names_the_keys(server: Mis
     server.script = lambda request: errors({**api_error("UNEXPECTED_DRIVER_ERROR"), "message": message})
     opened = backend(server)
     with pytest.raises(DataAPIError, match="CodecNotFoundException") as caught:
-        opened.put_many([("a", b'{"_id":"a","value":1}')])
+        opened.put_many([Record("a", b"1")])
     assert (caught.value.applied, caught.value.retryable) == (None, False)
     assert server.names == ["findOneAndReplace"]
     opened.close()

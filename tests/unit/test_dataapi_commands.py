@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from langchain_kv import limits
-from langchain_kv.backends.base import Damaged
-from langchain_kv.backends.dataapi import commands
+from langchain_kv.backends.base import Damaged, Found
+from langchain_kv.backends.dataapi import commands, replies
 from langchain_kv.errors import (
     AuthError,
     BadReplyError,
@@ -72,7 +72,7 @@ def test_upsert_asks_for_no_value_back() -> None:
 def test_page_request_names_state_and_projection() -> None:
     assert json.loads(commands.find_page(None, values=True).body) == {"find": {}}
     assert json.loads(commands.find_page("s", values=False).body) == {
-        "find": {"projection": {"value": False}, "options": {"pageState": "s"}}
+        "find": {"projection": {"value": False, "encoding": False}, "options": {"pageState": "s"}}
     }
 
 
@@ -114,60 +114,60 @@ def test_no_records_make_no_run() -> None:
 
 
 @pytest.fixture(params=["small", "large"])
-def read_page(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[..., commands.Page]:
+def parse_page(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[..., replies.Page]:
     """Reads a page, and its documents, in one of the two ways."""
     if request.param == "large":
-        monkeypatch.setattr(commands, "LARGE_BYTES", 1)
-        monkeypatch.setattr(commands, "SLICE_BYTES", 1)
+        monkeypatch.setattr(replies, "LARGE_BYTES", 1)
+        monkeypatch.setattr(replies, "SLICE_BYTES", 1)
 
-    def read(status: int, body: bytes, what: str) -> commands.Page:
-        page = commands.read_page(status, body, what)
-        return commands.Page([item for some in commands.documents(page) for item in some], page.state)
+    def read(status: int, body: bytes, what: str) -> replies.Page:
+        page = replies.parse_page(status, body, what)
+        return replies.Page([item for some in replies.documents(page) for item in some], page.state)
 
     return read
 
 
 @pytest.mark.parametrize("body", [b'{"_id":"a","value":"\xff"}', b'{"value":"\xff","_id":"a"}'])
-def test_document_that_is_not_utf8_is_damaged_alone(read_page: Callable[..., commands.Page], body: bytes) -> None:
-    page = read_page(200, b'{"data":{"documents":[%b,{"_id":"b"}],"nextPageState":null}}' % body, WHAT)
+def test_document_that_is_not_utf8_is_damaged_alone(parse_page: Callable[..., replies.Page], body: bytes) -> None:
+    page = parse_page(200, b'{"data":{"documents":[%b,{"_id":"b"}],"nextPageState":null}}' % body, WHAT)
     found = dict(page.items)
     assert isinstance(found["a"], Damaged)
-    assert found["b"] == {"_id": "b"}
+    assert found["b"] == Found(None)
 
 
-def test_document_whose_id_cannot_be_read_is_a_bad_reply(read_page: Callable[..., commands.Page]) -> None:
+def test_document_whose_id_cannot_be_read_is_a_bad_reply(parse_page: Callable[..., replies.Page]) -> None:
     with pytest.raises(BadReplyError):
-        read_page(200, b'{"data":{"documents":[{"_id":"\xff"}],"nextPageState":null}}', WHAT)
+        parse_page(200, b'{"data":{"documents":[{"_id":"\xff"}],"nextPageState":null}}', WHAT)
 
 
-def test_integers_are_exact(read_page: Callable[..., commands.Page]) -> None:
+def test_integers_are_exact(parse_page: Callable[..., replies.Page]) -> None:
     digits = "1234567890" * 4
-    page = read_page(200, _page(f'{{"_id":"k","value":{digits}}}'), WHAT)
-    assert page.items == [("k", {"_id": "k", "value": int(digits)})]
+    page = parse_page(200, _page(f'{{"_id":"k","value":{digits}}}'), WHAT)
+    assert page.items == [("k", Found(int(digits)))]
 
 
 @pytest.mark.parametrize("odd", ["1E+400", '"\\ud800"', '"\\udc00 x"', "1234567890" * 4])
-def test_odd_value_does_not_lose_its_page(read_page: Callable[..., commands.Page], odd: str) -> None:
+def test_odd_value_does_not_lose_its_page(parse_page: Callable[..., replies.Page], odd: str) -> None:
     body = _page(f'{{"_id":"a","value":1}},{{"_id":"odd","value":{odd}}},{{"_id":"z","value":2}}', '"next"')
-    page = read_page(200, body, WHAT)
+    page = parse_page(200, body, WHAT)
     found = dict(page.items)
     assert page.state == "next"
     assert list(found) == ["a", "odd", "z"]
-    assert (found["a"], found["z"]) == ({"_id": "a", "value": 1}, {"_id": "z", "value": 2})
-    assert isinstance(found["odd"], Damaged) or "value" in found["odd"]
+    assert (found["a"], found["z"]) == (Found(1), Found(2))
+    assert isinstance(found["odd"], Damaged) or found["odd"].value is not None
 
 
-def test_number_beyond_a_float_reads_as_infinity_beside_others(read_page: Callable[..., commands.Page]) -> None:
-    page = read_page(200, _page('{"_id":"a","value":1E+400},{"_id":"b","value":3}'), WHAT)
-    assert dict(page.items) == {"a": {"_id": "a", "value": float("inf")}, "b": {"_id": "b", "value": 3}}
+def test_number_beyond_a_float_reads_as_infinity_beside_others(parse_page: Callable[..., replies.Page]) -> None:
+    page = parse_page(200, _page('{"_id":"a","value":1E+400},{"_id":"b","value":3}'), WHAT)
+    assert dict(page.items) == {"a": Found(float("inf")), "b": Found(3)}
 
 
 @pytest.mark.parametrize("cut", [1, 10, 25, -1, -2, -20])
-def test_cut_page_is_a_bad_reply(read_page: Callable[..., commands.Page], cut: int) -> None:
+def test_cut_page_is_a_bad_reply(parse_page: Callable[..., replies.Page], cut: int) -> None:
     body = _page('{"_id":"a","value":1E+400},{"_id":"b","value":"x"}')
     for whole in (body, body.replace(b"1E+400", b"1")):
         with pytest.raises(BadReplyError) as caught:
-            read_page(200, whole[:cut], WHAT)
+            parse_page(200, whole[:cut], WHAT)
         assert caught.value.retryable
 
 
@@ -193,21 +193,21 @@ def test_cut_page_is_a_bad_reply(read_page: Callable[..., commands.Page], cut: i
 )
 def test_what_is_no_answer_of_the_data_api_is_a_bad_reply(body: bytes) -> None:
     readers: list[Any] = [
-        commands.read_page,
-        commands.read_replaced,
-        commands.read_deleted,
-        commands.read_status,
-        commands.read_collections,
+        replies.parse_page,
+        replies.parse_replaced,
+        replies.parse_deleted,
+        replies.parse_status,
+        replies.parse_collections,
     ]
     for read in readers:
         with pytest.raises(BadReplyError):
             read(200, body, WHAT)
 
 
-def test_error_in_the_page_is_raised(read_page: Callable[..., commands.Page]) -> None:
+def test_error_in_the_page_is_raised(parse_page: Callable[..., replies.Page]) -> None:
     body = _errors(_entry("UNKNOWN_COLLECTION_OR_TABLE", scope="SCHEMA"))
     with pytest.raises(UnknownCollectionError, match=r"find on k\.c.*SetupMode"):
-        read_page(200, body, WHAT)
+        parse_page(200, body, WHAT)
 
 
 # -- other answers ----------------------------------------------------------------------------------------------
@@ -224,14 +224,14 @@ def test_error_in_the_page_is_raised(read_page: Callable[..., commands.Page]) ->
 )
 def test_upsert_tells_whether_the_key_existed(status: dict[str, Any], document: Any, existed: bool) -> None:
     body = json.dumps({"data": {"document": document}, "status": status}).encode()
-    assert commands.read_replaced(200, body, WHAT) is existed
+    assert replies.parse_replaced(200, body, WHAT) is existed
 
 
 @pytest.mark.parametrize("matched", [0, 1])
 def test_upsert_overtaken_by_a_delete_is_to_be_repeated(matched: int) -> None:
     status = {"matchedCount": matched, "modifiedCount": 0}
     with pytest.raises(DataAPIError) as caught:
-        commands.read_replaced(200, json.dumps({"data": {"document": None}, "status": status}).encode(), WHAT)
+        replies.parse_replaced(200, json.dumps({"data": {"document": None}, "status": status}).encode(), WHAT)
     assert caught.value.retryable
     assert caught.value.applied is None
 
@@ -243,40 +243,40 @@ def test_insert_sorts_its_errors_by_key() -> None:
         _entry("SHRED_DOC_LIMIT_VIOLATION", ["d"]),
         status={"insertedIds": ["a"]},
     )
-    result = commands.read_inserted(200, body, WHAT, ["a", "b", "c", "d"])
+    result = replies.parse_inserted(200, body, WHAT, ["a", "b", "c", "d"])
     assert (result.existing, result.again, list(result.failed)) == (["b"], ["c"], ["d"])
     assert isinstance(result.failed["d"], LimitError)
 
 
 def test_insert_repeats_keys_that_the_answer_does_not_mention() -> None:
-    result = commands.read_inserted(200, b'{"status":{"insertedIds":["a"]}}', WHAT, ["a", "b"])
+    result = replies.parse_inserted(200, b'{"status":{"insertedIds":["a"]}}', WHAT, ["a", "b"])
     assert result.again == ["b"]
 
 
 def test_insert_gives_an_unnamed_error_to_the_keys_left() -> None:
     body = _errors(_entry("SHRED_BAD_DOCID_TYPE"), status={"insertedIds": ["a"]})
-    result = commands.read_inserted(200, body, WHAT, ["a", "b"])
+    result = replies.parse_inserted(200, body, WHAT, ["a", "b"])
     assert list(result.failed) == ["b"]
 
 
 def test_insert_raises_an_error_of_the_whole_command() -> None:
     with pytest.raises(UnknownKeyspaceError):
-        commands.read_inserted(200, _errors(_entry("UNKNOWN_KEYSPACE", scope="SCHEMA")), WHAT, ["a"])
+        replies.parse_inserted(200, _errors(_entry("UNKNOWN_KEYSPACE", scope="SCHEMA")), WHAT, ["a"])
 
 
 def test_insert_survives_odd_ids() -> None:
     body = _errors(_entry("DOCUMENT_ALREADY_EXISTS", [5, {"$uuid": "x"}, "b"]), status={"insertedIds": [7, "a"]})
-    assert commands.read_inserted(200, body, WHAT, ["a", "b"]).existing == ["b"]
+    assert replies.parse_inserted(200, body, WHAT, ["a", "b"]).existing == ["b"]
 
 
 def test_delete_tells_of_more() -> None:
-    assert commands.read_deleted(200, b'{"status":{"deletedCount":20,"moreData":true}}', WHAT)
-    assert not commands.read_deleted(200, b'{"status":{"deletedCount":3}}', WHAT)
+    assert replies.parse_deleted(200, b'{"status":{"deletedCount":20,"moreData":true}}', WHAT)
+    assert not replies.parse_deleted(200, b'{"status":{"deletedCount":3}}', WHAT)
 
 
 def test_collections_are_read_with_their_settings() -> None:
     body = b'{"status":{"collections":[{"name":"c","options":{"indexing":{"allow":["_id"]}}},{"name":"d"}]}}'
-    assert commands.read_collections(200, body, WHAT) == {"c": {"indexing": {"allow": ["_id"]}}, "d": {}}
+    assert replies.parse_collections(200, body, WHAT) == {"c": {"indexing": {"allow": ["_id"]}}, "d": {}}
 
 
 # -- HTTP statuses and messages ---------------------------------------------------------------------------------
@@ -295,40 +295,40 @@ def test_collections_are_read_with_their_settings() -> None:
 )
 def test_status_decides_what_may_be_repeated(status: int, retryable: bool, applied: bool | None) -> None:
     with pytest.raises(BadReplyError) as caught:
-        commands.read_status(status, b"", WHAT)
+        replies.parse_status(status, b"", WHAT)
     assert (caught.value.http_status, caught.value.retryable, caught.value.applied) == (status, retryable, applied)
 
 
 def test_gateways_page_is_told_by_its_title_only() -> None:
     page = b"<html><head><title>502 Bad\n Gateway</title></head><body>" + b"secret " * 200 + b"</body></html>"
     with pytest.raises(BadReplyError, match=r"HTTP 502 \(502 Bad Gateway\)") as caught:
-        commands.read_page(502, page, WHAT)
+        replies.parse_page(502, page, WHAT)
     assert "secret" not in str(caught.value)
 
 
 def test_title_is_cut() -> None:
     with pytest.raises(BadReplyError) as caught:
-        commands.read_page(502, b"<title>" + b"y" * 390 + b"</title>", WHAT)
+        replies.parse_page(502, b"<title>" + b"y" * 390 + b"</title>", WHAT)
     assert str(caught.value).count("y") < 215
 
 
 def test_413_is_a_limit() -> None:
     with pytest.raises(LimitError, match="too large") as caught:
-        commands.read_page(413, b"", WHAT)
+        replies.parse_page(413, b"", WHAT)
     assert (caught.value.http_status, caught.value.applied, caught.value.retryable) == (413, False, False)
 
 
 @pytest.mark.parametrize("body", [b"", _errors(_entry("UNAUTHENTICATED_REQUEST", scope="SECURITY"))])
 def test_401_is_about_the_token(body: bytes) -> None:
     with pytest.raises(AuthError, match="token") as caught:
-        commands.read_page(401, body, WHAT)
+        replies.parse_page(401, body, WHAT)
     assert caught.value.http_status == 401
 
 
 def test_service_text_that_may_quote_values_is_left_out() -> None:
     for code in ("REQUEST_NOT_JSON", "COMMAND_FIELD_VALUE_INVALID", "SHRED_BAD_EJSON_VALUE", "UNEXPECTED_SERVER_ERROR"):
         with pytest.raises(StoreError) as caught:
-            commands.read_status(200, _errors(_entry(code, scope="", message="the-value")), WHAT)
+            replies.parse_status(200, _errors(_entry(code, scope="", message="the-value")), WHAT)
         assert "the-value" not in str(caught.value)
         assert code in str(caught.value)
 
@@ -336,4 +336,4 @@ def test_service_text_that_may_quote_values_is_left_out() -> None:
 def test_service_text_about_limits_is_kept() -> None:
     body = _errors(_entry("SHRED_DOC_LIMIT_VIOLATION", message="size 5 exceeds\n  4"))
     with pytest.raises(LimitError, match="size 5 exceeds 4"):
-        commands.read_status(200, body, WHAT)
+        replies.parse_status(200, body, WHAT)

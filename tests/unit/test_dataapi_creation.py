@@ -14,13 +14,14 @@ import pytest
 
 from faults.proxy import Misbehaving, api_error, errors
 from langchain_kv import KVStore
+from langchain_kv.backends.base import Found, Record
 from langchain_kv.backends.dataapi import backend as backend_module
 from langchain_kv.backends.dataapi import retry, verbs
 from langchain_kv.backends.dataapi.backend import DataAPIBackend
 from langchain_kv.errors import AuthError, DataAPIError, UnknownCollectionError, UsageError
 from langchain_kv.testing import DataAPIServer
 
-RECORDS = [("a", b'{"_id":"a","value":1}')]
+RECORDS = [Record("a", b"1")]
 UNKNOWN = api_error("UNKNOWN_COLLECTION_OR_TABLE", scope="SCHEMA", family="REQUEST")
 NO_TABLE = {
     **api_error("INVALID_DATABASE_QUERY"),
@@ -71,7 +72,7 @@ def test_a_creation_that_met_another_one_is_looked_at_again(server: Misbehaving,
         return None
 
     server.script = script
-    do("setup")
+    do("open")
     assert server.names == ["findCollections", "createCollection", "findCollections"]
 
 
@@ -86,7 +87,7 @@ def test_a_collection_that_both_lost_is_made_anew(server: Misbehaving, do: Any, 
         return None
 
     server.script = script
-    do("setup")
+    do("open")
     assert "c" in server.settings
     assert server.names.count("createCollection") == 3
 
@@ -95,7 +96,7 @@ def test_a_limit_that_is_reached_is_told_after_a_few_tries(server: Misbehaving, 
     refusal = api_error("TOO_MANY_INDEXES_FOR_COLLECTION", scope="SCHEMA", family="REQUEST")
     server.script = lambda request: errors(refusal) if request.name == "createCollection" else None
     with pytest.raises(DataAPIError, match="TOO_MANY_INDEXES"):
-        do("setup")
+        do("open")
     assert server.names.count("createCollection") == len(verbs.CREATE_PAUSES_S) + 1
 
 
@@ -104,7 +105,7 @@ def test_what_no_other_creation_can_cause_is_told_at_once(server: Misbehaving, d
     refusal = api_error(code, scope="SCHEMA", family="REQUEST")
     server.script = lambda request: errors(refusal) if request.name == "createCollection" else None
     with pytest.raises(DataAPIError, match=code):
-        do("setup")
+        do("open")
     assert server.names.count("createCollection") == 1
 
 
@@ -118,7 +119,7 @@ def test_a_look_that_fails_does_not_take_the_place_of_the_creations_error(server
 
     server.script = script
     with pytest.raises(DataAPIError, match="EXISTING_INDEX") as caught:
-        do("setup")
+        do("open")
     assert isinstance(caught.value.__cause__, AuthError)
 
 
@@ -128,22 +129,20 @@ def test_a_look_that_fails_does_not_take_the_place_of_the_creations_error(server
 @pytest.mark.parametrize("answer", [UNKNOWN, NO_TABLE], ids=["unknown", "no table"])
 @pytest.mark.parametrize("verb", ["put_many", "get_many", "delete_many"])
 def test_a_collection_that_is_not_there_yet_is_waited_for(server: Misbehaving, do: Any, verb: str, answer: Any) -> None:
-    do("setup")
+    do("open")
     server.faults.extend(errors(answer) for _ in range(6))
     do(verb, RECORDS if verb == "put_many" else ["a"])
     assert len(server.names) == 2 + 7
 
 
-@pytest.mark.parametrize("since", ["no set-up", "later", "dropped"])
+@pytest.mark.parametrize("since", ["never opened", "later"])
 def test_otherwise_a_missing_collection_is_told_at_once(
     server: Misbehaving, do: Any, since: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if since == "later":
         monkeypatch.setattr(backend_module.limits, "NEW_COLLECTION_S", 0.0)
-    if since != "no set-up":
-        do("setup")
-    if since == "dropped":
-        do("drop")
+    if since != "never opened":
+        do("open")
     before = len(server.names)
     server.script = lambda request: errors(UNKNOWN)
     with pytest.raises(UnknownCollectionError):
@@ -161,17 +160,19 @@ def test_a_slow_collection_is_listed_before_it_can_be_used() -> None:
         one = DataAPIBackend(server.url, collection="kv", keyspace="default_keyspace", token=server.token)
         while "createCollection" not in server.commands:
             threading.Event().wait(0.01)
-        one.setup()  # finds it
+        one.open()  # finds it
         one._new_until = 0.0
         with pytest.raises(UnknownCollectionError):
             one.get_many(["a"])
         met = DataAPIBackend(server.url, collection="kv", keyspace="default_keyspace", token=server.token)
         with pytest.raises(DataAPIError, match="TOO_MANY_INDEXES"):
-            met._run(lambda call: met._verbs._admin(call, verbs.commands.create_collection("kv")), writes=True)
+            asyncio.run(
+                met._do(lambda call: met._verbs._admin(call, verbs.commands.create_collection("kv")), writes=True)
+            )
         server.create_slowly(0.0)
         store = first.result()  # both creations failed, and this one was made anew
         store.mset([("a", 1)])
-        assert one.get_many(["a"]) == [{"_id": "a", "value": 1}]
+        assert one.get_many(["a"]) == [Found(1)]
         one.close()
         met.close()
 

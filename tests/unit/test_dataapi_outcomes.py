@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from faults.proxy import Answer, Fault, Misbehaving, api_error, errors
+from langchain_kv.backends.base import Record
 from langchain_kv.backends.dataapi import retry
 from langchain_kv.backends.dataapi.backend import DataAPIBackend
 from langchain_kv.backends.dataapi.client import Pool
@@ -38,7 +39,7 @@ def server() -> Iterator[Misbehaving]:
 
 
 @pytest.fixture(params=["sync", "async"])
-def colour(request: pytest.FixtureRequest) -> str:
+def mode(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
@@ -47,14 +48,14 @@ def backend(server: Misbehaving, **more: Any) -> DataAPIBackend:
     return DataAPIBackend(server.url, **{**given, **more})
 
 
-def call(colour: str, on: DataAPIBackend, verb: str, *arguments: Any) -> Any:
-    if colour == "sync":
+def call(mode: str, on: DataAPIBackend, verb: str, *arguments: Any) -> Any:
+    if mode == "sync":
         return getattr(on, verb)(*arguments)
     return asyncio.run(getattr(on, "a" + verb)(*arguments))
 
 
-def records(count: int) -> list[tuple[str, bytes]]:
-    return [(f"k{number}", json.dumps({"_id": f"k{number}", "value": 1}).encode()) for number in range(count)]
+def records(count: int) -> list[Record]:
+    return [Record(f"k{number}", b"1") for number in range(count)]
 
 
 def keys(count: int) -> list[str]:
@@ -62,7 +63,7 @@ def keys(count: int) -> list[str]:
 
 
 @pytest.mark.parametrize("verb", ["put_many", "delete_many"])
-def test_closing_makes_what_was_under_way_no_surer(server: Misbehaving, colour: str, verb: str) -> None:
+def test_closing_makes_what_was_under_way_no_surer(server: Misbehaving, mode: str, verb: str) -> None:
     opened = backend(server, request_timeout_s=30, deadline_s=60)
     server.plant(k0=0)
     reached = threading.Event()
@@ -76,7 +77,7 @@ def test_closing_makes_what_was_under_way_no_surer(server: Misbehaving, colour: 
 
     def run() -> None:
         try:
-            call(colour, opened, verb, records(1) if verb == "put_many" else keys(1))
+            call(mode, opened, verb, records(1) if verb == "put_many" else keys(1))
         except StoreError as error:
             failures.append(error)
 
@@ -96,7 +97,7 @@ class Unlucky(Exception):
 
 
 @pytest.mark.parametrize("verb", ["put_many", "delete_many"])
-def test_a_tokens_source_that_fails_half_way_takes_nothing_back(server: Misbehaving, colour: str, verb: str) -> None:
+def test_a_tokens_source_that_fails_half_way_takes_nothing_back(server: Misbehaving, mode: str, verb: str) -> None:
     asked: list[int] = []
 
     def token() -> str:
@@ -119,7 +120,7 @@ def test_a_tokens_source_that_fails_half_way_takes_nothing_back(server: Misbehav
     server.script = script
     given = records(3) if verb == "put_many" else keys(30)
     with pytest.raises(PartialWriteError) as caught:
-        call(colour, opened, verb, given)
+        call(mode, opened, verb, given)
     assert isinstance(caught.value.__cause__, Unlucky)
     assert caught.value.written
     assert all(isinstance(error, AuthError) for error in caught.value.errors.values())
@@ -139,12 +140,12 @@ ODD: dict[str, list[Any]] = {
 
 @pytest.mark.parametrize("verb", ODD)
 @pytest.mark.parametrize("number", range(3))
-def test_an_answer_of_odd_types_is_a_bad_reply(server: Misbehaving, colour: str, verb: str, number: int) -> None:
+def test_an_answer_of_odd_types_is_a_bad_reply(server: Misbehaving, mode: str, verb: str, number: int) -> None:
     body = json.dumps(ODD[verb][number]).encode()
     server.script = lambda request: Answer(200, body)
     opened = backend(server, deadline_s=0.3)
     with pytest.raises(BadReplyError) as caught:
-        call(colour, opened, verb, records(8) if verb == "put_many" else keys(8))
+        call(mode, opened, verb, records(8) if verb == "put_many" else keys(8))
     assert caught.value.applied is (False if verb == "get_many" else None)
     opened.close()
 

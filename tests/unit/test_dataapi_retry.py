@@ -328,11 +328,19 @@ async def test_server_that_begins_to_listen_gets_the_usual_deadline(monkeypatch:
 # -- tokens -----------------------------------------------------------------------------------------------------
 
 
+def begun(source: Any) -> Call:
+    return asyncio.run(_call(source=source).begin())
+
+
+def renewed(source: Any, error: StoreError) -> bool:
+    return asyncio.run(_call(source=source).renew(error))
+
+
 def test_source_is_asked_once_and_once_more_after_a_refusal() -> None:
     tokens = iter(["first", "second", "third"])
-    call = _call(source=lambda: next(tokens))
+    call = begun(lambda: next(tokens))
     assert call.token == "first"
-    assert call.renew(DataAPIError.of("UNAUTHENTICATED_REQUEST", "m"))
+    assert asyncio.run(call.renew(DataAPIError.of("UNAUTHENTICATED_REQUEST", "m")))
     assert call.token == "second"
 
 
@@ -341,23 +349,23 @@ def test_source_is_asked_once_and_once_more_after_a_refusal() -> None:
     [ConnectError("c"), DataAPIError.of("UNKNOWN_KEYSPACE", "m"), PartialWriteError("p", errors={"a": ConnectError()})],
 )
 def test_other_errors_renew_nothing(error: StoreError) -> None:
-    assert not _call(source=lambda: "t").renew(error)
+    assert not renewed(lambda: "t", error)
 
 
 def test_partial_write_that_failed_for_the_token_renews_it() -> None:
     refused = DataAPIError.of("UNAUTHENTICATED_REQUEST", "m")
     assert isinstance(refused, AuthError)
-    assert _call(source=lambda: "t").renew(PartialWriteError("p", errors={"a": refused}))
+    assert renewed(lambda: "t", PartialWriteError("p", errors={"a": refused}))
 
 
 def test_fixed_token_is_not_renewed() -> None:
-    assert not _call(source="t").renew(DataAPIError.of("UNAUTHENTICATED_REQUEST", "m"))
+    assert not renewed("t", DataAPIError.of("UNAUTHENTICATED_REQUEST", "m"))
 
 
 @pytest.mark.parametrize("token", ["line\nbreak", "ümlaut", 5, b"bytes"])
 def test_token_that_no_header_holds_is_refused_without_showing_it(token: Any) -> None:
     with pytest.raises(ConfigError) as caught:
-        _call(source=lambda: token)
+        begun(lambda: token)
     assert str(token) not in str(caught.value)
 
 
@@ -366,22 +374,22 @@ def test_asynchronous_token_source_is_refused_clearly() -> None:
         return "secret"
 
     with pytest.raises(ConfigError, match=r"get_token\(\) is asynchronous"):
-        _call(source=get_token)
+        begun(get_token)
 
 
 @pytest.mark.parametrize("token", [5, b"bytes", ["secret"]])
 def test_token_source_that_gives_no_text_is_told_its_type(token: Any) -> None:
     with pytest.raises(ConfigError, match=rf"must return a string or None, it returned {type(token).__name__}"):
-        _call(source=lambda: token)
+        begun(lambda: token)
 
 
 @pytest.mark.parametrize("token", [None, ""])
 def test_no_token_is_none(token: str | None) -> None:
-    assert _call(source=token).token is None
+    assert begun(token).token is None
 
 
 def test_call_does_not_show_its_token() -> None:
-    assert "secret" not in repr(_call(source="secret"))
+    assert "secret" not in repr(begun("secret"))
 
 
 async def test_errors_stay_picklable() -> None:

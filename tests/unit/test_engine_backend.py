@@ -1,4 +1,4 @@
-"""The backend over an engine, in both colours; async answers are compared with sync ones."""
+"""The backend over an engine, sync and async; async answers are compared with sync ones."""
 
 from __future__ import annotations
 
@@ -11,19 +11,24 @@ from typing import Any
 
 import pytest
 
+from bodies import row
 from langchain_kv.backends import engine as engine_module
-from langchain_kv.backends.base import INDEXING, Damaged
+from langchain_kv.backends.base import Backend, Damaged, Found, Kind, Page, Record
+from langchain_kv.backends.collections import INDEXING
+from langchain_kv.backends.dataapi.backend import DataAPIBackend
 from langchain_kv.backends.engine import EngineBackend
 from langchain_kv.engines.base import CollectionName, Engine
 from langchain_kv.engines.memory import MemoryEngine
-from langchain_kv.engines.sqlite import SQLiteEngine
+from langchain_kv.engines.sqlite.engine import SQLiteEngine
 from langchain_kv.errors import (
     CollectionConflictError,
     EngineError,
     StoreClosedError,
     UnknownCollectionError,
     UnknownKeyspaceError,
+    UnsupportedError,
 )
+from langchain_kv.runtime import slices
 
 KV = CollectionName("ks", "kv")
 
@@ -40,31 +45,48 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
 @pytest.fixture
 def backend(engine: Engine) -> EngineBackend:
     made = EngineBackend(engine, KV)
-    made.setup()
+    made.open()
     return made
 
 
-def record(key: str, value: Any = 1) -> tuple[str, bytes]:
-    return key, json.dumps({"_id": key, "value": value}).encode()
+def record(key: str, value: Any = 1) -> Record:
+    return Record(key, json.dumps(value).encode())
 
 
-def document(key: str, value: Any = 1) -> dict[str, Any]:
-    return {"_id": key, "value": value}
+def found(value: Any = 1) -> Found:
+    return Found(value)
 
 
-async def collected(pages: AsyncIterator[list[Any]]) -> list[list[Any]]:
+async def collected(pages: AsyncIterator[Page]) -> list[Page]:
     return [page async for page in pages]
 
 
-async def test_both_colours_write_read_and_delete(backend: EngineBackend) -> None:
+async def key_pages(backend: EngineBackend, prefix: str = "") -> list[list[str]]:
+    """Return the pages of keys, which sync and async give; a coroutine's may be shorter."""
+    pages = list(backend.scan(prefix, values=False))
+    apages = await collected(backend.ascan(prefix, values=False))
+    assert [item for page in apages for item in page] == [item for page in pages for item in page]
+    assert max(map(len, apages)) <= max(map(len, pages))
+    assert all(stored is None for page in pages for _, stored in page)
+    return [[key for key, _ in page] for page in pages]
+
+
+async def item_pages(backend: EngineBackend, prefix: str = "") -> list[Page]:
+    """Return the pages of keys with what is stored, which sync and async give."""
+    pages = list(backend.scan(prefix, values=True))
+    assert await collected(backend.ascan(prefix, values=True)) == pages
+    return pages
+
+
+async def test_sync_and_async_write_read_and_delete(backend: EngineBackend) -> None:
     backend.put_many([record("a"), record("b", 2**70)])
     await backend.aput_many([record("c", [1, None]), record("a", "newer")])
-    expected = [document("c", [1, None]), None, document("a", "newer"), document("b", 2**70)]
+    expected = [found([1, None]), None, found("newer"), found(2**70)]
     keys = ["c", "x", "a", "b"]
     assert backend.get_many(keys) == await backend.aget_many(keys) == expected
     backend.delete_many(["a", "x"])
     await backend.adelete_many(["b"])
-    assert backend.get_many(keys) == await backend.aget_many(keys) == [document("c", [1, None]), None, None, None]
+    assert backend.get_many(keys) == await backend.aget_many(keys) == [found([1, None]), None, None, None]
 
 
 async def test_empty_batches(backend: EngineBackend) -> None:
@@ -73,7 +95,7 @@ async def test_empty_batches(backend: EngineBackend) -> None:
     await backend.aput_many([])
     await backend.adelete_many([])
     assert backend.get_many([]) == await backend.aget_many([]) == []
-    assert list(backend.scan_keys("")) == await collected(backend.ascan_keys("")) == [[]]
+    assert await key_pages(backend) == await item_pages(backend) == [[]]
 
 
 async def test_long_async_reads_let_small_ones_pass(backend: EngineBackend) -> None:
@@ -82,7 +104,7 @@ async def test_long_async_reads_let_small_ones_pass(backend: EngineBackend) -> N
     finished: list[str] = []
 
     async def read(name: str, wanted: list[str]) -> None:
-        assert await backend.aget_many(wanted) == [document(key) for key in wanted]
+        assert await backend.aget_many(wanted) == [found()] * len(wanted)
         finished.append(name)
 
     await asyncio.gather(read("long", keys), read("small", keys[:1]))
@@ -91,7 +113,7 @@ async def test_long_async_reads_let_small_ones_pass(backend: EngineBackend) -> N
 
 @pytest.mark.parametrize("what", ["reads", "keys"])
 async def test_short_reads_one_after_the_other_let_others_run(backend: EngineBackend, what: str) -> None:
-    backend.put_many([record(f"{number:05}") for number in range(5 * engine_module.SHORT_KEYS_PAGE)])
+    backend.put_many([record(f"{number:05}") for number in range(5 * engine_module.KEYS_PAGE)])
     turns = 0
 
     async def count() -> None:
@@ -105,35 +127,35 @@ async def test_short_reads_one_after_the_other_let_others_run(backend: EngineBac
         for _ in range(5):
             await backend.aget_many(["00001"])
     else:
-        await collected(backend.ascan_keys(""))
+        await collected(backend.ascan("", values=False))
     counting.cancel()
     assert turns >= 5
 
 
 async def test_a_large_read_is_parsed_in_parts(backend: EngineBackend, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "SLICE_BYTES", 100)
+    monkeypatch.setattr(slices, "SLICE_BYTES", 100)
     keys = [f"{number:03}" for number in range(20)]
     backend.put_many([record(key, "x" * 30) for key in keys])
     wanted = ["none", *keys, "neither"]
-    assert await backend.aget_many(wanted) == [None, *[document(key, "x" * 30) for key in keys], None]
+    assert await backend.aget_many(wanted) == [None, *[found("x" * 30)] * len(keys), None]
 
 
 @pytest.mark.parametrize("count", [0, 1, 99, 100, 101, 999, 1_000, 1_001, 2_500])
 async def test_scans_give_each_key_once_in_bounded_pages(backend: EngineBackend, count: int) -> None:
     keys = [f"{number:05}" for number in range(count)]
     backend.put_many([record(key) for key in keys])
-    for key_pages in (list(backend.scan_keys("")), await collected(backend.ascan_keys(""))):
-        assert max(map(len, key_pages)) <= engine_module.KEYS_PAGE
-        assert [key for page in key_pages for key in page] == keys
-    for item_pages in (list(backend.scan_items("")), await collected(backend.ascan_items(""))):
-        assert max(map(len, item_pages)) <= engine_module.PAGE_DOCUMENTS
-        assert [item for page in item_pages for item in page] == [(key, document(key)) for key in keys]
+    pages = await key_pages(backend)
+    assert max(map(len, pages)) <= engine_module.KEYS_PAGE
+    assert [key for page in pages for key in page] == keys
+    items = await item_pages(backend)
+    assert max(map(len, items)) <= engine_module.PAGE_DOCUMENTS
+    assert [item for page in items for item in page] == [(key, found()) for key in keys]
 
 
 async def test_scans_by_prefix(backend: EngineBackend) -> None:
     backend.put_many([record(key) for key in ["a", "p", "p%", "p_1", "q"]])
-    assert list(backend.scan_keys("p")) == await collected(backend.ascan_keys("p")) == [["p", "p%", "p_1"]]
-    assert list(backend.scan_items("p%")) == await collected(backend.ascan_items("p%")) == [[("p%", document("p%"))]]
+    assert await key_pages(backend, "p") == [["p", "p%", "p_1"]]
+    assert await item_pages(backend, "p%") == [[("p%", found())]]
 
 
 @pytest.mark.parametrize("texts", [0, 3, 1_000, 1_001])
@@ -142,99 +164,98 @@ async def test_ids_that_are_not_text_are_left_out_with_one_line_a_scan(
 ) -> None:
     keys = [f"{number:05}" for number in range(texts)]
     backend.put_many([record(key) for key in keys])
-    engine.write(KV, [(b"n%d" % number, b'{"_id":1}') for number in range(2_100)])
+    engine.write(KV, [row(b"n%d" % number, b'{"_id":1}') for number in range(2_100)])
     caplog.set_level(logging.INFO, "langchain_kv")
-    for pages in (
-        list(backend.scan_keys("")),
-        await collected(backend.ascan_keys("")),
-        [[key for key, _ in page] for page in backend.scan_items("")],
-    ):
-        assert [key for page in pages for key in page] == keys
-    assert len(caplog.records) == 3
+    for values in (False, True):
+        for pages in (list(backend.scan("", values=values)), await collected(backend.ascan("", values=values))):
+            assert [key for page in pages for key, _ in page] == keys
+    assert len(caplog.records) == 4
     caplog.clear()
-    list(backend.scan_keys("0"))
+    list(backend.scan("0", values=False))
     assert caplog.records == []
 
 
 async def test_a_damaged_document_stands_alone(backend: EngineBackend, engine: Engine) -> None:
-    engine.write(KV, [("a", b"{"), record("b")])
-    found = backend.get_many(["a", "b"])
-    assert isinstance(found[0], Damaged)
-    assert found[1] == document("b")
-    assert await backend.aget_many(["a", "b"]) == found
-    assert list(backend.scan_keys("")) == [["a", "b"]]
-    assert list(backend.scan_items("")) == [[("a", found[0]), ("b", found[1])]]
+    engine.write(KV, [row("a", b"{")])
+    backend.put_many([record("b")])
+    stored = backend.get_many(["a", "b"])
+    assert isinstance(stored[0], Damaged)
+    assert stored[1] == found()
+    assert await backend.aget_many(["a", "b"]) == stored
+    assert await key_pages(backend) == [["a", "b"]]
+    assert await item_pages(backend) == [[("a", stored[0]), ("b", stored[1])]]
 
 
-@pytest.mark.parametrize("colour", ["sync", "async"])
-async def test_setup_makes_what_is_missing_and_keeps_what_is_there(engine: Engine, colour: str) -> None:
+async def test_bytes_are_kept_as_they_are_and_json_as_a_document(backend: EngineBackend, engine: Engine) -> None:
+    backend.put_many([Record("a", b"\0{", Kind.BYTES), Record("b", b"1", Kind.BYTES, 2**62), record("c")])
+    assert engine.read(KV, ["a", "b", "c"]) == [
+        ("a", b"\0{", True, None),
+        ("b", b"1", True, 2**62),
+        ("c", b'{"_id":"c","value":1}', False, None),
+    ]
+    stored = [Found(b"\0{", Kind.BYTES), Found(b"1", Kind.BYTES, 2**62), found()]
+    assert backend.get_many(["a", "b", "c"]) == await backend.aget_many(["a", "b", "c"]) == stored
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+async def test_opening_makes_what_is_missing_and_keeps_what_is_there(engine: Engine, mode: str) -> None:
     backend = EngineBackend(engine, KV)
 
-    async def setup(**arguments: bool) -> None:
-        if colour == "sync":
-            backend.setup(**arguments)
+    async def open_it(*, clear: bool = False) -> None:
+        if mode == "sync":
+            backend.open(clear=clear)
         else:
-            await backend.asetup(**arguments)
+            await backend.aopen(clear=clear)
 
     with pytest.raises((UnknownCollectionError, UnknownKeyspaceError)):
         backend.get_many(["a"])
-    await setup()
+    await open_it()
     assert engine.settings(KV) == {"indexing": INDEXING}
     backend.put_many([record("a")])
-    await setup()
-    assert backend.get_many(["a"]) == [document("a")]
-    await setup(pre_delete=True)
+    await open_it()
+    assert backend.get_many(["a"]) == [found()]
+    await open_it(clear=True)
     assert backend.get_many(["a"]) == [None]
 
 
-@pytest.mark.parametrize("colour", ["sync", "async"])
-async def test_setup_of_a_collection_with_other_settings(engine: Engine, colour: str) -> None:
+@pytest.mark.parametrize("mode", ["sync", "async"])
+async def test_opening_of_a_collection_with_other_settings(engine: Engine, mode: str) -> None:
     engine.create_keyspace("ks")
     backend = EngineBackend(engine, KV)
 
-    async def setup() -> None:
-        if colour == "sync":
-            backend.setup()
+    async def open_it() -> None:
+        if mode == "sync":
+            backend.open()
         else:
-            await backend.asetup()
+            await backend.aopen()
 
     engine.create_collection(KV, {"indexing": {"deny": ["x"]}})
     with pytest.raises(CollectionConflictError, match="kv"):
-        await setup()
+        await open_it()
     engine.drop_collection(KV)
     engine.create_collection(KV, {})
     with pytest.warns(UserWarning, match="indexing"):
-        await setup()
+        await open_it()
 
 
-async def test_setup_without_leave_to_make_a_keyspace(engine: Engine) -> None:
+async def test_opening_without_leave_to_make_a_keyspace(engine: Engine) -> None:
     backend = EngineBackend(engine, KV, create_keyspace=False)
     with pytest.raises(UnknownKeyspaceError):
-        backend.setup()
+        backend.open()
     with pytest.raises(UnknownKeyspaceError):
-        await backend.asetup()
+        await backend.aopen()
     at_home = EngineBackend(engine, CollectionName("default_keyspace", "kv"), create_keyspace=False)
-    at_home.setup()
+    at_home.open()
     assert at_home.get_many(["a"]) == [None]
 
 
-async def test_drop(backend: EngineBackend, engine: Engine) -> None:
-    backend.drop()
-    backend.drop()
-    await backend.adrop()
-    assert engine.collections("ks") == {}
-    backend.setup()
-    await backend.adrop()
-    assert engine.collections("ks") == {}
-
-
-@pytest.mark.parametrize("colour", ["sync", "async"])
-async def test_closing_once_and_for_all(engine: Engine, colour: str) -> None:
+@pytest.mark.parametrize("mode", ["sync", "async"])
+async def test_closing_once_and_for_all(engine: Engine, mode: str) -> None:
     closed: list[int] = []
     backend = EngineBackend(engine, KV, on_close=lambda: closed.append(1))
-    backend.setup()
+    backend.open()
     for _ in range(2):
-        if colour == "sync":
+        if mode == "sync":
             backend.close()
         else:
             await backend.aclose()
@@ -243,10 +264,14 @@ async def test_closing_once_and_for_all(engine: Engine, colour: str) -> None:
         lambda: backend.get_many(["a"]),
         lambda: backend.put_many([record("a")]),
         lambda: backend.delete_many(["a"]),
-        lambda: list(backend.scan_keys("")),
-        lambda: list(backend.scan_items("")),
-        backend.setup,
-        backend.drop,
+        lambda: list(backend.scan("", values=False)),
+        lambda: list(backend.scan("", values=True)),
+        lambda: backend.add_many([record("a")]),
+        lambda: backend.update("a", lambda _: None),
+        lambda: backend.count(""),
+        lambda: backend.clear(""),
+        backend.purge,
+        backend.open,
     ):
         with pytest.raises(StoreClosedError, match="kv"):
             call()
@@ -254,18 +279,22 @@ async def test_closing_once_and_for_all(engine: Engine, colour: str) -> None:
         backend.aget_many(["a"]),
         backend.aput_many([record("a")]),
         backend.adelete_many(["a"]),
-        collected(backend.ascan_keys("")),
-        collected(backend.ascan_items("")),
-        backend.asetup(),
-        backend.adrop(),
+        collected(backend.ascan("", values=False)),
+        collected(backend.ascan("", values=True)),
+        backend.aadd_many([record("a")]),
+        backend.aupdate("a", lambda _: None),
+        backend.acount(""),
+        backend.aclear(""),
+        backend.apurge(),
+        backend.aopen(),
     ):
         with pytest.raises(StoreClosedError, match="kv"):
             await coroutine
     assert engine.count(KV) == 0  # the engine is its owner's to close
 
 
-@pytest.mark.parametrize("pre_delete", [True, False])
-def test_a_set_up_that_fails_after_it_deleted_does_not_say_that_nothing_happened(pre_delete: bool) -> None:
+@pytest.mark.parametrize("clear", [True, False])
+def test_an_opening_that_fails_after_it_deleted_does_not_say_that_nothing_happened(clear: bool) -> None:
     engine = MemoryEngine()
     backend = EngineBackend(engine, CollectionName("default_keyspace", "kv"))
 
@@ -274,6 +303,26 @@ def test_a_set_up_that_fails_after_it_deleted_does_not_say_that_nothing_happened
 
     engine.create_collection = fail  # type: ignore[method-assign]
     with pytest.raises(EngineError) as caught:
-        backend.setup(pre_delete=pre_delete)
-    assert caught.value.applied is (None if pre_delete else False)
+        backend.open(clear=clear)
+    assert caught.value.applied is (None if clear else False)
     engine.close()
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_what_a_data_api_cannot_do_in_one_step_another_target_can(backend: EngineBackend, mode: str) -> None:
+    def change(stored: Any) -> Record:
+        return record("n", stored.value + 1 if stored else 1)
+
+    def update(on: Backend) -> None:
+        if mode == "sync":
+            on.update("n", change)
+        else:
+            asyncio.run(on.aupdate("n", change))
+
+    over_http = DataAPIBackend("http://localhost:1", collection="c", keyspace="k", token="t")
+    with pytest.raises(UnsupportedError, match=r"cannot .* in one step with looking at it: use a target that can"):
+        update(over_http)
+    over_http.close()
+    update(backend)
+    update(backend)
+    assert backend.get_many(["n"]) == [found(2)]

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from bodies import SQLiteEngine
 from langchain_kv.engines.base import CollectionName
-from langchain_kv.engines.file_lock import FileLock
-from langchain_kv.engines.sqlite import SQLiteEngine
+from langchain_kv.engines.sqlite.file_lock import FileLock
 
 KV = CollectionName("default_keyspace", "kv")
 NOBODY = 65534
@@ -51,7 +51,7 @@ def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     prelude = """
 import os, sys
 from langchain_kv.engines.base import CollectionName
-from langchain_kv.engines.sqlite import SQLiteEngine
+from langchain_kv.engines.sqlite.engine import SQLiteEngine
 from langchain_kv.errors import EngineError
 KV = CollectionName("default_keyspace", "kv")
 """
@@ -121,8 +121,8 @@ def test_a_database_that_was_opened_to_others_is_used_by_them(mode: int, path: s
     os.chmod(path, mode)
     code = """
         engine = SQLiteEngine(sys.argv[1])
-        assert engine.read(KV, ["a"]) == [b"1"]
-        engine.write(KV, [("b", b"2")])
+        assert engine.read(KV, ["a"]) == [("a", b"1", False, None)]
+        engine.write(KV, [("b", b"2", False, None)])
         engine.close()
     """
     done = run(f"SQLiteEngine('x').close()\n{BECOME_ANOTHER}" + textwrap.dedent(code), path)
@@ -139,7 +139,7 @@ def test_a_lock_file_with_fewer_rights_than_the_database_is_named_with_its_mode(
             os.chmod(path + name, 0o666)
         code = """
             try:
-                SQLiteEngine(sys.argv[1]).write(KV, [("b", b"2")])
+                SQLiteEngine(sys.argv[1]).write(KV, [("b", b"2", False, None)])
             except EngineError as error:
                 print(error)
         """
@@ -217,7 +217,7 @@ def test_nothing_is_said_at_the_end_of_what_is_gone(gone: str, ending: str, tmp_
         os.mkdir(folder)
         engine = SQLiteEngine(path)
         engine.create_collection(KV, {{}})
-        asyncio.run(engine.bridge.write(engine.write, KV, [("a", b"1")]))
+        asyncio.run(engine.bridge.write(engine.write, KV, [("a", b"1", False, None)]))
         asyncio.run(engine.bridge.read_short(engine.read, KV, ["a"]))
         {GONE[gone]}
         {ending}

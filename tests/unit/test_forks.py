@@ -8,16 +8,17 @@ import subprocess
 import sys
 import textwrap
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from langchain_kv import KVStore, StoreError
-from langchain_kv.engines import sqlite_forks
-from langchain_kv.engines.file_lock import FileLock
-from langchain_kv.engines.sqlite_connections import ConnectionPool
-from langchain_kv.sharing import HeldAcrossForks, importing, renew_in_child
+from langchain_kv.engines.sqlite.connections import ConnectionPool
+from langchain_kv.engines.sqlite.file_lock import FileLock
+from langchain_kv.runtime import forks
+from langchain_kv.runtime.forks import HeldAcrossForks, importing, renew_in_child, watch_forks
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork"),
@@ -95,9 +96,9 @@ def test_a_folder_that_vanished_hinders_no_later_fork(how: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("part", ["before_fork", "after_fork_in_parent"])
-@pytest.mark.parametrize("error", [OSError(5, "x"), StoreError("x"), MemoryError()], ids=repr)
+@pytest.mark.parametrize("error", [OSError(5, "x"), StoreError("x"), MemoryError(), KeyboardInterrupt()], ids=repr)
 def test_a_hook_that_fails_for_one_file_keeps_nothing_from_the_others(
-    part: str, error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    part: str, error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stores = [KVStore("notes", f"sqlite:{tmp_path}/{number}.db") for number in range(3)]
     for store in stores:
@@ -121,7 +122,7 @@ def test_a_hook_that_fails_for_one_file_keeps_nothing_from_the_others(
 def test_a_fork_that_waits_for_one_file_in_vain_gives_the_others_back(
     tmp_path: Path, holding: Callable[..., threading.Event], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("langchain_kv.engines.sqlite_connections.FORK_WAIT_S", 0.05)
+    monkeypatch.setattr("langchain_kv.engines.sqlite.connections.FORK_WAIT_S", 0.05)
     stores = [KVStore("notes", f"sqlite:{tmp_path}/{number}.db") for number in range(3)]
     pool = stores[1]._backend._engine._pool  # type: ignore[attr-defined]
 
@@ -155,7 +156,7 @@ def test_a_lock_held_across_forks_is_free_again_on_both_sides() -> None:
 
 
 def test_a_fork_that_comes_while_another_thread_forks_takes_nothing_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("langchain_kv.sharing.FORK_WAIT_S", 0.01)
+    monkeypatch.setattr("langchain_kv.runtime.forks.FORK_WAIT_S", 0.01)
     guard = HeldAcrossForks()
     guard._before_fork()
     other = threading.Thread(target=lambda: (guard._before_fork(), guard._after_fork()))  # in vain
@@ -166,14 +167,15 @@ def test_a_fork_that_comes_while_another_thread_forks_takes_nothing_from_it(monk
         guard.lock.release()  # it is not held any more
 
 
-def test_one_thing_that_cannot_start_anew_in_a_child_keeps_nothing_from_the_others() -> None:
+@pytest.mark.parametrize("error", [RuntimeError("cannot"), KeyboardInterrupt()], ids=repr)
+def test_one_thing_that_cannot_start_anew_in_a_child_keeps_nothing_from_the_others(error: BaseException) -> None:
     class Thing:
         anew = False
         fails = False
 
         def _after_fork_in_child(self) -> None:
             if self.fails:
-                raise RuntimeError("cannot")
+                raise error
             self.anew = True
 
     things = [Thing() for _ in range(6)]
@@ -181,6 +183,98 @@ def test_one_thing_that_cannot_start_anew_in_a_child_keeps_nothing_from_the_othe
         thing.fails = number % 2 == 0
         renew_in_child(thing)
     assert in_child(lambda: [thing.anew for thing in things] == [False, True] * 3) == 0
+
+
+class Watcher:
+    """Notes what it is told."""
+
+    def __init__(self, told: list[str]) -> None:
+        self._told = told
+        watch_forks(self)
+
+    def before_fork(self) -> None:
+        self._told.append("before")
+
+    def after_fork_in_parent(self) -> None:
+        self._told.append("parent")
+
+    def after_fork_in_child(self) -> None:
+        self._told.append("child")
+
+
+def test_who_watches_forks_is_told_before_and_on_both_sides() -> None:
+    told: list[str] = []
+    watcher = Watcher(told)
+    assert in_child(lambda: told == ["before", "child"]) == 0
+    assert told == ["before", "parent"]
+    assert watcher
+
+
+def test_a_watcher_that_nobody_else_keeps_is_told_to_go_on_all_the_same() -> None:
+    told: list[str] = []
+    watchers: list[Watcher] = []
+
+    class Last(Watcher):
+        def before_fork(self) -> None:
+            super().before_fork()
+            watchers.clear()
+
+    watchers.append(Last(told))
+    gone = weakref.ref(watchers[0])
+    assert in_child(lambda: True) == 0
+    assert told == ["before", "parent"]
+    assert gone() is None
+
+
+def test_an_interrupt_between_two_hooks_keeps_nothing_from_the_rest() -> None:
+    called: list[int] = []
+
+    class Interrupted(list[Callable[[], None]]):
+        """A list after whose every change Ctrl-C comes once."""
+
+        come = 0
+
+        def pop(self, *_: object) -> Callable[[], None]:
+            done = super().pop()
+            self.come += 1
+            if self.come == 1:
+                raise KeyboardInterrupt
+            return done
+
+    hooks = Interrupted([lambda number=number: called.append(number) for number in range(4)])
+    with pytest.raises(KeyboardInterrupt):
+        forks._call_all(hooks)
+    assert called == [3, 2, 1, 0]
+
+
+def test_the_lock_of_imports_is_taken_last_and_given_back_first() -> None:
+    """Who holds another one may import meanwhile."""
+    guard = HeldAcrossForks()
+    seen: list[tuple[bool, bool]] = []
+
+    def is_free(lock: threading.Lock) -> bool:
+        found: list[bool] = []
+
+        def look() -> None:
+            found.append(lock.acquire(blocking=False))
+            if found[0]:
+                lock.release()
+
+        thread = threading.Thread(target=look)
+        thread.start()
+        thread.join()
+        return found[0]
+
+    class Looking(Watcher):
+        def before_fork(self) -> None:
+            seen.append((is_free(importing.lock), is_free(guard.lock)))
+
+        after_fork_in_parent = before_fork
+
+    looking = Looking([])
+    assert in_child(lambda: True) == 0
+    assert seen == [(True, False), (True, False)]
+    assert looking
 
 
 # -- in the middle of what another thread does -------------------------------------------------------------------------
@@ -204,7 +298,7 @@ def test_a_child_forked_in_the_middle_of_an_import_of_ours_finds_it_done(
 LAZY = {
     "langchain_kv.stores.base": 'KVStore("c", "memory:")',
     "langchain_core": 'KVStore("c", "memory:")',
-    "langchain_kv.engines.sqlite": 'KVStore("c", f"sqlite:{folder}/{os.getpid()}.db")',
+    "langchain_kv.engines.sqlite.engine": 'KVStore("c", f"sqlite:{folder}/{os.getpid()}.db")',
     "langchain_kv.engines.memory": 'KVStore("c", "memory:")',
     "langchain_kv.backends.engine": 'KVStore("c", "memory:")',
     "msgspec": 'KVStore("c", "memory:")',
@@ -212,7 +306,7 @@ LAZY = {
     "sqlite3": 'KVStore("c", f"sqlite:{folder}/{os.getpid()}.db")',
     "aiohttp": 'KVStore("c", "http://127.0.0.1:9", token="t", setup_mode=SetupMode.OFF)',
     "uvloop": 'KVStore("c", "http://127.0.0.1:9", token="t", setup_mode=SetupMode.OFF)',
-    "langchain_kv.loop_thread": 'KVStore("c", "http://127.0.0.1:9", token="t", setup_mode=SetupMode.OFF)',
+    "langchain_kv.runtime.loop_thread": 'KVStore("c", "http://127.0.0.1:9", token="t", setup_mode=SetupMode.OFF)',
 }
 
 
@@ -294,7 +388,7 @@ def test_a_child_forked_during_the_first_opening_of_a_file_can_open_it(
     tmp_path: Path, holding: Callable[..., threading.Event], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other thread has the file's lock, and no connection yet."""
-    monkeypatch.setattr("langchain_kv.engines.sqlite_connections.FORK_WAIT_S", 0.05)
+    monkeypatch.setattr("langchain_kv.engines.sqlite.connections.FORK_WAIT_S", 0.05)
     path = str(tmp_path / "kv.db")
     KVStore("c", f"sqlite:{path}").close()
     pool = ConnectionPool(path, "full")
@@ -306,10 +400,13 @@ def test_a_child_forked_during_the_first_opening_of_a_file_can_open_it(
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
-        signal.alarm(CHILD_S)
-        os.read(read, 1)  # until the parent's thread has given the lock back
-        found = pool.read(lambda connection: connection.execute("SELECT count(*) FROM collections").fetchone())
-        os._exit(0 if found == (1,) else 1)
+        try:
+            signal.alarm(CHILD_S)
+            os.read(read, 1)  # until the parent's thread has given the lock back
+            found = pool.read(lambda connection: connection.execute("SELECT count(*) FROM collections").fetchone())
+            os._exit(0 if found == (1,) else 1)
+        finally:
+            os._exit(2)
     let.set()
     pool.close()
     os.write(write, b"x")
@@ -325,7 +422,7 @@ def test_a_child_forked_while_a_pool_is_made_knows_every_other_one(
     store.mset([("a", 1)])
 
     def work(held: threading.Event, let: threading.Event) -> None:
-        with sqlite_forks._making.lock:
+        with forks._beginning.lock:
             held.set()
             let.wait(0.2)
 

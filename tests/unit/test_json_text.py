@@ -10,7 +10,7 @@ from decimal import Decimal
 import pytest
 
 from langchain_kv.errors import DataAPIError
-from langchain_kv.json_text import NESTING_MAX, is_rewritten, read, utf16_length, write
+from langchain_kv.values.json_text import NESTING_MAX, is_rewritten, read, utf16_length, write
 
 
 @pytest.mark.parametrize(

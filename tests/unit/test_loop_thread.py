@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from langchain_kv import loop_thread
 from langchain_kv.errors import StoreError, UsageError
+from langchain_kv.runtime import loop_thread
 
 TIMEOUT_S = 30
 
@@ -122,7 +122,9 @@ def test_it_works_inside_a_running_loop_of_another_thread() -> None:
 
 
 def test_importing_starts_no_thread() -> None:
-    _assert_silent(_in_python("import threading, langchain_kv.loop_thread; print(threading.active_count())"), "1")
+    _assert_silent(
+        _in_python("import threading, langchain_kv.runtime.loop_thread; print(threading.active_count())"), "1"
+    )
 
 
 @pytest.mark.slow
@@ -130,7 +132,7 @@ def test_asyncio_serves_where_uvloop_is_missing() -> None:
     code = """
         import asyncio, sys
         sys.modules["uvloop"] = None
-        from langchain_kv import loop_thread
+        from langchain_kv.runtime import loop_thread
         async def kind(): return type(asyncio.get_running_loop()).__base__.__module__
         print(loop_thread.run(kind()))
     """
@@ -201,7 +203,7 @@ def test_operation_that_cannot_be_started_on_the_loop_is_an_error(monkeypatch: p
 def test_thread_that_cannot_be_started_is_an_error_and_tried_again() -> None:
     code = """
         import threading
-        from langchain_kv import loop_thread
+        from langchain_kv.runtime import loop_thread
         from langchain_kv.errors import StoreError
         async def answer(): return "answer"
         start = threading.Thread.start
@@ -302,7 +304,7 @@ def test_plain_async_iterator_without_aclose_is_taken() -> None:
 
 _INTERRUPTS = """
     import asyncio, os, random, signal, sys, threading, time
-    from langchain_kv import loop_thread
+    from langchain_kv.runtime import loop_thread
 
     seed = int(sys.argv[1]); random.seed(seed); wanted = int(sys.argv[2])
     caught = 0; done = False; armed = False
@@ -371,7 +373,7 @@ def test_interrupts_at_random_moments_neither_hang_nor_lose_a_lock(uvloop: bool)
 def test_interrupt_cancels_the_operation() -> None:
     code = """
         import asyncio, os, signal, threading
-        from langchain_kv import loop_thread
+        from langchain_kv.runtime import loop_thread
         cancelled = threading.Event()
         async def work():
             threading.Thread(target=os.kill, args=(os.getpid(), signal.SIGINT)).start()
@@ -393,7 +395,7 @@ def test_interrupt_cancels_the_operation() -> None:
 def test_forked_child_starts_a_loop_of_its_own_and_the_parents_goes_on(end: str) -> None:
     code = f"""
         import asyncio, gc, os, sys
-        from langchain_kv import loop_thread
+        from langchain_kv.runtime import loop_thread
         async def name(): return id(asyncio.get_running_loop())
         async def nap(): await asyncio.sleep(0.01); return "parent"
         before = loop_thread.run(name())
@@ -420,7 +422,7 @@ def test_forked_child_starts_a_loop_of_its_own_and_the_parents_goes_on(end: str)
 def test_exit_with_a_call_in_flight_is_silent_and_quick(uvloop: bool) -> None:
     code = """
         import asyncio, threading
-        from langchain_kv import loop_thread
+        from langchain_kv.runtime import loop_thread
         begun = threading.Event()
         async def long():
             begun.set()
@@ -434,7 +436,7 @@ def test_exit_with_a_call_in_flight_is_silent_and_quick(uvloop: bool) -> None:
 
 def test_exit_closes_what_the_loop_owns() -> None:
     code = """
-        from langchain_kv import loop_thread
+        from langchain_kv.runtime import loop_thread
         async def numbers():
             try:
                 while True: yield 1
@@ -448,7 +450,7 @@ def test_exit_closes_what_the_loop_owns() -> None:
 def test_exit_handler_of_the_user_may_still_call() -> None:
     code = """
         import atexit
-        from langchain_kv import loop_thread
+        from langchain_kv.runtime import loop_thread
         async def one(): return 1
         from langchain_kv.errors import StoreClosedError
         def call():

@@ -19,16 +19,21 @@ from langchain_core.documents import Document
 from langchain_core.load import dumps
 from langchain_core.messages import HumanMessage
 
-from langchain_kv import KVByteStore, KVStore, codecs
+from langchain_kv import KVByteStore, KVStore
 from langchain_kv.errors import InvalidValueError, InvalidValueTypeError
-from langchain_kv.slices import whole
+from places import Place
+
+
+def keep(pairs: dict[str, Any], kind: Any = KVStore) -> None:
+    with kind("refusals", "memory:refusals") as store:
+        store.mset(list(pairs.items()))
 
 
 def refusal(value: Any) -> str:
     with pytest.raises(InvalidValueError) as caught:
-        whole(codecs.encode_documents({"k": value}))
+        keep({"k": value})
     with pytest.raises(InvalidValueError, match=re.escape(str(caught.value))):
-        whole(codecs.encode_documents({"other": 1, "k": value}))
+        keep({"other": 1, "k": value})
     return str(caught.value)
 
 
@@ -91,7 +96,7 @@ class Item:
 )
 def test_the_conversion_that_a_refusal_names_works(value: Any, advice: str, followed: Any) -> None:
     assert advice in refusal(within(value))
-    whole(codecs.encode_documents({"k": within(followed(value))}))
+    keep({"k": within(followed(value))})
 
 
 class Own(Document):
@@ -114,12 +119,12 @@ def test_a_document_in_a_store_of_json_or_bytes_is_told_of_the_docstore(kind: ty
 
 
 @pytest.mark.parametrize("metadata", [datetime.datetime.min, uuid.UUID(int=1), {1}, [{"deep": decimal.Decimal(1)}]])
-@pytest.mark.parametrize("encode", [codecs.encode_bytes_document, codecs.encode_kept_bytes])
-def test_a_document_that_langchain_could_not_load_again_is_refused(encode: Any, metadata: Any) -> None:
+@pytest.mark.parametrize("others", [{}, {"other": b"1"}])
+def test_a_document_that_langchain_could_not_load_again_is_refused(others: dict[str, bytes], metadata: Any) -> None:
     text = dumps(Document(page_content="bad", metadata={"m": metadata})).encode()
     with pytest.raises(InvalidValueError, match=r"'k' is a Document with metadata of type \w+\.\w+, .*isoformat"):
-        encode("k", text)
-    encode("k", b" " + text)  # other bytes are nobody's business
+        keep({**others, "k": text}, KVByteStore)
+    keep({**others, "k": b" " + text}, KVByteStore)  # other bytes are nobody's business
 
 
 @pytest.mark.parametrize("metadata", ["x", {"lc": 1, "type": "not_implemented", "id": ["a"]}, [1, None, {"a": 1.5}]])
@@ -130,12 +135,12 @@ def test_a_document_that_langchain_can_load_again_is_kept(metadata: Any) -> None
     assert docstore.mget(["k"]) == [document]
 
 
-@pytest.mark.parametrize("encode", [codecs.encode_bytes_document, codecs.encode_kept_bytes])
 @pytest.mark.parametrize("key", ["k", "\u20ac" * 2666, '"' * 100])
-def test_a_byte_store_says_its_limit_in_bytes(encode: Any, key: str) -> None:
+def test_a_byte_store_says_its_limit_in_bytes(place: Place, key: str) -> None:
+    store = place.store(KVByteStore)
     with pytest.raises(InvalidValueError, match="has 3,000,001 bytes, the limit with this key is") as caught:
-        encode(key, bytes(3_000_001))
+        store.mset([(key, bytes(3_000_001))])
     limit = int(re.findall(r"key is ([\d,]+)", str(caught.value))[0].replace(",", ""))
-    encode(key, bytes(limit))
+    store.mset([(key, bytes(limit))])
     with pytest.raises(InvalidValueError, match=f"{limit:,}"):
-        encode(key, bytes(limit + 1))
+        store.mset([(key, bytes(limit + 1))])

@@ -11,7 +11,7 @@ import pytest
 from answered import Send, codes, sender
 from langchain_kv.engines.base import CollectionName
 from langchain_kv.engines.memory import MemoryEngine
-from langchain_kv.server.commands import COMMANDS
+from langchain_kv.server.commands.table import COMMANDS
 
 ANY = CollectionName("default_keyspace", "any")
 KEYSPACE = ("default_keyspace",)

@@ -18,14 +18,19 @@ from typing import Any
 import pytest
 
 from answered import Send, sender
+from bodies import row
 from langchain_kv.engines.base import CollectionName
 from langchain_kv.engines.memory import MemoryEngine
 from langchain_kv.limits import INDEXING_MAX_UTF16, PATH_MAX_NAMES, SORT_MAX_FIELDS
-from langchain_kv.server import commands, matching, pacing, running, stored
-from langchain_kv.server.commands import answer
-from langchain_kv.server.ids import is_extended
-from langchain_kv.server.matching import equal, identity
-from langchain_kv.server.update_operators import identical
+from langchain_kv.server import pacing
+from langchain_kv.server.commands import table as commands
+from langchain_kv.server.commands.table import answer
+from langchain_kv.server.documents import stored
+from langchain_kv.server.documents.ids import is_extended
+from langchain_kv.server.http import running
+from langchain_kv.server.query import matching
+from langchain_kv.server.query.matching import equal, identity
+from langchain_kv.server.update.operators import identical
 from served import ask
 
 KV = CollectionName("default_keyspace", "kv")
@@ -127,8 +132,8 @@ GROWING: dict[str, Callable[[int], Any]] = {
 def test_work_grows_with_the_command_and_no_faster(send: Send, engine: MemoryEngine, name: str) -> None:
     def work(count: int) -> int:
         document = json.dumps({"_id": "a", "f": _array(count), "g": {}}).encode()
-        engine.write(ANY, [("a", document)])
-        engine.write(KV, [("a", document)])
+        engine.write(ANY, [row("a", document)])
+        engine.write(KV, [row("a", document)])
         command = GROWING[name](count)
         path = ANY if "filter" in str(command) and "find" in command else KV
         return _calls(lambda: send(command, path))
@@ -367,7 +372,7 @@ LARGE_DOCUMENT = {"_id": "a", "n": 1, "tags": ["x" * 100] * (pacing.LARGE_BYTES 
 def test_a_large_document_is_read_beside_the_loop(
     engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch, command: Any
 ) -> None:
-    engine.write(ANY, [("a", json.dumps(LARGE_DOCUMENT).encode())])
+    engine.write(ANY, [row("a", json.dumps(LARGE_DOCUMENT).encode())])
     engine.create_collection(ANY, {})
     threads = set()
     field_texts = stored.field_texts
@@ -377,8 +382,8 @@ def test_a_large_document_is_read_beside_the_loop(
             threads.add(threading.current_thread())
         return field_texts(body)
 
-    monkeypatch.setattr("langchain_kv.server.stored.field_texts", note)
-    monkeypatch.setattr("langchain_kv.server.projection.field_texts", note)
+    monkeypatch.setattr("langchain_kv.server.documents.stored.field_texts", note)
+    monkeypatch.setattr("langchain_kv.server.query.projection.field_texts", note)
     read = commands.read
 
     def note_read(body: bytes) -> Any:
@@ -386,7 +391,7 @@ def test_a_large_document_is_read_beside_the_loop(
             threads.add(threading.current_thread())
         return read(body)
 
-    monkeypatch.setattr("langchain_kv.server.updating.read", note_read)
+    monkeypatch.setattr("langchain_kv.server.update.updating.read", note_read)
     asyncio.run(answer(engine, ANY, json.dumps(command).encode()))
     assert threads
     assert threading.current_thread() not in threads
@@ -395,7 +400,7 @@ def test_a_large_document_is_read_beside_the_loop(
 async def test_many_small_documents_are_read_in_turns_with_others(
     engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine.write(ANY, [(f"k{n}", b'{"_id":"k%d"}' % n) for n in range(10)])
+    engine.write(ANY, [row(f"k{n}", b'{"_id":"k%d"}' % n) for n in range(10)])
     clock = itertools.count(step=1)  # each look at it is a second later
     monkeypatch.setattr(pacing.time, "perf_counter", lambda: next(clock))
     turns = 0

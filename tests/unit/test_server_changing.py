@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
+from bodies import row
 from langchain_kv.engines.base import CollectionName, Engine
 from langchain_kv.engines.memory import MemoryEngine
-from langchain_kv.engines.sqlite import SQLiteEngine
-from langchain_kv.server import pacing, updating
-from langchain_kv.server.commands import answer
+from langchain_kv.engines.sqlite.engine import SQLiteEngine
+from langchain_kv.server import pacing
+from langchain_kv.server.commands.table import answer
+from langchain_kv.server.update import updating
 
 ANY = CollectionName("default_keyspace", "any")
 MINE, THEIRS = b'{"_id":"a","n":1}', b'{"_id":"a","n":2}'
@@ -29,7 +31,7 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
         MemoryEngine() if request.param == "memory" else SQLiteEngine(str(tmp_path / "kv.db"), synchronous="normal")
     )
     engine.create_collection(ANY, {})
-    engine.write(ANY, [("a", MINE)])
+    engine.write(ANY, [row("a", MINE)])
     yield engine
     engine.close()
 
@@ -44,7 +46,7 @@ def interfere(engine: Engine, monkeypatch: pytest.MonkeyPatch, name: str) -> Non
     original = getattr(engine, name)
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        engine.write(ANY, [("a", THEIRS)])
+        engine.write(ANY, [row("a", THEIRS)])
         return original(*args, **kwargs)
 
     monkeypatch.setattr(engine, name, call)
@@ -80,21 +82,21 @@ def test_a_document_that_no_longer_matches_when_it_is_written_is_left_alone(
     ((name, fields),) = command.items()
     interfere(engine, monkeypatch, "modify")
     assert send({name: {"filter": condition, **fields}}) == nothing
-    assert engine.read(ANY, ["a"]) == [THEIRS]
+    assert engine.read(ANY, ["a"]) == [row("a", THEIRS)]
 
 
 @pytest.mark.parametrize("condition", [{"_id": "a"}, {"n": {"$gt": 0}}])
 def test_what_becomes_of_a_large_document_is_never_worked_out_while_it_is_written(
     send: Send, engine: Engine, monkeypatch: pytest.MonkeyPatch, condition: dict[str, Any]
 ) -> None:
-    engine.write(ANY, [("a", large(1))])
+    engine.write(ANY, [row("a", large(1))])
     modify, others = engine.modify, iter([large(5), large(7)])
     is_writing, worked_out = [False], []
     read = updating.read
 
     def interfere(*args: Any) -> None:
         for other in others:
-            engine.write(ANY, [("a", other)])
+            engine.write(ANY, [row("a", other)])
             break
         is_writing[0] = True
         try:
@@ -110,18 +112,18 @@ def test_what_becomes_of_a_large_document_is_never_worked_out_while_it_is_writte
     monkeypatch.setattr(updating, "read", note)
     reply = send({"updateOne": {"filter": condition, "update": {"$inc": {"n": 1}}}})
     assert reply == {"status": {"matchedCount": 1, "modifiedCount": 1}}
-    assert engine.read(ANY, ["a"]) == [large(8)]
+    assert engine.read(ANY, ["a"]) == [row("a", large(8))]
     assert worked_out == [False, False, False]
 
 
 def test_a_large_document_that_others_always_change_is_given_up(
     send: Send, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine.write(ANY, [("a", large(1))])
+    engine.write(ANY, [row("a", large(1))])
     modify, numbers = engine.modify, itertools.count(100)
 
     def interfere(*args: Any) -> None:
-        engine.write(ANY, [("a", large(next(numbers)))])
+        engine.write(ANY, [row("a", large(next(numbers)))])
         modify(*args)
 
     monkeypatch.setattr(engine, "modify", interfere)
@@ -145,7 +147,7 @@ def test_a_sorted_document_that_no_longer_matches_when_it_is_read_again_is_not_s
     def read_again(*args: Any) -> Any:
         calls.append(args)
         if len(calls) == (2 if "_id" in fields["filter"] else 1):  # by id, the first call finds it
-            engine.write(ANY, [("a", THEIRS)])
+            engine.write(ANY, [row("a", THEIRS)])
         return read(*args)
 
     monkeypatch.setattr(engine, "read", read_again)

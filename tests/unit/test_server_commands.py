@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from answered import Send, codes, sender
+from bodies import row
 from langchain_kv.backends.dataapi.causes import is_deterministic
 from langchain_kv.engines.base import Change, CollectionName, DocId
 from langchain_kv.engines.memory import MemoryEngine
@@ -24,8 +25,8 @@ from langchain_kv.errors import (
     StoreError,
     TransportError,
 )
-from langchain_kv.server.commands import COMMANDS, answer
-from langchain_kv.server.ids import new_id, read_id
+from langchain_kv.server.commands.table import COMMANDS, answer
+from langchain_kv.server.documents.ids import new_id, parse_id
 
 KV = CollectionName("default_keyspace", "kv")
 
@@ -263,7 +264,7 @@ def test_a_number_as_id_is_known_by_its_spelling(send: Send) -> None:
 
 def test_the_id_comes_first_in_what_is_stored(send: Send, engine: MemoryEngine) -> None:
     send(b'{"insertOne":{"document":{"b":1.50,  "_id":"x","a":[ ]}}}')
-    assert engine.read(KV, ["x"]) == [b'{"_id":"x","b":1.5,"a":[]}']
+    assert engine.read(KV, ["x"]) == [row("x", b'{"_id":"x","b":1.5,"a":[]}')]
 
 
 @pytest.mark.parametrize(
@@ -291,7 +292,7 @@ def test_made_ids_have_the_form_of_the_collections_default(send: Send, kind: str
 
 def test_ids_made_one_after_the_other_are_in_order() -> None:
     for kind in ("uuidv6", "objectId"):
-        made = [read_id(new_id(kind)) for _ in range(50)]
+        made = [parse_id(new_id(kind)) for _ in range(50)]
         assert made == sorted(made)  # type: ignore[type-var]
 
 
@@ -397,7 +398,7 @@ def test_a_limit_holds_over_pages(send: Send) -> None:
 
 def test_stored_documents_are_passed_on_as_they_are(engine: MemoryEngine) -> None:
     body = b'{"_id":"a","value":[1.0,1e-07,"\\u00e9"],"z":1E400}'
-    engine.write(KV, [("a", body)])
+    engine.write(KV, [row("a", body)])
     for command in (b'{"find":{}}', b'{"find":{"filter":{"_id":"a"}}}', b'{"findOne":{}}'):
         assert body in asyncio.run(answer(engine, KV, command))[1]
     kept = asyncio.run(answer(engine, KV, b'{"findOne":{"projection":{"value":0}}}'))[1]
@@ -615,9 +616,9 @@ def test_the_older_names_work_with_a_warning_also_when_they_fail(send: Send) -> 
 
 
 def test_a_projection_reads_what_only_other_programs_store() -> None:
-    from langchain_kv.server.projection import read_projection
+    from langchain_kv.server.query.projection import parse_projection
 
-    keys_only = read_projection({"value": False})
+    keys_only = parse_projection({"value": False})
     assert keys_only.apply(b'{"_id":"a","value":"\\ud800"}') == b'{"_id":"a"}'
     assert keys_only.apply(b'{"_id":"a","value":1E+400,"x":"\\ud800"}').startswith(b'{"_id":"a","x":"\\ud800"')
     for damaged in (b"{", b"[1]", b"\xff"):
@@ -682,7 +683,7 @@ def test_an_upsert_by_id_is_one_write(send: Send, engine: MemoryEngine, monkeypa
 def test_a_replacement_is_made_before_the_write_and_once(
     send: Send, engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from langchain_kv.server import writes
+    from langchain_kv.server.commands import writes
 
     insert(send, 1)
     is_writing, made = False, []

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from langchain_kv.engines.base import CollectionName, DocId
+from bodies import row
+from langchain_kv.engines.base import CollectionName, Row
 from langchain_kv.engines.memory import MemoryEngine
-from langchain_kv.server.running import run_in_thread
+from langchain_kv.server.http.running import run_in_thread
 
 TOKEN = "a token of the tests"
 COLLECTION = CollectionName("default_keyspace", "kv")
@@ -26,7 +27,7 @@ class SlowEngine(MemoryEngine):
         super().__init__()
         self.reading, self.may_go_on = threading.Event(), threading.Event()
 
-    def read(self, collection: CollectionName, ids: Any) -> list[bytes | None]:
+    def read(self, collection: CollectionName, ids: Any) -> list[Row | None]:
         if "slow" in ids:
             self.reading.set()
             assert self.may_go_on.wait(30)
@@ -37,8 +38,8 @@ class SlowEngine(MemoryEngine):
 def engine() -> MemoryEngine:
     engine = SlowEngine()
     engine.create_collection(COLLECTION, {"indexing": {"allow": ["_id"]}})
-    bodies: list[tuple[DocId, bytes]] = [(f"k{n}", b'{"_id":"k%d","n":%d}' % (n, n)) for n in range(20)]
-    engine.write(COLLECTION, bodies)
+    rows = [row(f"k{n}", b'{"_id":"k%d","n":%d}' % (n, n)) for n in range(20)]
+    engine.write(COLLECTION, rows)
     return engine
 
 

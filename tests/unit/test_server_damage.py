@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from bodies import row
 from langchain_kv import DamagedValueError, DataAPIError, KVStore
-from langchain_kv.backends.dataapi.commands import read_page
+from langchain_kv.backends.dataapi.replies import parse_page
 from langchain_kv.engines.base import CollectionName
 from places import TOKEN, Place
 
@@ -18,6 +19,7 @@ DAMAGE = {
     "cut": '{"_id":"bad","value":"abc',
     "zeros": "\0" * 100,
     "empty": "",
+    "a number that is none": '{"_id":"bad","value":NaN}',
     "joins what stands beside it": '{"_id":"bad"},{"_id":"intruder"}',
 }
 
@@ -128,7 +130,9 @@ def test_a_damaged_document_can_be_deleted_and_stored_anew(http_place: Place) ->
 
 def test_bytes_that_are_no_utf8_are_damage_like_any_other(http_place: Place) -> None:
     store, collection = planted(http_place, "{}")
-    http_place.engine.write(CollectionName("default_keyspace", collection), [("bad", b'{"_id":"bad","value":"\xff"}')])
+    http_place.engine.write(
+        CollectionName("default_keyspace", collection), [row("bad", b'{"_id":"bad","value":"\xff"}')]
+    )
 
     reply = ask(http_place, collection, {"find": {}})
     assert reply["errors"][0]["documentIds"] == ["bad"]
@@ -146,7 +150,7 @@ DATA = {"documents": [{"_id": "a", "value": 1}], "nextPageState": None}
 def test_whichever_way_a_page_is_read_its_damaged_documents_are_there(value: str) -> None:
     body = json.dumps({"data": DATA, "errors": [ENTRY]}).replace('"value": 1', f'"value": {value}').encode()
 
-    page = read_page(200, body, "find")
+    page = parse_page(200, body, "find")
     assert [key for key, _ in page.items] == ["a", "bad"]
     assert not isinstance(page.items[1][1], dict)
 
@@ -161,4 +165,4 @@ def test_another_error_beside_documents_is_raised(entry: dict[str, Any], value: 
     body = json.dumps({"data": DATA, "errors": [ENTRY, entry]}).replace('"value": 1', f'"value": {value}').encode()
 
     with pytest.raises(DataAPIError):
-        read_page(200, body, "find")
+        parse_page(200, body, "find")

@@ -16,13 +16,13 @@ import pytest
 
 from langchain_kv import KVStore
 from langchain_kv.engines.memory import MemoryEngine
-from langchain_kv.engines.sqlite import SQLiteEngine
+from langchain_kv.engines.sqlite.engine import SQLiteEngine
 from langchain_kv.errors import ConfigError, EngineError
-from langchain_kv.server import app
-from langchain_kv.server.app import DataAPI, login_token
-from langchain_kv.server.running import run_app_in_thread, run_in_thread
+from langchain_kv.runtime.work_queue import InlineBridge
+from langchain_kv.server.http import app
+from langchain_kv.server.http.app import DataAPI, login_token
+from langchain_kv.server.http.running import run_app_in_thread, run_in_thread
 from langchain_kv.testing import DataAPIServer
-from langchain_kv.work_queue import InlineBridge
 
 FIND = b'{"findKeyspaces":{}}'
 

@@ -23,8 +23,8 @@ from langchain_kv.engines.base import CollectionName
 from langchain_kv.engines.memory import MemoryEngine
 from langchain_kv.errors import ConfigError
 from langchain_kv.limits import BODY_MAX_BYTES
-from langchain_kv.server.app import DataAPI
-from langchain_kv.server.running import run_in_thread, serve
+from langchain_kv.server.http.app import DataAPI
+from langchain_kv.server.http.running import run_in_thread, serve
 
 TOKEN = "tökén"
 PATH = "/v1/default_keyspace/kv"
@@ -211,8 +211,8 @@ SERVE = """
 import socket, sys
 from urllib.parse import urlsplit
 from langchain_kv.engines.memory import MemoryEngine
-from langchain_kv.server.app import DataAPI
-from langchain_kv.server.running import serve
+from langchain_kv.server.http.app import DataAPI
+from langchain_kv.server.http.running import serve
 def ready(url):
     socket.create_connection((urlsplit(url).hostname, urlsplit(url).port)).close()
     print(url, flush=True)
@@ -243,7 +243,7 @@ def test_an_import_of_the_package_loads_no_server() -> None:
 
 def test_reading_json_text_needs_no_third_party_module() -> None:
     code = (
-        "import sys; from langchain_kv.json_text import read; read(b'[1.5]');"
+        "import sys; from langchain_kv.values.json_text import read; read(b'[1.5]');"
         "print([m for m in ('orjson', 'httptools', 'msgspec', 'aiohttp') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -14,16 +14,18 @@ from typing import Any
 import pytest
 
 from answered import Send, codes
+from bodies import row
 from langchain_kv.engines.base import CollectionName, DocId, Engine
 from langchain_kv.engines.memory import MemoryEngine
-from langchain_kv.engines.sqlite import SQLiteEngine
+from langchain_kv.engines.sqlite.engine import SQLiteEngine
 from langchain_kv.limits import SORT_MAX_ROWS
-from langchain_kv.server import reads, searching
-from langchain_kv.server.commands import answer
-from langchain_kv.server.matching import MISSING
-from langchain_kv.server.ordering import sort_key, value_key
-from langchain_kv.server.settings import Indexing
-from langchain_kv.server.sorting import Picker, read_sort
+from langchain_kv.server.commands import reads
+from langchain_kv.server.commands.settings import Indexing
+from langchain_kv.server.commands.table import answer
+from langchain_kv.server.query import searching
+from langchain_kv.server.query.matching import MISSING
+from langchain_kv.server.query.ordering import sort_key, value_key
+from langchain_kv.server.query.sorting import Picker, parse_sort
 
 ANY = CollectionName("default_keyspace", "any")
 KV = CollectionName("default_keyspace", "kv")
@@ -51,7 +53,7 @@ def send(engine: Engine) -> Send:
 
 
 def plant(engine: Engine, documents: Sequence[dict[str, Any]], collection: CollectionName = ANY) -> None:
-    engine.write(collection, [(one["_id"], json.dumps(one).encode()) for one in documents])
+    engine.write(collection, [row(one["_id"], json.dumps(one).encode()) for one in documents])
 
 
 def ids(reply: Any) -> list[Any]:
@@ -177,7 +179,7 @@ def test_too_many_rows_are_refused_and_one_fewer_are_not(send: Send, engine: Eng
 
 
 def test_a_pick_keeps_no_more_than_it_needs() -> None:
-    sort = read_sort({"n": 1}, Indexing({}))
+    sort = parse_sort({"n": 1}, Indexing({}))
     assert sort is not None
     picker = Picker(sort, 3)
     order = random.Random(8).sample(range(9_000), 9_000)

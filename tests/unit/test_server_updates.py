@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from answered import Send, codes, sender
+from bodies import row
 from langchain_kv.engines.base import CollectionName, DocId, Engine
 from langchain_kv.engines.memory import MemoryEngine
-from langchain_kv.engines.sqlite import SQLiteEngine
-from langchain_kv.server.commands import answer
-from langchain_kv.server.update_operators import OPERATORS
+from langchain_kv.engines.sqlite.engine import SQLiteEngine
+from langchain_kv.server.commands.table import answer
+from langchain_kv.server.update.operators import OPERATORS
 
 ANY = CollectionName("default_keyspace", "any")
 KV = CollectionName("default_keyspace", "kv")
@@ -445,7 +446,7 @@ def test_a_document_that_changed_meanwhile_is_updated_as_it_is_now(
 
     def interfere(collection: CollectionName, ids: list[DocId], change: Any) -> None:
         if "b" in ids:
-            engine.write(collection, [("a", b'{"_id":"a","n":10}'), ("b", b'{"_id":"b","m":1}')])
+            engine.write(collection, [row("a", b'{"_id":"a","n":10}'), row("b", b'{"_id":"b","m":1}')])
         modify(collection, ids, change)
 
     monkeypatch.setattr(engine, "modify", interfere)

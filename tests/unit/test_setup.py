@@ -30,8 +30,8 @@ class FakeBackend:
         self.go = threading.Event()
         self.go.set()
 
-    def setup(self, *, pre_delete: bool = False) -> None:
-        self.calls.append(pre_delete)
+    def open(self, *, clear: bool = False) -> None:
+        self.calls.append(clear)
         assert self.go.wait(10)
         if self.failures:
             self.failures -= 1
@@ -105,7 +105,7 @@ def test_a_set_up_in_the_background_sees_the_callers_context() -> None:
     seen = []
 
     class Seeing(FakeBackend):
-        def setup(self, *, pre_delete: bool = False) -> None:
+        def open(self, *, clear: bool = False) -> None:
             seen.append(request.get())
 
     request.set("mine")
@@ -180,9 +180,12 @@ def test_a_child_forked_during_set_up_makes_its_own_attempt() -> None:
     setup._start()
     child = os.fork()
     if child == 0:
-        backend.go.set()
-        setup.wait()
-        os._exit(0 if setup.done else 1)
+        try:
+            backend.go.set()
+            setup.wait()
+            os._exit(0 if setup.done else 1)
+        finally:
+            os._exit(2)
     assert os.waitpid(child, 0)[1] == 0
     backend.go.set()
     setup.wait()
@@ -210,21 +213,24 @@ def test_a_child_forked_while_a_thread_begins_a_set_up_waits_for_no_lock() -> No
     with setup._lock:  # as another thread would hold it
         child = os.fork()
         if child == 0:
-            signal.alarm(20)
-            setup.wait()
-            os._exit(0 if setup.done else 1)
+            try:
+                signal.alarm(20)
+                setup.wait()
+                os._exit(0 if setup.done else 1)
+            finally:
+                os._exit(2)
         assert os.waitpid(child, 0)[1] == 0
 
 
-@pytest.mark.parametrize("colour", ["sync", "async"])
-def test_where_no_thread_can_be_started_it_is_done_at_once(colour: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_where_no_thread_can_be_started_it_is_done_at_once(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(thread: threading.Thread) -> None:
         raise RuntimeError("can't create new thread at interpreter shutdown")
 
     backend = FakeBackend()
     setup = make(backend, SetupMode.ASYNC)
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    if colour == "sync":
+    if mode == "sync":
         setup.wait()
     else:
         asyncio.run(setup.await_())
@@ -235,8 +241,8 @@ def test_where_no_thread_can_be_started_it_is_done_at_once(colour: str, monkeypa
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 def test_an_interrupt_in_the_set_up_is_told_as_such_and_it_is_tried_again(error: type[BaseException]) -> None:
     class Interrupted(FakeBackend):
-        def setup(self, *, pre_delete: bool = False) -> None:
-            super().setup()
+        def open(self, *, clear: bool = False) -> None:
+            super().open()
             if len(self.calls) == 1:
                 raise error
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from langchain_kv import KVByteStore, KVStore
-from langchain_kv.backends.opening import acquire_engine, release_engine
 from langchain_kv.errors import StoreClosedError
-from langchain_kv.sharing import Shared
-from langchain_kv.targets import parse_target
+from langchain_kv.places.embedded import EmbeddedPlace, release_engine
+from langchain_kv.places.schemes import parse_url
+from langchain_kv.runtime.sharing import Shared
 
 
 class Item:
@@ -129,8 +129,9 @@ def test_a_store_that_was_not_closed_ends_no_use_of_others(tmp_path: Path) -> No
         gc.collect()
         with KVStore("kv", "memory:"):
             assert kept.mget(["a"]) == [1]
-    target = parse_target(url)
-    engine = acquire_engine(target)  # the only use of it, if all others were counted
+    place = parse_url(url)
+    assert isinstance(place, EmbeddedPlace)
+    engine = place.acquire_engine()  # the only use of it, if all others were counted
     release_engine(engine)
     with pytest.raises(StoreClosedError):
         engine.keyspaces()

@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from bodies import MemoryEngine, SQLiteEngine
 from langchain_kv.engines.base import KEEP, CollectionName, Engine, Keep
-from langchain_kv.engines.memory import MemoryEngine
-from langchain_kv.engines.sqlite import SQLiteEngine
 from langchain_kv.errors import EngineBusyError, StoreClosedError, UnknownCollectionError
-from langchain_kv.work_queue import QueueBridge, WouldWait
+from langchain_kv.runtime.work_queue import QueueBridge, WouldWait
 
 KV = CollectionName("default_keyspace", "kv")
 SETTINGS = {"indexing": {"allow": ["_id"]}}

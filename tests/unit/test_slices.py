@@ -1,4 +1,4 @@
-"""Work in slices: the same result in both colours, and turns of the loop in between."""
+"""Work in slices: the same result, sync and async, and turns of the loop in between."""
 
 from __future__ import annotations
 
@@ -8,9 +8,22 @@ from typing import Any
 
 import pytest
 
-from langchain_kv.slices import SLICE_KEYS, Steps, by_parts, gathered, in_slices, parts, pieces, whole
+from langchain_kv.backends.base import Damaged, Found, Kind
+from langchain_kv.errors import DamagedValueError
+from langchain_kv.runtime.slices import (
+    SLICE_BYTES,
+    SLICE_KEYS,
+    Steps,
+    by_bytes,
+    by_parts,
+    gathered,
+    in_slices,
+    parts,
+    pieces,
+    whole,
+)
 from langchain_kv.stores.arguments import achecked_keys, achecked_pairs, unique_keys
-from langchain_kv.stores.batches import by_usual, usual_bytes, usual_values
+from langchain_kv.stores.coding import adecode_all
 
 
 def counting(done: list[int], count: int) -> Steps[str]:
@@ -37,7 +50,7 @@ async def turns_of(work: Awaitable[Any]) -> tuple[Any, int]:
     return result, turns
 
 
-async def test_both_colours_return_the_same() -> None:
+async def test_sync_and_async_return_the_same() -> None:
     plain: list[int] = []
     sliced: list[int] = []
     assert whole(counting(plain, 5)) == await in_slices(counting(sliced, 5)) == "done"
@@ -91,14 +104,13 @@ def test_pieces_join_to_the_whole_and_are_of_one_size(size: int) -> None:
 
 MANY = 5 * SLICE_KEYS + 1
 KEYS = [f"k{number % (MANY - 10)}" for number in range(MANY)]
-STORED: list[Any] = [{"_id": "k", "value": 1}, None] * MANY
-BYTES: list[Any] = [b"x", None] * MANY
+STORED: list[Any] = [Found(1), None, Found(b"x", Kind.BYTES)] * MANY
+UNIQUE = [str(number) for number in range(len(STORED))]
 WORK: dict[str, tuple[Any, Any]] = {
     "keys checked": (lambda: achecked_keys(KEYS), KEYS),
     "keys once": (lambda: unique_keys(KEYS), list(dict.fromkeys(KEYS))),
     "pairs checked": (lambda: achecked_pairs(zip(KEYS, KEYS, strict=True)), dict(zip(KEYS, KEYS, strict=True))),
-    "values": (lambda: by_usual(usual_values, STORED), [1, None] * MANY),
-    "bytes": (lambda: by_usual(usual_bytes, BYTES), BYTES),
+    "values": (lambda: adecode_all(lambda value: value, UNIQUE, UNIQUE, STORED), [1, None, b"x"] * MANY),
     "any part": (lambda: by_parts(list, KEYS), KEYS),
 }
 
@@ -111,9 +123,25 @@ async def test_what_grows_with_the_keys_alone_gives_turns_too(name: str) -> None
     assert turns >= 4
 
 
-async def test_one_value_out_of_the_usual_is_found_in_any_part() -> None:
-    assert await by_usual(usual_values, [*STORED, b"x"]) is None
-    assert await by_usual(usual_bytes, [*BYTES, {}]) is None
+async def test_one_value_that_is_damaged_is_found_in_any_part() -> None:
+    for at in (0, SLICE_KEYS, len(STORED) - 1):
+        stored = list(STORED)
+        stored[at] = Damaged("why")
+        with pytest.raises(DamagedValueError, match="why") as caught:
+            await adecode_all(lambda value: value, UNIQUE, UNIQUE, stored)
+        assert list(caught.value.errors) == [UNIQUE[at]]
+        assert len(caught.value.values) == len(STORED) - 1
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, 10_000_000])
+def test_parts_by_bytes_join_to_the_whole_and_are_bounded(size: int) -> None:
+    items = list(range(2 * SLICE_KEYS + 1))
+    found = list(by_bytes(items, lambda item: size))
+    assert [item for some in found for item in some] == items
+    most = max(map(len, found))
+    assert most <= SLICE_KEYS
+    assert (most - 1) * size <= SLICE_BYTES
+    assert list(by_bytes([], lambda item: size)) == []
 
 
 @pytest.mark.parametrize("keys", [["a", "", "b"], ["a", 1]])

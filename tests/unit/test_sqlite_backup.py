@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from langchain_kv.engines import sqlite_backup
+from bodies import SQLiteEngine
 from langchain_kv.engines.base import CollectionName, DocId
-from langchain_kv.engines.sqlite import SQLiteEngine
+from langchain_kv.engines.sqlite import backup as sqlite_backup
 from langchain_kv.errors import EngineError, EngineFileError, StoreClosedError, UsageError
 
 KV = CollectionName("default_keyspace", "kv")
@@ -38,14 +38,14 @@ def filled(path: str, megabytes: int) -> SQLiteEngine:
 WRITER = """
     import os, sys, time
     from langchain_kv.engines.base import CollectionName
-    from langchain_kv.engines.sqlite import SQLiteEngine
+    from langchain_kv.engines.sqlite.engine import SQLiteEngine
     KV = CollectionName("default_keyspace", "kv")
     path, writer = sys.argv[1:]
     engine = SQLiteEngine(path)
     number, worst_s = 0, 0.0
     while not os.path.exists(f"{path}.done"):
         began = time.perf_counter()
-        engine.write(KV, [(f"{writer}-{number:06}-{part}", b"%06d" % number * 100) for part in range(10)])
+        engine.write(KV, [(f"{writer}-{number:06}-{part}", b"%06d" % number * 100, False, None) for part in range(10)])
         worst_s = max(worst_s, time.perf_counter() - began)
         number += 1
         if number == 20:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from bodies import SQLiteEngine
 from langchain_kv.engines.base import CollectionName
-from langchain_kv.engines.sqlite import SQLiteEngine
 from langchain_kv.errors import EngineBusyError, EngineError, EngineFileError
 
 KV = CollectionName("default_keyspace", "kv")
@@ -116,7 +116,7 @@ def test_an_empty_wal_of_a_database_that_is_still_open_mixes_nothing(who: str, p
         with closing(SQLiteEngine(path)) as engine:
             engine.write(KV, [("a", b"new")])
             if who == "another program":
-                program.execute("UPDATE docs_1 SET body=CAST('BAD' AS BLOB)")
+                program.execute("UPDATE docs_1 SET content=CAST('BAD' AS BLOB)")
                 program.close()
             else:
                 assert store.read(KV, ["a"]) == [b"new"]
@@ -129,7 +129,7 @@ def test_an_empty_wal_of_a_database_that_is_still_open_mixes_nothing(who: str, p
 
 def test_changes_of_another_database_are_never_removed(path: str) -> None:
     with another_program(path, "rw") as program:
-        program.execute("UPDATE docs_1 SET body=CAST('last' AS BLOB)")
+        program.execute("UPDATE docs_1 SET content=CAST('last' AS BLOB)")
         os.replace(copy_of(path), path)
         Path(f"{path}.lock").write_text("0" * 32)
         before = Path(f"{path}-wal").read_bytes()

@@ -12,14 +12,16 @@ import sys
 import textwrap
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from bodies import SQLiteEngine
 from langchain_kv import KVByteStore, KVStore
 from langchain_kv.engines.base import KEEP, CollectionName, Keep
-from langchain_kv.engines.file_lock import FileLock
-from langchain_kv.engines.sqlite import SQLiteEngine
-from langchain_kv.engines.sqlite_file import APPLICATION_ID, SCHEMA_VERSION, has_wal_reset_bug
+from langchain_kv.engines.sqlite.file import APPLICATION_ID, has_wal_reset_bug
+from langchain_kv.engines.sqlite.file_lock import FileLock
+from langchain_kv.engines.sqlite.schema import SCHEMA_VERSION
 from langchain_kv.errors import (
     EngineError,
     EngineFileError,
@@ -28,6 +30,7 @@ from langchain_kv.errors import (
     UnknownCollectionError,
     UnknownKeyspaceError,
 )
+from langchain_kv.runtime import clock
 
 KV = CollectionName("default_keyspace", "kv")
 
@@ -225,7 +228,24 @@ def test_what_is_left_of_another_database_is_not_mixed_in(path: str) -> None:
     assert not os.path.exists(path)
 
 
-FORMATS = {
+KEPT = {
+    "json": {"n": [1, None, "é"]},
+    "refused": {"$a": 1},
+    "bytes": b"\xff\0{",
+    "brace": b"{",
+    "escape": b"\1",
+    "zero": b"\0",
+    "nothing": b"",
+}
+"""What the rows of FORMATS keep."""
+
+SETTINGS_KEPT = '{"indexing": {"allow": ["_id"]}}'
+DOCUMENTS_KEPT = {
+    "json": b'{"_id":"json","value":{"n":[1,null,"\xc3\xa9"]}}',
+    "refused": b'{"_id":"refused","value":"{\\"$a\\":1}","encoding":"json"}',
+}
+
+FORMATS: dict[int, dict[str, Any]] = {
     1: {
         "tables": [
             "CREATE TABLE collections( id INTEGER PRIMARY KEY AUTOINCREMENT, keyspace TEXT NOT NULL, name TEXT NOT"
@@ -234,34 +254,136 @@ FORMATS = {
             "CREATE TABLE file_mark(mark TEXT NOT NULL)",  # which a langchain-kv that does not know it need not read
             "CREATE TABLE keyspaces(name TEXT PRIMARY KEY NOT NULL)",
         ],
-        "settings": ['{"indexing": {"allow": ["_id"]}}'],
-        "bodies": {
-            "json": b'{"_id":"json","value":{"n":[1,null,"\xc3\xa9"]}}',
-            "refused": b'{"_id":"refused","value":"{\\"$a\\":1}","encoding":"json"}',
-            "bytes": b"\xff\x00{",
-            "brace": b"\x01{",
-            "escape": b"\x01\x01",
-            "zero": b"\x01\x00",
-            "nothing": b"\x01",
+        "settings": [SETTINGS_KEPT],
+        "columns": "id, body",
+        "rows": {
+            **{key: (document,) for key, document in DOCUMENTS_KEPT.items()},
+            "bytes": (b"\xff\x00{",),
+            "brace": (b"\x01{",),
+            "escape": (b"\x01\x01",),
+            "zero": (b"\x01\x00",),
+            "nothing": (b"\x01",),
         },
-    }
+    },
+    2: {
+        "tables": [
+            "CREATE INDEX docs_1_expiry ON docs_1(expires_at) WHERE expires_at IS NOT NULL",
+            "CREATE TABLE collections(id INTEGER PRIMARY KEY AUTOINCREMENT, keyspace TEXT NOT NULL, name TEXT NOT"
+            " NULL, settings TEXT NOT NULL, made_in INTEGER NOT NULL DEFAULT 1, UNIQUE(keyspace, name))",
+            "CREATE TABLE docs_1(id BLOB PRIMARY KEY NOT NULL, is_raw INTEGER NOT NULL DEFAULT 0, expires_at INTEGER,"
+            " content BLOB NOT NULL)",
+            "CREATE TABLE file_mark(mark TEXT NOT NULL)",
+            "CREATE TABLE keyspaces(name TEXT PRIMARY KEY NOT NULL)",
+            "CREATE TRIGGER older BEFORE INSERT ON collections WHEN NEW.made_in<2 BEGIN SELECT RAISE(ABORT, 'the file"
+            " was upgraded to version 2: end this program and install the newer langchain-kv'); END",
+        ],
+        "settings": [SETTINGS_KEPT],
+        "columns": "id, content, is_raw, expires_at",
+        "rows": {
+            **{key: (document, 0, None) for key, document in DOCUMENTS_KEPT.items()},
+            "bytes": (b"\xff\x00{", 1, None),
+            "brace": (b"{", 1, None),
+            "escape": (b"\x01", 1, None),
+            "zero": (b"\x00", 1, None),
+            "nothing": (b"", 1, None),
+        },
+    },
 }
 """What is in a file of each version. Where this must change, SCHEMA_VERSION is raised, and what was is still read."""
+
+EXPIRING = {
+    "json": (b'{"_id":"json","value":1,"expires_at":{"$date":4102444800000}}', 0, 4102444800000),
+    "bytes": (b"\xff{", 1, 4102444800000),
+}
+"""The rows of version 2 that expire with the year 2099."""
+
+
+def content(path: str) -> dict[str, Any]:
+    with closing(sqlite3.connect(path)) as connection:
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        statements = connection.execute("SELECT sql FROM sqlite_master WHERE sql NOT NULL AND name NOT LIKE 'sqlite_%'")
+        columns = FORMATS[version]["columns"]
+        return {
+            "tables": sorted(" ".join(statement.split()) for (statement,) in statements),
+            "settings": [settings for (settings,) in connection.execute("SELECT settings FROM collections")],
+            "columns": columns,
+            "rows": {row[0]: row[1:] for row in connection.execute(f"SELECT {columns} FROM docs_1")},
+        }
 
 
 def test_the_version_of_the_format_changes_with_the_format(path: str) -> None:
     with KVStore("kv", f"sqlite:{path}") as store:
-        store.mset([("json", {"n": [1, None, "é"]}), ("refused", {"$a": 1})])
+        store.mset([(key, value) for key, value in KEPT.items() if not isinstance(value, bytes)])
     with KVByteStore("kv", f"sqlite:{path}") as store:
-        store.mset([("bytes", b"\xff\0{"), ("brace", b"{"), ("escape", b"\1"), ("zero", b"\0"), ("nothing", b"")])
+        store.mset([(key, value) for key, value in KEPT.items() if isinstance(value, bytes)])
+    assert content(path) == FORMATS[SCHEMA_VERSION]
+
+
+def test_the_version_of_the_format_changes_with_that_of_what_expires(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clock, "_now_ns", lambda: (4102444800 - 100) * 10**9)
+    with KVStore("kv", f"sqlite:{path}", ttl_s=100) as store:
+        store.mset([("json", 1)])
+    with KVByteStore("kv", f"sqlite:{path}", ttl_s=100) as store:
+        store.mset([("bytes", b"\xff{")])
+    assert content(path)["rows"] == EXPIRING
+
+
+@pytest.fixture(params=FORMATS)
+def of_version(request: pytest.FixtureRequest, path: str) -> int:
+    """Make a file of a version by SQL alone, as its own langchain-kv made it."""
+    version: int = request.param
+    made = FORMATS[version]
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for statement in sorted(made["tables"], key=lambda statement: "TABLE" not in statement):
+            connection.execute(statement)
+        connection.execute("INSERT INTO keyspaces VALUES('default_keyspace')")
+        connection.execute("INSERT INTO file_mark VALUES('0123456789abcdef0123456789abcdef')")
+        made_in = "" if version == 1 else f", {version}"
+        row = f"1, 'default_keyspace', 'kv', ?{made_in}"
+        connection.executemany(f"INSERT INTO collections VALUES({row})", [made["settings"]])
+        for doc_id, row in made["rows"].items():
+            marks = ", ".join("?" * (1 + len(row)))
+            connection.execute(f"INSERT INTO docs_1({made['columns']}) VALUES({marks})", (doc_id, *row))
+        connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version={version}")
+        connection.execute("PRAGMA journal_mode=WAL")
+    return version
+
+
+def require_kept(path: str) -> None:
+    json = [key for key, value in KEPT.items() if not isinstance(value, bytes)]
+    raw = [key for key, value in KEPT.items() if isinstance(value, bytes)]
+    with KVStore("kv", f"sqlite:{path}") as store, KVByteStore("kv", f"sqlite:{path}") as byte_store:
+        assert store.mget([*json, "absent"]) == [*(KEPT[key] for key in json), None]
+        assert byte_store.mget([*raw, "absent"]) == [*(KEPT[key] for key in raw), None]
+        assert sorted(store.yield_keys()) == sorted(KEPT)
+
+
+def test_a_file_of_every_version_is_read_as_it_is(of_version: int, path: str) -> None:
+    before = Path(path).read_bytes()
+    require_kept(path)
+    require_kept(f"{path}?mode=ro")
+    assert Path(path).read_bytes() == before
+    assert os.listdir(os.path.dirname(path)) == ["kv.db"]
+    assert content(path) == FORMATS[of_version]
+
+
+@pytest.mark.parametrize("keys", [["absent"], ["absent", "too"]])
+def test_a_file_of_every_version_is_of_this_one_after_the_first_write(
+    keys: list[str], of_version: int, path: str
+) -> None:
+    with KVStore("kv", f"sqlite:{path}") as store:
+        store.mdelete(keys)
+    require_kept(path)
     with closing(sqlite3.connect(path)) as connection:
-        statements = connection.execute("SELECT sql FROM sqlite_master WHERE sql NOT NULL AND name NOT LIKE 'sqlite_%'")
-        found = {
-            "tables": sorted(" ".join(statement.split()) for (statement,) in statements),
-            "settings": [settings for (settings,) in connection.execute("SELECT settings FROM collections")],
-            "bodies": dict(connection.execute("SELECT id, body FROM docs_1")),
-        }
-    assert found == FORMATS[SCHEMA_VERSION]
+        assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    found, wanted = content(path), FORMATS[SCHEMA_VERSION]
+    assert found["rows"] == wanted["rows"]
+    assert found["settings"] == wanted["settings"]
+    assert wanted["tables"][0] in found["tables"]
 
 
 # -- refused --------------------------------------------------------------------------------------------------------
@@ -279,9 +401,16 @@ def newer_database(path: str) -> None:
 
 
 def older_database(path: str) -> None:
+    """Of a version before the first, which nobody wrote."""
     filled(path)
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute(f"PRAGMA user_version={SCHEMA_VERSION - 1}")
+        connection.execute("PRAGMA user_version=0")
+
+
+def negative_database(path: str) -> None:
+    filled(path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version=-1")
 
 
 FOREIGN = {
@@ -289,7 +418,8 @@ FOREIGN = {
     "short": (lambda path: Path(path).write_text("x"), "not a database of langchain-kv"),
     "sqlite": (foreign_database, "another program"),
     "newer": (newer_database, f"schema version {SCHEMA_VERSION + 1}.* Install the newer langchain-kv"),
-    "older": (older_database, f"schema version {SCHEMA_VERSION - 1}.* Serve it with the older langchain-kv"),
+    "older": (older_database, "another program"),
+    "negative": (negative_database, "another program"),
 }
 
 
@@ -485,12 +615,12 @@ def test_nothing_but_sqlite_opens_the_database_file(path: str) -> None:
         opened = []
         sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event in ("open", "os.open") else None)
         from langchain_kv.engines.base import CollectionName
-        from langchain_kv.engines.sqlite import SQLiteEngine
+        from langchain_kv.engines.sqlite.engine import SQLiteEngine
         at = CollectionName("default_keyspace", "kv")
         for _ in range(2):
             engine = SQLiteEngine(sys.argv[1])
             engine.create_collection(at, {})
-            engine.write(at, [("a", b"1")])
+            engine.write(at, [("a", b"1", False, None)])
             engine.read(at, ["a"])
             engine.close()
         print("\\n".join(found for found in opened if sys.argv[1] in found))
@@ -506,12 +636,12 @@ def test_exit_without_close_is_silent_and_keeps_everything(path: str, ending: st
     code = f"""
         import asyncio, os, sys
         from langchain_kv.engines.base import CollectionName
-        from langchain_kv.engines.sqlite import SQLiteEngine
+        from langchain_kv.engines.sqlite.engine import SQLiteEngine
         at = CollectionName("default_keyspace", "kv")
         engine = SQLiteEngine(sys.argv[1])
         engine.create_collection(at, {{}})
         async def main():
-            await engine.bridge.write(engine.write, at, [("a", b"1")])
+            await engine.bridge.write(engine.write, at, [("a", b"1", False, None)])
             await engine.bridge.read(engine.read, at, ["a"])
         asyncio.run(main())
         {ending}

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from bodies import SQLiteEngine
 from langchain_kv.engines.base import CollectionName, DocId
-from langchain_kv.engines.file_lock import FileLock
-from langchain_kv.engines.sqlite import SQLiteEngine
+from langchain_kv.engines.sqlite.file_lock import FileLock
 from langchain_kv.errors import EngineBusyError, StoreClosedError, StoreError, UnknownCollectionError
 
 KV = CollectionName("default_keyspace", "kv")
@@ -27,10 +27,11 @@ KV = CollectionName("default_keyspace", "kv")
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
 posix = pytest.mark.skipif(os.name != "posix", reason="uses POSIX signals and locks")
 
-PRELUDE = """
+PRELUDE = f"""
 import os, sys, threading, warnings
+sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
 from langchain_kv.engines.base import CollectionName
-from langchain_kv.engines.sqlite import SQLiteEngine
+from bodies import SQLiteEngine
 from langchain_kv.errors import *
 KV = CollectionName("default_keyspace", "kv")
 path = sys.argv[1]
@@ -391,7 +392,7 @@ def test_a_fork_inside_a_single_statement_leaves_the_child_an_error(path: str) -
             pids.append(os.fork())
             if pids[0]:  # the parent goes on when the child has ended
                 assert os.waitpid(pids[0], 0)[1] == 0
-                connection.execute("INSERT INTO docs_1 VALUES('a', x'31')")
+                connection.execute("INSERT INTO docs_1(id, content) VALUES('a', x'31')")
         try:
             engine._pool.change(statement, single=True)
         except EngineError as error:
@@ -447,7 +448,7 @@ def test_a_fork_while_another_thread_writes_for_too_long_leaves_the_child_an_err
     path: str,
 ) -> None:
     code = """
-        from langchain_kv.engines import sqlite_connections
+        from langchain_kv.engines.sqlite import connections as sqlite_connections
         sqlite_connections.FORK_WAIT_S = 0.05
         engine = SQLiteEngine(path)
         engine.create_collection(KV, {})
@@ -693,6 +694,28 @@ def test_a_thread_that_holds_the_lock_too_long(path: str) -> None:
         with lock:
             pass
     lock.close()
+
+
+def test_connections_that_cannot_be_closed_at_the_end_are_left_as_they_are(path: str) -> None:
+    """Collected as garbage, they would close without the lock."""
+    code = """
+        engine = SQLiteEngine(path, wait_s=0.1)
+        engine.create_collection(KV, {})
+        engine.write(KV, [("a", b"1")])
+        print("open", flush=True)
+        sys.stdin.readline()
+    """
+    program = start(code, path)
+    assert read_line(program) == "open"
+    with FileLock(f"{path}.lock"):
+        tell(program)
+        _, told = program.communicate(timeout=60)
+        assert "was not closed" in told
+        assert program.returncode == 0
+        assert os.path.exists(f"{path}-wal")
+    engine = SQLiteEngine(path)
+    assert engine.read(KV, ["a"]) == [b"1"]
+    engine.close()
 
 
 def test_the_lock_excludes_threads_and_other_holders(path: str) -> None:

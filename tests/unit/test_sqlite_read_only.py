@@ -19,15 +19,16 @@ from typing import Any
 
 import pytest
 
+from bodies import SQLiteEngine
 from langchain_kv import EngineError, EngineFileError, KVByteStore, KVStore, SetupMode, UnknownCollectionError
 from langchain_kv.cli.main import run
 from langchain_kv.engines.base import CollectionName
-from langchain_kv.engines.sqlite import SQLiteEngine
-from langchain_kv.engines.sqlite_read_only import ReadOnlyPool
+from langchain_kv.engines.sqlite.read_only import ReadOnlyPool
 from langchain_kv.errors import EngineBusyError
 
 KV = CollectionName("default_keyspace", "kv")
 NOBODY = 65534
+OLD = Path(__file__).parent.parent / "data" / "files" / "schema1.db"  # of schema 1; nobody writes it
 VALUES = {f"{number:04}": "x" * number for number in range(1_200)}
 
 as_root = pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="needs root, to become another user")
@@ -151,12 +152,61 @@ def test_a_file_that_is_replaced_is_read_anew(path: str, folder: Path, face: Any
         assert seen.mget(["a"]) == ["new"]
 
 
+def test_a_file_that_is_written_over_is_read_anew(path: str, folder: Path, face: Any) -> None:
+    """As ``cp`` does: it stays the same file, and the tables in it are others."""
+    with KVStore("first", f"sqlite:{folder}/new.db") as first, KVStore("kv", f"sqlite:{folder}/new.db") as store:
+        first.mset([("0001", "of another collection")])
+        store.mset([("0001", "new")])
+    with KVStore("kv", f"sqlite:{path}?mode=ro") as reader:
+        seen = face(reader)
+        assert seen.mget(["0001"]) == ["x"]
+        Path(path).write_bytes((folder / "new.db").read_bytes())
+        assert seen.mget(["0001"]) == ["new"]
+        assert seen.keys() == ["0001"]
+
+
+def test_an_old_file_that_is_written_over_a_new_one_is_read_as_what_it_is(path: str, folder: Path, face: Any) -> None:
+    old = OLD.read_bytes()
+    shutil.copy(OLD, folder / "new.db")
+    with KVStore("json", f"sqlite:{folder}/new.db") as store:
+        store.mset([("number", 2)])  # which upgrades it
+    with KVStore("json", f"sqlite:{folder}/new.db?mode=ro") as reader:
+        seen = face(reader)
+        for content, found in ((None, 2), (old, 1.5), ((folder / "new.db").read_bytes(), 2), (old, 1.5)):
+            if content is not None:
+                (folder / "new.db").write_bytes(content)
+            assert seen.mget(["number", "big"]) == [found, 2**70]
+            assert dict(seen.items())["number"] == found
+
+
+@pytest.mark.parametrize("still_open", [True, False])
+def test_an_old_file_is_read_and_not_upgraded(still_open: bool, folder: Path, face: Any) -> None:
+    path = str(shutil.copy(OLD, folder / "old.db"))
+    with KVStore("json", f"sqlite:{path}") as store:
+        if still_open:
+            assert store.mget(["number"]) == [1.5]
+        before = snapshot(path)
+        with (
+            KVStore("json", f"sqlite:{path}?mode=ro") as values,
+            KVByteStore("bytes", f"sqlite:{path}?mode=ro") as raw,
+        ):
+            assert face(values).mget(["number", "big", "absent"]) == [1.5, 2**70, None]
+            assert face(raw).mget(["empty", "brace", "zero", "plain"]) == [b"", b"{not json", b"\0\0", b"hello"]
+            assert dict(face(values).items())["number"] == 1.5
+            assert len(face(values).keys()) == 21
+            expect_refused(lambda: face(values).mset([("a", 1)]), "can only be read")
+            assert snapshot(path) == before
+            store.mset([("number", 2)])
+            assert face(values).mget(["number", "big"]) == [2, 2**70]
+            assert face(raw).mget(["empty", "brace"]) == [b"", b"{not json"]
+
+
 def test_a_read_during_which_the_file_changes_is_done_again(path: str) -> None:
     with closing(SQLiteEngine(path, read_only=True)) as engine:
         calls: list[bytes | None] = []
 
         def query(connection: sqlite3.Connection) -> bytes | None:
-            row = connection.execute("SELECT body FROM docs_1 WHERE id='0001'").fetchone()
+            row = connection.execute("SELECT content FROM docs_1 WHERE id='0001'").fetchone()
             if not calls:
                 with closing(SQLiteEngine(path)) as other:
                     other.write(KV, [("0001", b"new")])
@@ -181,13 +231,13 @@ def test_a_file_that_changes_with_every_read_is_busy_in_the_end(path: str) -> No
 
 
 def test_a_backup_during_which_the_file_changes_is_not_kept(path: str, folder: Path, monkeypatch: Any) -> None:
-    from langchain_kv.engines import sqlite_backup
+    from langchain_kv.engines.sqlite import backup as sqlite_backup
 
     original, copies = sqlite_backup._require_whole, []
 
     def changing(copy: sqlite3.Connection, source: str) -> None:
         original(copy, source)
-        copies.append(copy.execute("SELECT body FROM docs_1 WHERE id='0001'").fetchone()[0])
+        copies.append(copy.execute("SELECT content FROM docs_1 WHERE id='0001'").fetchone()[0])
         if len(copies) == 1:
             with closing(SQLiteEngine(path)) as other:
                 other.write(KV, [("0001", b"new")])
@@ -205,11 +255,11 @@ def test_readers_of_a_file_that_is_opened_written_and_closed_see_whole_batches_a
     code = """
         import sys
         from langchain_kv.engines.base import CollectionName
-        from langchain_kv.engines.sqlite import SQLiteEngine
+        from langchain_kv.engines.sqlite.engine import SQLiteEngine
         KV = CollectionName("default_keyspace", "kv")
         for number in range(150):
             engine = SQLiteEngine(sys.argv[1], synchronous="normal")
-            engine.write(KV, [(f"{key:04}", b"%d" % number * 300) for key in range(1200)])
+            engine.write(KV, [(f"{key:04}", b"%d" % number * 300, False, None) for key in range(1200)])
             engine.close()
     """
     writer = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code), path])
@@ -245,7 +295,7 @@ import asyncio, contextlib, encodings.idna, encodings.utf_8_sig, io, os, sys, te
 from langchain_kv import *
 from langchain_kv.cli.main import run
 from langchain_kv.engines.base import CollectionName
-from langchain_kv.engines.sqlite import SQLiteEngine
+from langchain_kv.engines.sqlite.engine import SQLiteEngine
 path = sys.argv[1]
 KV = CollectionName("default_keyspace", "kv")
 with tempfile.TemporaryDirectory() as other:  # so that all modules are loaded
@@ -322,8 +372,8 @@ def test_a_new_database_where_nothing_may_be_written_is_refused(path: str, folde
 
 LIVE = """
     engine = SQLiteEngine(path)
-    assert engine.read(KV, ["live"]) == [b"1"], engine.read(KV, ["live"])
-    assert asyncio.run(engine.bridge.read_short(engine.read, KV, ["live"])) == [b"1"]
+    assert engine.read(KV, ["live"]) == [("live", b"1", False, None)], engine.read(KV, ["live"])
+    assert asyncio.run(engine.bridge.read_short(engine.read, KV, ["live"])) == [("live", b"1", False, None)]
     assert len(engine.scan_ids(KV, limit=9999)) == 1201
     engine.close()
 """
@@ -450,7 +500,7 @@ def test_both_sides_of_a_fork_read_on(path: str) -> None:
 
 
 def test_a_byte_store_and_the_server_read_it(path: str) -> None:
-    from langchain_kv.server.running import run_in_thread
+    from langchain_kv.server.http.running import run_in_thread
 
     with KVByteStore("bytes", f"sqlite:{path}") as store:
         store.mset([("a", b"\xff")])
@@ -459,21 +509,8 @@ def test_a_byte_store_and_the_server_read_it(path: str) -> None:
         assert store.mget(["a"]) == [b"\xff"]
     with closing(SQLiteEngine(path, read_only=True)) as engine:
         engine.create_keyspace("default_keyspace")  # as `lckv serve` does
-        with run_in_thread(engine, "token") as url, KVStore("kv", url, token="token") as client:
+        with run_in_thread(engine.rows, "token") as url, KVStore("kv", url, token="token") as client:
             assert client.mget(["0003"]) == ["xxx"]
             with pytest.raises(Exception, match="can only be read"):
                 client.mset([("a", 1)])
     assert snapshot(path) == before
-
-
-def test_a_file_that_is_written_over_is_read_anew(path: str, folder: Path, face: Any) -> None:
-    """As ``cp`` does: it stays the same file, and the tables in it are others."""
-    with KVStore("first", f"sqlite:{folder}/new.db") as first, KVStore("kv", f"sqlite:{folder}/new.db") as store:
-        first.mset([("0001", "of another collection")])
-        store.mset([("0001", "new")])
-    with KVStore("kv", f"sqlite:{path}?mode=ro") as reader:
-        seen = face(reader)
-        assert seen.mget(["0001"]) == ["x"]
-        Path(path).write_bytes((folder / "new.db").read_bytes())
-        assert seen.mget(["0001"]) == ["new"]
-        assert seen.keys() == ["0001"]

@@ -18,13 +18,14 @@ from pathlib import Path
 
 import pytest
 
-from langchain_kv.engines import sqlite_backup
+from bodies import SQLiteEngine
 from langchain_kv.engines.base import CollectionName
-from langchain_kv.engines.file_lock import FileLock
-from langchain_kv.engines.sqlite import SQLiteEngine
-from langchain_kv.engines.sqlite_file import Connection, File, closes_safely
+from langchain_kv.engines.sqlite import backup as sqlite_backup
+from langchain_kv.engines.sqlite.file import Connection, File, closes_safely
+from langchain_kv.engines.sqlite.file_lock import FileLock
 from langchain_kv.errors import EngineError, EngineFileError
-from langchain_kv.targets import parse_target
+from langchain_kv.places.files import FilePlace
+from langchain_kv.places.schemes import parse_url
 
 KV = CollectionName("default_keyspace", "kv")
 KEYS = [f"{number:03}" for number in range(100)]
@@ -68,10 +69,10 @@ def crash(path: str, value: str) -> None:
     code = """
         import os, signal, sys
         from langchain_kv.engines.base import CollectionName
-        from langchain_kv.engines.sqlite import SQLiteEngine
+        from langchain_kv.engines.sqlite.engine import SQLiteEngine
         engine = SQLiteEngine(sys.argv[1])
-        keys = [f"{number:03}" for number in range(100)]
-        engine.write(CollectionName("default_keyspace", "kv"), [(key, sys.argv[2].encode()) for key in keys])
+        rows = [(f"{number:03}", sys.argv[2].encode(), False, None) for number in range(100)]
+        engine.write(CollectionName("default_keyspace", "kv"), rows)
         os.kill(os.getpid(), signal.SIGKILL)
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code), path, value], check=False)
@@ -141,7 +142,7 @@ def test_readers_and_writers_of_other_processes_go_on_through_restores(path: str
     code = """
         import sys
         from langchain_kv.engines.base import CollectionName
-        from langchain_kv.engines.sqlite import SQLiteEngine
+        from langchain_kv.engines.sqlite.engine import SQLiteEngine
         KV = CollectionName("default_keyspace", "kv")
         keys = [f"{number:03}" for number in range(100)]
         engine = SQLiteEngine(sys.argv[1], synchronous="normal")
@@ -152,10 +153,10 @@ def test_readers_and_writers_of_other_processes_go_on_through_restores(path: str
         number = 0
         while not done.is_set():
             number += 1
-            engine.write(KV, [(key, b"%d" % number) for key in keys])
-            seen = set(engine.read(KV, keys))
+            engine.write(KV, [(key, b"%d" % number, False, None) for key in keys])
+            seen = {row[1] for row in engine.read(KV, keys)}
             assert len(seen) == 1, seen
-        engine.write(KV, [(key, b"last") for key in keys])
+        engine.write(KV, [(key, b"last", False, None) for key in keys])
         engine.close()
     """
     command = [sys.executable, "-W", "error", "-c", textwrap.dedent(code), path]
@@ -295,7 +296,7 @@ def test_a_restore_that_is_killed_leaves_the_old_or_asks_to_be_repeated(moment: 
         Path(f"{path}.lock").unlink(missing_ok=True)
     code = """
         import os, signal, sys
-        from langchain_kv.engines.sqlite import SQLiteEngine
+        from langchain_kv.engines.sqlite.engine import SQLiteEngine
         copy, path, moment = sys.argv[1:]
         replace = os.replace
         def end(source, target):
@@ -343,7 +344,9 @@ def test_a_backup_put_beside_the_wal_of_another_is_refused_until_it_is_restored(
     os.rename(path, f"{path}.aside")
     command, verb, file, url = shlex.split(str(caught.value).partition("put it in place: ")[2])
     assert (command, verb, file) == ("lckv", "restore", "FILE")
-    restore(f"{path}.aside", parse_target(url).location)
+    place = parse_url(url)
+    assert isinstance(place, FilePlace)
+    restore(f"{path}.aside", place.path)
     assert values(path) == {b"good"}
 
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
+from bodies import SQLiteEngine
 from langchain_kv import KVStore, SetupMode
 from langchain_kv.engines.base import CollectionName
-from langchain_kv.engines.file_lock import FileLock
-from langchain_kv.engines.sqlite import SQLiteEngine
+from langchain_kv.engines.sqlite.file_lock import FileLock
 from langchain_kv.errors import EngineBusyError
 
 KV = CollectionName("default_keyspace", "kv")

@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 
+from bodies import SQLiteEngine
 from langchain_kv import AstraDBStore, KVStore, SetupMode
-from langchain_kv.engines import sqlite_file, sqlite_opening
 from langchain_kv.engines.base import CollectionName
-from langchain_kv.engines.sqlite import SQLiteEngine
+from langchain_kv.engines.sqlite import file as sqlite_file
+from langchain_kv.engines.sqlite import opening as sqlite_opening
 from langchain_kv.errors import EngineError, EngineFileError, StoreError, UnknownCollectionError
 
 KV = CollectionName("default_keyspace", "kv")
@@ -208,7 +209,7 @@ def test_a_read_that_is_under_way_ends_with_what_it_began_with(engine: SQLiteEng
     def during(connection: sqlite3.Connection) -> bytes:
         replace(path, b"new")
         assert engine.read(KV, ["k"]) == [b"new"]
-        found: bytes = connection.execute("SELECT body FROM docs_1 WHERE id='k'").fetchone()[0]
+        found: bytes = connection.execute("SELECT content FROM docs_1 WHERE id='k'").fetchone()[0]
         return found
 
     assert engine._pool.read(during) == b"old"

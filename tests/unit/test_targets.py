@@ -1,4 +1,4 @@
-"""URLs, arguments and environment variables to settings."""
+"""URLs to places; arguments and environment variables to what is asked of them."""
 
 from __future__ import annotations
 
@@ -9,37 +9,47 @@ from typing import Any
 import pytest
 
 from langchain_kv.errors import ConfigError
-from langchain_kv.targets import Target, parse_target, resolve
+from langchain_kv.places.arguments import place_of, resolve
+from langchain_kv.places.base import BackendOptions, Place
+from langchain_kv.places.dataapi import DataAPIPlace
+from langchain_kv.places.files import FilePlace
+from langchain_kv.places.memory import MemoryPlace
+from langchain_kv.places.schemes import parse_url
 
 ASTRA = "https://01234567-89ab-cdef-0123-456789abcdef-us-east1.apps.astra.datastax.com"
 ASTRA_DEV = ASTRA.replace("astra.", "astra-dev.")
 
 
+def asked(url: str | None, *, collection: Any = "c", **arguments: Any) -> BackendOptions:
+    """Return what a store with these arguments asks of its place."""
+    return resolve(collection, place_of(url), **arguments)
+
+
 @pytest.mark.parametrize(
-    ("url", "target"),
+    ("url", "place"),
     [
-        ("memory:", Target("memory", "")),
-        ("memory:a b", Target("memory", "a b")),
-        ("sqlite:/a/b.db", Target("sqlite", "/a/b.db")),
-        ("sqlite:/a/../b%3F%25.db", Target("sqlite", "/b?%.db")),
-        ("sqlite:/a?synchronous=normal", Target("sqlite", "/a", "normal")),
-        ("sqlite:/a?synchronous=full", Target("sqlite", "/a")),
-        ("SQLITE:/a b\u00e9", Target("sqlite", "/a b\u00e9")),
-        ("http://localhost:8181/", Target("dataapi", "http://localhost:8181")),
-        ("https://h/x/y/", Target("dataapi", "https://h/x/y")),
-        ("http://[::1]:1", Target("dataapi", "http://[::1]:1")),
-        (ASTRA, Target("dataapi", ASTRA)),
+        ("memory:", MemoryPlace("")),
+        ("memory:a b", MemoryPlace("a b")),
+        ("sqlite:/a/b.db", FilePlace("/a/b.db")),
+        ("sqlite:/a/../b%3F%25.db", FilePlace("/b?%.db")),
+        ("sqlite:/a?synchronous=normal", FilePlace("/a", "normal")),
+        ("sqlite:/a?synchronous=full", FilePlace("/a")),
+        ("SQLITE:/a b\u00e9", FilePlace("/a b\u00e9")),
+        ("http://localhost:8181/", DataAPIPlace("http://localhost:8181")),
+        ("https://h/x/y/", DataAPIPlace("https://h/x/y")),
+        ("http://[::1]:1", DataAPIPlace("http://[::1]:1")),
+        (ASTRA, DataAPIPlace(ASTRA)),
     ],
 )
-def test_a_url_names_a_target(url: str, target: Target) -> None:
-    assert parse_target(url) == target
+def test_a_url_names_a_place(url: str, place: Place) -> None:
+    assert parse_url(url) == place
 
 
 def test_a_relative_path_is_made_absolute_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     monkeypatch.chdir(tmp_path)
-    assert parse_target("sqlite:kv.db").location == str(tmp_path / "kv.db")
+    assert parse_url("sqlite:kv.db") == FilePlace(str(tmp_path / "kv.db"))
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert parse_target("sqlite:~/kv.db").location == str(tmp_path / "kv.db")
+    assert parse_url("sqlite:~/kv.db") == FilePlace(str(tmp_path / "kv.db"))
 
 
 @pytest.mark.parametrize(
@@ -88,46 +98,44 @@ def test_a_relative_path_is_made_absolute_at_once(monkeypatch: pytest.MonkeyPatc
 )
 def test_a_bad_url_says_what_to_write(url: str, says: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        parse_target(url)
+        parse_url(url)
     assert says in str(caught.value)
     assert "pw" not in str(caught.value)
 
 
 def test_no_endpoint_lists_the_forms_and_the_variable() -> None:
     with pytest.raises(ValueError, match=r"ASTRA_DB_API_ENDPOINT[\s\S]*sqlite:[\s\S]*memory:[\s\S]*https://"):
-        resolve("c", None)
+        place_of(None)
 
 
 def test_the_environment_fills_what_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASTRA_DB_API_ENDPOINT", "http://from-environment")
     monkeypatch.setenv("ASTRA_DB_APPLICATION_TOKEN", "environment-token")
     monkeypatch.setenv("ASTRA_DB_KEYSPACE", " env_ks ")
-    settings = resolve("c", None)
-    assert (settings.target.location, settings.token, settings.keyspace) == (
-        "http://from-environment",
-        "environment-token",
-        "env_ks",
-    )
-    settings = resolve("c", "http://given", token="given-token", keyspace="given_ks")
-    assert (settings.target.location, settings.token, settings.keyspace) == ("http://given", "given-token", "given_ks")
+    assert place_of(None) == DataAPIPlace("http://from-environment")
+    options = asked(None)
+    assert (options.token, options.keyspace) == ("environment-token", "env_ks")
+    assert place_of("http://given") == DataAPIPlace("http://given")
+    options = asked("http://given", token="given-token", keyspace="given_ks")
+    assert (options.token, options.keyspace) == ("given-token", "given_ks")
     monkeypatch.setenv("ASTRA_DB_KEYSPACE", "  ")
-    assert resolve("c", None).keyspace == "default_keyspace"
+    assert asked(None).keyspace == "default_keyspace"
 
 
 def test_namespace_and_keyspace_are_one() -> None:
-    assert resolve("c", "memory:", namespace="n").keyspace == "n"
-    assert resolve("c", "memory:", namespace="n", keyspace="n").keyspace == "n"
+    assert asked("memory:", namespace="n").keyspace == "n"
+    assert asked("memory:", namespace="n", keyspace="n").keyspace == "n"
     with pytest.raises(ConfigError, match="two names"):
-        resolve("c", "memory:", namespace="n", keyspace="k")
+        asked("memory:", namespace="n", keyspace="k")
 
 
 @pytest.mark.parametrize("name", ["", "bad-name", "a b", "x" * 49, "\u00e9", None, 5, "a.b", "a\n"])
 def test_a_bad_collection_or_keyspace_name_is_refused(name: Any) -> None:
     with pytest.raises(ConfigError, match="collection name"):
-        resolve(name, "memory:")
+        asked("memory:", collection=name)
     if name is not None:
         with pytest.raises(ConfigError, match="keyspace name"):
-            resolve("c", "memory:", keyspace=name)
+            asked("memory:", keyspace=name)
 
 
 @pytest.mark.parametrize(
@@ -142,15 +150,17 @@ def test_a_bad_collection_or_keyspace_name_is_refused(name: Any) -> None:
     ],
 )
 def test_astra_gets_its_path_prefix(endpoint: str, environment: str | None, prefix: str, is_astra: bool) -> None:
-    settings = resolve("c", endpoint, environment=environment)
-    assert (settings.path_prefix, settings.is_astra) == (prefix, is_astra)
+    place = parse_url(endpoint)
+    assert isinstance(place, DataAPIPlace)
+    options = asked(endpoint, environment=environment)
+    assert (place.path_prefix(options), place.is_astra(options)) == (prefix, is_astra)
 
 
 def test_a_wrong_environment_is_a_clear_error() -> None:
     with pytest.raises(ConfigError, match="prod, dev, test"):
-        resolve("c", "http://h", environment="production")
+        asked("http://h", environment="production")
     with pytest.raises(ConfigError, match="contradicts"):
-        resolve("c", ASTRA, environment="dev")
+        parse_url(ASTRA).open(asked(ASTRA, environment="dev"))
 
 
 class Provider:
@@ -159,21 +169,21 @@ class Provider:
 
 
 def test_a_token_is_text_or_something_that_gives_one() -> None:
-    source = resolve("c", "http://h", token=Provider()).token
+    source = asked("http://h", token=Provider()).token
     assert callable(source)
     assert source() == "provided"
-    assert resolve("c", "http://h", token="").token is None
-    assert resolve("c", "http://h").token is None
+    assert asked("http://h", token="").token is None
+    assert asked("http://h").token is None
     with pytest.raises(ConfigError, match="get_token"):
-        resolve("c", "http://h", token=5)
+        asked("http://h", token=5)
 
 
 def test_the_token_and_the_headers_are_never_shown() -> None:
-    options = SimpleNamespace(database_additional_headers={"X-Key": "secret-header", "Gone": None})
-    settings = resolve("c", "http://h", token="secret-token", api_options=options)
-    assert settings.headers == {"X-Key": "secret-header"}
-    assert "secret" not in repr(settings)
-    assert "secret" not in str(settings.without_secrets().__dict__)
+    api_options = SimpleNamespace(database_additional_headers={"X-Key": "secret-header", "Gone": None})
+    options = asked("http://h", token="secret-token", api_options=api_options)
+    assert options.headers == {"X-Key": "secret-header"}
+    assert "secret" not in repr(options)
+    assert "secret" not in str(options.without_secrets().__dict__)
 
 
 def test_api_options_are_read_by_attributes() -> None:
@@ -185,30 +195,30 @@ def test_api_options_are_read_by_attributes() -> None:
         timeout_options=SimpleNamespace(request_timeout_ms=1500, general_method_timeout_ms=0),
         data_api_url_options=SimpleNamespace(api_path="deep/path/", api_version="v1"),
     )
-    settings = resolve("c", "http://h", api_options=options)
+    settings = asked("http://h", api_options=options)
     assert (settings.request_timeout_s, settings.deadline_s) == (1.5, 86_400.0)
     assert (settings.path_prefix, settings.ca_file) == ("/deep/path", "ca.pem")
     assert settings.user_agent.startswith("app/1 only langchain/")
     assert callable(settings.token)
-    assert resolve("c", "http://h", api_options=options, request_timeout_s=2).request_timeout_s == 2
+    assert asked("http://h", api_options=options, request_timeout_s=2).request_timeout_s == 2
 
 
 def test_astrapy_options_left_unset_change_nothing() -> None:
     api_options = pytest.importorskip("astrapy.api_options", reason="astrapy is a dependency of the tests")
     options = api_options.APIOptions(timeout_options=api_options.TimeoutOptions(request_timeout_ms=2500))
-    settings = resolve("c", ASTRA, api_options=options)
+    settings = asked(ASTRA, api_options=options)
     assert (settings.request_timeout_s, settings.deadline_s) == (2.5, 60.0)
-    assert (settings.path_prefix, settings.token, settings.headers) == ("/api/json", None, {})
+    assert (DataAPIPlace(ASTRA).path_prefix(settings), settings.token, settings.headers) == ("/api/json", None, {})
 
 
 @pytest.mark.parametrize("callers", ["app", [("a", "b", "c")], [5]])
 def test_callers_of_another_form_are_refused(callers: Any) -> None:
     with pytest.raises(ConfigError, match="ext_callers"):
-        resolve("c", "http://h", ext_callers=callers)
+        asked("http://h", ext_callers=callers)
 
 
 def test_callers_go_first_in_the_user_agent() -> None:
-    agent = resolve("c", "http://h", ext_callers=["one", ("two", "2"), (None, None), None, "bad\r\nname"]).user_agent
+    agent = asked("http://h", ext_callers=["one", ("two", "2"), (None, None), None, "bad\r\nname"]).user_agent
     assert agent.startswith("one two/2 bad??name langchain/")
     assert " langchain_store/" in agent
     assert "langchain-kv/" in agent
@@ -217,12 +227,12 @@ def test_callers_go_first_in_the_user_agent() -> None:
 @pytest.mark.parametrize("seconds", [0, -1, "5", True, float("nan")])
 def test_timeouts_are_positive_seconds(seconds: Any) -> None:
     with pytest.raises(ConfigError, match="request_timeout_s"):
-        resolve("c", "http://h", request_timeout_s=seconds)
+        asked("http://h", request_timeout_s=seconds)
 
 
 def test_embedded_targets_ask_for_no_token() -> None:
     os.environ["ASTRA_DB_APPLICATION_TOKEN"] = "x"
     try:
-        assert resolve("c", "memory:").token is None
+        assert asked("memory:").token is None
     finally:
         del os.environ["ASTRA_DB_APPLICATION_TOKEN"]

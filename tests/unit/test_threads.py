@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from langchain_kv import threads
 from langchain_kv.errors import StoreClosedError, StoreError
+from langchain_kv.runtime import threads
 
 
 def test_what_is_not_patched_is_what_there_is() -> None:

@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 
-from langchain_kv import threads
 from langchain_kv.errors import StoreClosedError, StoreError
-from langchain_kv.work_queue import (
+from langchain_kv.runtime import threads
+from langchain_kv.runtime.work_queue import (
+    ASIDE_MAX,
     DRAIN_MAX,
     TELL_TRIES,
+    AsideBridge,
     InlineBridge,
     Outcome,
     QueueBridge,
@@ -66,6 +68,23 @@ async def test_inline_runs_on_the_loops_own_thread() -> None:
 async def test_long_calls_leave_the_loops_own_thread() -> None:
     assert await InlineBridge().read_long(threading.get_ident) != threading.get_ident()
     assert await InlineBridge().write_long(int, "ff", base=16) == 255
+
+
+async def test_calls_aside_have_threads_of_their_own_up_to_a_bound() -> None:
+    bridge, let = AsideBridge(), threading.Event()
+    begun: list[int] = []
+
+    def wait() -> bool:
+        begun.append(threading.get_ident())
+        return let.wait(30)
+
+    calls = [asyncio.ensure_future(bridge.write(wait)) for _ in range(2 * ASIDE_MAX)]
+    await settled(lambda: len(begun) == ASIDE_MAX)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert len({*begun, threading.get_ident()}) == ASIDE_MAX + 1 == len(begun) + 1
+    let.set()
+    assert await asyncio.gather(*calls) == [True] * 2 * ASIDE_MAX
 
 
 async def test_a_long_read_holds_up_neither_reads_nor_writes(bridge: QueueBridge) -> None:
@@ -460,7 +479,7 @@ def no_thread(thread: threading.Thread) -> None:
 def test_a_forked_child_starts_anew() -> None:
     code = """
         import asyncio, os, threading, warnings
-        from langchain_kv.work_queue import QueueBridge
+        from langchain_kv.runtime.work_queue import QueueBridge
         warnings.filterwarnings("ignore", "This process", DeprecationWarning)
         bridge = QueueBridge("test")
         gate = threading.Event()

@@ -1,83 +1,113 @@
-"""The waist: four verbs over batches, in both colours. A store is written once over it; a new place for values is one
-Backend."""
+"""The waist: what a store asks of the place where its values are.
+
+A store turns values into records and hands them to a ``Backend``, which knows nothing of LangChain. Whoever adds a
+place for values subclasses ``SyncBackend`` or ``AsyncBackend`` and writes plain calls or coroutines: the others come
+with the class. Whoever changes records on their way subclasses ``Wrapper`` (``wrappers.py``).
+"""
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from contextlib import aclosing, closing
+from functools import cached_property
+from typing import Any, NamedTuple
 
-from langchain_kv.callers import warn_caller
-from langchain_kv.codecs import Damaged, Document, Stored
-from langchain_kv.errors import DataAPIError
+import msgspec
 
-__all__ = ["INDEXING", "Backend", "Damaged", "Document", "Record", "Stored", "check_settings"]
+from langchain_kv import limits
+from langchain_kv.errors import UnsupportedError
+from langchain_kv.runtime.work_queue import Bridge, QueueBridge, run_aside
+from langchain_kv.values.records import Kind, Record
 
-Record = tuple[str, bytes]
-"""What is written: a key, and the compact JSON text of its whole document, ``{"_id": key, "value": ...}``, as UTF-8
-bytes; or, where the backend keeps bytes, the body that keeps a value of bytes (``kept.py``).
-It is made once, by the codec, and travels as it is into a request's body or a file."""
+__all__ = [
+    "Backend",
+    "Change",
+    "Damaged",
+    "Found",
+    "Kind",
+    "Page",
+    "Record",
+    "Stored",
+    "SyncBackend",
+    "is_alive",
+    "unsupported",
+]
 
-INDEXING: dict[str, Any] = {"allow": ["_id"]}
-"""The indexing that the stores' collections are created with: the one langchain-astradb uses."""
 
+class Found(msgspec.Struct, gc=False, eq=False):
+    """What is read. Equal to any other with the same, also of a subclass that decodes it.
 
-_CONFLICT = "EXISTING_COLLECTION_DIFFERENT_SETTINGS"
-
-
-def check_settings(name: str, settings: Mapping[str, Any]) -> None:
-    """Decide whether an existing collection can hold a store's values.
-
-    Args:
-        name: the collection.
-        settings: what it was created with, in createCollection's form. Lexical and rerank settings do not matter here.
-
-    Raises:
-        CollectionConflictError: its indexing, ids or vector setting differ from what a store creates.
-
-    Warns:
-        UserWarning: it indexes every field (as langchain-community's class made it); it is used all the same.
+    Attributes:
+        value: bytes where the kind is BYTES, else the value of the JSON text.
+        kind: what the payload was.
+        expires_at_ms: as the record's.
     """
-    if settings.get("vector") or settings.get("defaultId"):
-        other = "a vector collection" if settings.get("vector") else "a collection with ids of its own (defaultId)"
-        raise DataAPIError.of(
-            _CONFLICT, f"Collection '{name}' exists as {other}: choose another name for the store's collection."
-        )
-    indexing = settings.get("indexing")
-    if not indexing:
-        warn_caller(
-            f"Collection '{name}' is detected as having indexing turned on for all fields (either created manually or"
-            " by older versions of this class). It works, but limits of indexed values apply (text of 8,000 bytes,"
-            " lists of 1,000 items) and writes cost more. Consider copying it to a new collection."
-        )
-    elif indexing != INDEXING:
-        raise DataAPIError.of(
-            _CONFLICT,
-            f"Collection '{name}' is detected as having the following indexing policy: {json.dumps(indexing)}. This is"
-            f" incompatible with the one a store uses, {json.dumps(INDEXING)}. Choose another name for the collection.",
-        )
+
+    value: Any
+    kind: Kind = Kind.JSON
+    expires_at_ms: int | None = None
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Found):
+            return NotImplemented
+        ours = self.value, self.kind, self.expires_at_ms
+        return ours == (other.value, other.kind, other.expires_at_ms)
+
+    __hash__ = None  # type: ignore[assignment]  # it can change, and a value may be a list
+
+
+class Damaged(NamedTuple):
+    """Stands for a stored record that cannot be read.
+
+    Attributes:
+        reason: why, in words for the user; never the stored text.
+    """
+
+    reason: str
+
+
+Stored = Found | Damaged
+"""What is read of a key that is there."""
+
+
+def is_alive(stored: Stored, now_ms: int) -> bool:
+    """Return whether what is stored has not expired by now."""
+    return isinstance(stored, Damaged) or stored.expires_at_ms is None or stored.expires_at_ms > now_ms
+
+
+Page = list[tuple[str, Stored | None]]
+"""A part of a scan: keys with what is stored, or with None where no values were asked for."""
+
+Change = Callable[[Stored | None], Record | None]
+"""Sees what is stored of a key (None: nothing) and answers what is to be there, None for nothing.
+
+It may be called again where another writer was faster, so it has no effects of its own. What it raises ends the update,
+and nothing is changed."""
 
 
 class Backend(ABC):
-    """Where values live. Keys are checked and de-duplicated by the caller; batches may be of any size, and empty.
+    """Where values are, as a store sees it. Subclass ``SyncBackend``, ``AsyncBackend`` or ``Wrapper``.
 
-    The verbs block; their twins with a leading ``a`` do not. Both colours may be used on one object, from any thread
-    and any
-    event loop. All errors are of ``langchain_kv.errors``.
+    The caller has checked the keys, which are exact ``str``, and removed duplicates. Batches may be of any size, and
+    empty. Every verb has an async twin with a leading ``a``; both may be used on one object, from any thread and any
+    event loop. A record that has expired is never handed up, and never listed. All errors are of
+    ``langchain_kv.errors``; those that concern a key or a limit name it.
     """
 
-    keyspace: str
-    """The keyspace in use."""
+    can_update: bool = False
+    """Whether ``update`` and ``touch_many`` are there."""
 
-    keeps_bytes: bool = False
-    """Whether records may keep values of bytes as they are, and what is read may be such values."""
+    @property
+    def key_max_bytes(self) -> int:
+        """How many bytes of UTF-8 a key may take."""
+        return limits.KEY_MAX_BYTES
 
-    # -- the four verbs -------------------------------------------------------------------------------------------
+    # -- what every backend has ---------------------------------------------------------------------------------------
 
     @abstractmethod
     def get_many(self, keys: Sequence[str]) -> list[Stored | None]:
-        """Return what is stored of each key, in the order of ``keys``, None where there is nothing."""
+        """Return what is stored of each key, in the order of ``keys``; None where there is nothing."""
 
     @abstractmethod
     async def aget_many(self, keys: Sequence[str]) -> list[Stored | None]:
@@ -85,7 +115,11 @@ class Backend(ABC):
 
     @abstractmethod
     def put_many(self, records: Sequence[Record]) -> None:
-        """Store every record, whether its key exists or not; PartialWriteError where only some could be."""
+        """Store every record, whether its key exists or not.
+
+        Raises:
+            PartialWriteError: some were stored and some were not; it says which.
+        """
 
     @abstractmethod
     async def aput_many(self, records: Sequence[Record]) -> None:
@@ -93,55 +127,207 @@ class Backend(ABC):
 
     @abstractmethod
     def delete_many(self, keys: Sequence[str]) -> None:
-        """Remove the keys; missing ones are no error. PartialWriteError where only some could be."""
+        """Remove the keys; missing ones are no error.
+
+        Raises:
+            PartialWriteError: some were removed and some were not; it says which.
+        """
 
     @abstractmethod
     async def adelete_many(self, keys: Sequence[str]) -> None:
         """As ``delete_many``."""
 
     @abstractmethod
-    def scan_keys(self, prefix: str) -> Iterator[list[str]]:
-        """Yield pages of the text keys that start with ``prefix``, each once, ship no values; memory is bounded by a
-        page or two."""
+    def scan(self, prefix: str, *, values: bool) -> Generator[Page]:
+        """Yield pages of the keys that start with ``prefix``, each key once, in no promised order.
 
-    @abstractmethod
-    def ascan_keys(self, prefix: str) -> AsyncGenerator[list[str], None]:
-        """As ``scan_keys``."""
+        Keys that others write or remove meanwhile may or may not be seen. A page has a bounded number of bytes.
 
-    @abstractmethod
-    def scan_items(self, prefix: str) -> Iterator[list[tuple[str, Stored]]]:
-        """As ``scan_keys``, with what is stored."""
-
-    @abstractmethod
-    def ascan_items(self, prefix: str) -> AsyncGenerator[list[tuple[str, Stored]], None]:
-        """As ``scan_items``."""
-
-    # -- life -----------------------------------------------------------------------------------------------------
-
-    @abstractmethod
-    def setup(self, *, pre_delete: bool = False) -> None:
-        """Open the collection, creating it (and, embedded, its keyspace) where it is missing; with ``pre_delete``
-        drop it first.
-
-        Raises CollectionConflictError where it exists with other settings; warns once where it indexes every field.
+        Args:
+            prefix: literal; empty for all keys.
+            values: whether what is stored comes with each key; else None does, and no value is read, let alone sent.
         """
 
     @abstractmethod
-    async def asetup(self, *, pre_delete: bool = False) -> None:
-        """As ``setup``."""
+    def ascan(self, prefix: str, *, values: bool) -> AsyncGenerator[Page]:
+        """As ``scan``."""
 
     @abstractmethod
-    def drop(self) -> None:
-        """Remove the collection and everything in it; a missing one is no error."""
+    def open(self, *, clear: bool = False) -> None:
+        """Make what holds the records, where it is missing. Called before the first verb, and again after a failure.
+
+        Args:
+            clear: remove every record that is there.
+        """
 
     @abstractmethod
-    async def adrop(self) -> None:
-        """As ``drop``."""
+    async def aopen(self, *, clear: bool = False) -> None:
+        """As ``open``."""
 
     @abstractmethod
     def close(self) -> None:
-        """Release what only this backend used. Idempotent."""
+        """Release what only this backend uses. Idempotent; later calls raise StoreClosedError."""
 
     @abstractmethod
     async def aclose(self) -> None:
         """As ``close``."""
+
+    # -- what SyncBackend and AsyncBackend have already, in a simple way or as a refusal -----------------------------
+
+    @abstractmethod
+    def add_many(self, records: Sequence[Record]) -> list[bool]:
+        """Store the records whose keys are absent, each in one step with seeing that; return which were, in order.
+
+        Raises:
+            UnsupportedError: this target cannot.
+            PartialWriteError: some failed; ``written`` has those that were absent and are stored now.
+        """
+
+    @abstractmethod
+    async def aadd_many(self, records: Sequence[Record]) -> list[bool]:
+        """As ``add_many``."""
+
+    @abstractmethod
+    def update(self, key: str, change: Change) -> None:
+        """Change one key in one step with seeing what is stored of it.
+
+        Raises:
+            UnsupportedError: this target cannot.
+        """
+
+    @abstractmethod
+    async def aupdate(self, key: str, change: Change) -> None:
+        """As ``update``."""
+
+    @abstractmethod
+    def touch_many(self, keys: Sequence[str], expires_at_ms: int) -> None:
+        """Have those of the keys that expire sooner expire at this moment; the values stay as they are.
+
+        Raises:
+            UnsupportedError: this target cannot.
+        """
+
+    @abstractmethod
+    async def atouch_many(self, keys: Sequence[str], expires_at_ms: int) -> None:
+        """As ``touch_many``."""
+
+    @abstractmethod
+    def count(self, prefix: str) -> int:
+        """Return how many keys start with ``prefix``."""
+
+    @abstractmethod
+    async def acount(self, prefix: str) -> int:
+        """As ``count``."""
+
+    @abstractmethod
+    def clear(self, prefix: str) -> None:
+        """Remove the keys that start with ``prefix``. Those that others write meanwhile may stay."""
+
+    @abstractmethod
+    async def aclear(self, prefix: str) -> None:
+        """As ``clear``."""
+
+    @abstractmethod
+    def purge(self) -> int:
+        """Remove for good what has expired, a page at a time; return how many records that were."""
+
+    @abstractmethod
+    async def apurge(self) -> int:
+        """As ``purge``."""
+
+
+class SyncBackend(Backend):
+    """A backend whose plain calls are written; coroutines go through two threads, one for reads and one for writes.
+
+    A subclass writes ``get_many``, ``put_many``, ``delete_many``, ``scan``, ``open`` and ``close``, which ends with
+    ``super().close()``, and those of the other verbs that it has.
+    """
+
+    @cached_property
+    def bridge(self) -> Bridge:
+        """The way in for coroutines. Its threads start with the first of them."""
+        return QueueBridge(type(self).__name__)
+
+    async def aget_many(self, keys: Sequence[str]) -> list[Stored | None]:
+        return await self.bridge.read(self.get_many, keys)
+
+    async def aput_many(self, records: Sequence[Record]) -> None:
+        await self.bridge.write(self.put_many, records)
+
+    async def adelete_many(self, keys: Sequence[str]) -> None:
+        await self.bridge.write(self.delete_many, keys)
+
+    async def ascan(self, prefix: str, *, values: bool) -> AsyncGenerator[Page]:
+        pages = self.scan(prefix, values=values)
+        try:
+            while (page := await self.bridge.read(next, pages, None)) is not None:
+                yield page
+        finally:
+            await self.bridge.read(pages.close)  # after the step that may be under way, in the same thread
+
+    async def aopen(self, *, clear: bool = False) -> None:
+        await self.bridge.write(self.open, clear=clear)
+
+    def close(self) -> None:
+        if "bridge" in self.__dict__:
+            self.bridge.close()
+
+    async def aclose(self) -> None:
+        # It ends the bridge's threads, and may wait for calls in flight: a thread aside.
+        await run_aside(self.close, "langchain-kv close")
+
+    def add_many(self, records: Sequence[Record]) -> list[bool]:
+        raise unsupported(self, "add")
+
+    async def aadd_many(self, records: Sequence[Record]) -> list[bool]:
+        return await self.bridge.write(self.add_many, records)
+
+    def update(self, key: str, change: Change) -> None:
+        raise unsupported(self, "update")
+
+    async def aupdate(self, key: str, change: Change) -> None:
+        await self.bridge.write(self.update, key, change)
+
+    def touch_many(self, keys: Sequence[str], expires_at_ms: int) -> None:
+        raise unsupported(self, "refresh")
+
+    async def atouch_many(self, keys: Sequence[str], expires_at_ms: int) -> None:
+        await self.bridge.write(self.touch_many, keys, expires_at_ms)
+
+    def count(self, prefix: str) -> int:
+        with closing(self.scan(prefix, values=False)) as pages:
+            return sum(map(len, pages))
+
+    async def acount(self, prefix: str) -> int:
+        async with aclosing(self.ascan(prefix, values=False)) as pages:
+            return sum([len(page) async for page in pages])
+
+    def clear(self, prefix: str) -> None:
+        with closing(self.scan(prefix, values=False)) as pages:
+            for page in pages:
+                self.delete_many([key for key, _ in page])
+
+    async def aclear(self, prefix: str) -> None:
+        await self.bridge.write(self.clear, prefix)
+
+    def purge(self) -> int:
+        return 0
+
+    async def apurge(self) -> int:
+        return await self.bridge.write(self.purge)
+
+
+_MEANING = {
+    "add": "store what is absent",
+    "update": "change a value",
+    "refresh": "change when a value expires",
+}
+
+
+def unsupported(backend: Backend, verb: str) -> UnsupportedError:
+    """Return the error of a backend that does not have a verb."""
+    other = "" if verb == "add" else ", or add(), which stores what is absent, if that is enough"
+    return UnsupportedError(
+        f"{backend!r} cannot {_MEANING[verb]} in one step with looking at it: use a target that can (a file, memory,"
+        f" Cassandra; a Data API's collection that is made with atomic=True){other}."
+    )

@@ -133,13 +133,13 @@ def backup(
     The copy appears when it is complete and was checked; it is a store's file itself. With an error, or when the
     command is told to stop, nothing is left. lckv restore puts it back.
     """
-    from langchain_kv.backends.backups import back_up
     from langchain_kv.cli.stopping import cleaning_up_when_stopped
-    from langchain_kv.targets import parse_target
+    from langchain_kv.places.backups import back_up
+    from langchain_kv.places.schemes import parse_url
 
     _require_path(file)
     with cleaning_up_when_stopped():
-        back_up(parse_target(database), file, replace=replace)
+        back_up(parse_url(database), file, replace=replace)
 
 
 @app.command()
@@ -155,13 +155,13 @@ def restore(
     The backup is copied and checked first; then it takes the file's place in one moment, and what the file was goes.
     Programs that have it open, lckv serve among them, go on with the backup. With an error all stays as it was.
     """
-    from langchain_kv.backends.backups import restore as put_back
     from langchain_kv.cli.stopping import cleaning_up_when_stopped
-    from langchain_kv.targets import parse_target
+    from langchain_kv.places.backups import restore as put_back
+    from langchain_kv.places.schemes import parse_url
 
     _require_path(file)
     with cleaning_up_when_stopped():
-        put_back(file, parse_target(database), replace=replace)
+        put_back(file, parse_url(database), replace=replace)
 
 
 def _require_path(file: str) -> None:
@@ -231,8 +231,8 @@ def set_value(
 ) -> None:
     """Store a value.
 
-    Replaces what is there, and makes the collection where it is missing. Give text that is "-" or starts with "@" on
-    stdin.
+    Replaces what is there, and makes the collection where it is missing. Text that is "-" or starts with "@" is given
+    on stdin.
     """
     from langchain_kv.cli.values import Form, read_value
 
@@ -302,17 +302,19 @@ def _open_store(
 ) -> Iterator[Any]:
     from langchain_kv import ConfigError, EngineError, KVByteStore, KVStore, SetupMode, UnknownCollectionError
     from langchain_kv.cli.values import Form, read_secret
-    from langchain_kv.targets import parse_target
+    from langchain_kv.places.files import FilePlace
+    from langchain_kv.places.memory import MemoryPlace
+    from langchain_kv.places.schemes import parse_url
 
-    target = parse_target(db)
-    if target.kind == "memory":
+    place = parse_url(db)
+    if isinstance(place, MemoryPlace):
         raise ConfigError("--db memory: lives in one process and would be gone with this one: give sqlite:PATH.")
     if timeout_s is not None and not timeout_s > 0:
         raise ConfigError(f"--timeout takes a number of seconds above 0, got {timeout_s:g}.")
     kind = KVByteStore if form is Form.BYTES else KVStore
     store = kind(
         collection,
-        db,
+        place,
         token=None if token is None else read_secret("--token", token),
         keyspace=keyspace,
         deadline_s=timeout_s,
@@ -323,14 +325,14 @@ def _open_store(
         with store:
             yield store
     except UnknownCollectionError:
-        if target.kind == "sqlite" and not os.path.lexists(target.location):
-            raise EngineError(f"There is no file {target.location}: check --db, or have lckv set make it.") from None
+        if isinstance(place, FilePlace) and not os.path.lexists(place.path):
+            raise EngineError(f"There is no file {place.path}: check --db, or have lckv set make it.") from None
         raise
 
 
 def _note_missing(keys: list[str]) -> None:
-    from langchain_kv.cli.main import note
-    from langchain_kv.keys import shown
+    from langchain_kv.cli.notes import note
+    from langchain_kv.values.keys import shown
 
     names = ", ".join(shown(key) for key in keys[:5])
     more = f" and {len(keys) - 5:,} more" if len(keys) > 5 else ""

@@ -6,13 +6,13 @@ import ipaddress
 import os
 import secrets
 
-from langchain_kv.backends.opening import acquire_engine, release_engine
-from langchain_kv.cli.main import note
+from langchain_kv.cli.notes import note
 from langchain_kv.cli.values import read_secret
 from langchain_kv.errors import ConfigError
 from langchain_kv.limits import DEFAULT_KEYSPACE
-from langchain_kv.secret import Secret
-from langchain_kv.targets import Target, parse_target
+from langchain_kv.places.embedded import EmbeddedPlace, release_engine
+from langchain_kv.places.schemes import parse_url
+from langchain_kv.values.secret import Secret
 
 __all__ = ["serve_until_stopped"]
 
@@ -38,19 +38,19 @@ def serve_until_stopped(
         EngineError: the file cannot be opened.
     """
     try:
-        from langchain_kv.server.app import DataAPI
-        from langchain_kv.server.running import serve
+        from langchain_kv.server.http.app import DataAPI
+        from langchain_kv.server.http.running import serve
     except ModuleNotFoundError as error:
         raise ConfigError(f"Serving needs {error.name}: pip install 'langchain-kv[cli]'.") from None
 
-    target = _embedded("memory:" if db is None else db)
+    place = _embedded("memory:" if db is None else db)
     if db is None:
         note("no --db given: everything is kept in memory and gone when this process ends")
     tokens = _tokens(host, token, user, password)
-    engine = acquire_engine(target)
+    engine = place.acquire_engine()
     try:
         # A file that cannot be opened is an error here, not of the first request.
-        engine.create_keyspace(target.keyspace or DEFAULT_KEYSPACE)
+        engine.create_keyspace(place.keyspace or DEFAULT_KEYSPACE)
         if not tokens:
             tokens = [Secret(secrets.token_urlsafe(24))]
             note(f"no token given, made one for this run: {tokens[0]}")
@@ -59,16 +59,16 @@ def serve_until_stopped(
         release_engine(engine)
 
 
-def _embedded(url: str) -> Target:
-    target = parse_target(url)
-    if target.kind == "dataapi":
+def _embedded(url: str) -> EmbeddedPlace:
+    place = parse_url(url)
+    if not isinstance(place, EmbeddedPlace):
         raise ConfigError("--db: lckv serve keeps values itself: give sqlite:PATH or memory:, not the URL of a server.")
-    return target
+    return place
 
 
 def _tokens(host: str, token: str | None, user: str | None, password: str | None) -> list[Secret]:
     """Return what clients may send: the token and that of the user, as far as they are given."""
-    from langchain_kv.server.app import login_token
+    from langchain_kv.server.http.app import login_token
 
     tokens = [_secret("--token", token, TOKEN_VARIABLE)]
     secret = _secret("--password", password, PASSWORD_VARIABLE, is_ascii=False)

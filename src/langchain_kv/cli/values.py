@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from langchain_kv.errors import ConfigError, InvalidValueError, UsageError
-from langchain_kv.keys import shown
-from langchain_kv.secret import Secret
+from langchain_kv.values.keys import shown
+from langchain_kv.values.secret import Secret
 
 __all__ = ["Form", "emit", "json_line", "printed", "read_secret", "read_value"]
 

@@ -9,8 +9,8 @@ __all__ = ["NAMES", "PHRASES", "worded"]
 
 PHRASES: Final = {
     "; .values holds the values that were read.": ".",
-    " See .written, .unwritten, .unknown and .errors; repeating the call is safe.": " Repeating the command is safe.",
     " See .written, .unwritten, .unknown and .errors.": "",
+    "Repeating the call is safe.": "Repeating the command is safe.",
     "(token=, or ASTRA_DB_APPLICATION_TOKEN)": "(--token @FILE, or ASTRA_DB_APPLICATION_TOKEN of the environment)",
     "give the token as token=": "give the token by --token @FILE",
     "raise request_timeout_s and deadline_s, or try later": "try later",
@@ -27,7 +27,7 @@ NAMES: Final = {"deadline_s": "--timeout"}
 
 def worded(text: str) -> str:
     """Return a message of the package as the command says it, in one line."""
-    from langchain_kv.targets import FORMS, FORMS_IN_A_LINE
+    from langchain_kv.places.forms import FORMS, FORMS_IN_A_LINE
 
     text = text.replace(f"one of:\n{FORMS}", FORMS_IN_A_LINE)
     for phrase, ours in PHRASES.items():

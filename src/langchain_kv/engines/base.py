@@ -1,9 +1,8 @@
 """The engine: documents kept by collection, as JSON text, on this machine or on a cluster of the user's own.
 
 An engine knows nothing of LangChain and nothing of HTTP. It stores *bodies*: the compact JSON text of a document,
-``_id``
-included, as UTF-8 bytes, which it hands back as they came, so that no layer parses what it only passes on. Where it
-``keeps_bytes``, a body may also be a value of bytes (``kept.py``).
+``_id`` included, as UTF-8 bytes, which it hands back as they came, so that no layer parses what it only passes on.
+Where it ``keeps_raw_values``, a body may also be a value of bytes, as it is.
 """
 
 from __future__ import annotations
@@ -14,16 +13,21 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from langchain_kv.work_queue import Bridge
+    from langchain_kv.runtime.work_queue import Bridge
 
-__all__ = ["KEEP", "Change", "CollectionName", "DocId", "Engine", "Keep", "Settings"]
+__all__ = ["KEEP", "Change", "CollectionName", "DocId", "Engine", "Keep", "Row", "Settings"]
 
 DocId = str | bytes
-"""The identity of a document. A text ``_id`` is itself (``str``); an ``_id`` of any other type (number, boolean,
-null, date)
-is ``bytes``: one type tag and its canonical text, so that ``5`` and ``"5"`` are two documents. Text sorts before the
-rest,
-each by code point."""
+"""The identity of a document. A text ``_id`` is itself (``str``); an ``_id`` of any other type (number, boolean, null,
+date) is ``bytes``: one type tag and its canonical text, so that ``5`` and ``"5"`` are two documents. Text sorts before
+the rest, each by code point."""
+
+Row = tuple[DocId, bytes, bool, int | None]
+"""What an engine keeps: the id; the body; whether that is a raw value of bytes, in the place of a document's text; and
+from which moment on stores leave it out, in milliseconds of Unix time, None where for ever (in a document it stands in
+the field ``expires_at``, too).
+
+A plain tuple, because a batch has thousands, and any class costs as much as all the rest of passing one on."""
 
 Settings = dict[str, Any]
 """What a collection was created with, in createCollection's own form: ``{"indexing": {"allow": ["_id"]}}``."""
@@ -38,8 +42,8 @@ class Keep(Enum):
 KEEP: Final = Keep.KEEP
 """What a change answers to leave a document as it is."""
 
-Change = Callable[[DocId, bytes | None], bytes | Keep | None]
-"""Sees an id and its body (None where there is no document); answers a new body, None to have no document, or KEEP.
+Change = Callable[[DocId, Row | None], Row | Keep | None]
+"""Sees an id and its row (None where there is none); answers a new row of that id, None to have none, or KEEP.
 
 It may be called more than once for an id, so it has no effects of its own but overwriting its own notes for that id."""
 
@@ -52,45 +56,60 @@ class CollectionName(NamedTuple):
 
 
 class Engine(ABC):
-    """Keeps documents by collection. All methods block; all are safe from any thread; ``bridge`` is the async way in.
+    """Keeps documents by collection. Plain methods block; all are safe from any thread; ``bridge`` is the way in for
+    coroutines, by which also those go that stand here with a leading ``a``, where an engine has none of its own.
 
     Every method that names a collection raises UnknownCollectionError or UnknownKeyspaceError where there is none,
-    StoreClosedError
-    after ``close``, EngineError where the storage fails. A write that raises has changed nothing, unless the error
-    says otherwise (``applied``).
+    StoreClosedError after ``close``, EngineError where the storage fails. A write that raises has changed nothing,
+    unless the error says otherwise (``applied``). What only some engines promise depends on the attributes here.
     """
 
-    keeps_bytes: bool = False
-    """Whether stores may keep values of bytes here as they are (``kept.py``), in the place of a document."""
+    keeps_raw_values: bool = False
+    """Whether a row may have a raw value of bytes."""
+
+    purge_pause_s: float = 0.0
+    """Seconds between two pages of a purge, in which other processes write."""
+
+    atomic_batches: bool = True
+    """Whether a batch is one step, stored whole or not at all, and read so.
+
+    Otherwise each row is a step of its own, and PartialWriteError says which of them failed.
+    """
+
+    ordered: bool = True
+    """Whether scans go in the order of ids, text by code point before the rest.
+
+    Otherwise they go in an order of the engine's own, which is the same in every scan.
+    """
 
     # -- documents ----------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def read(self, collection: CollectionName, ids: Sequence[DocId]) -> list[bytes | None]:
-        """Return the body of each id, in the order of ``ids`` (repeats allowed), None where there is no document."""
+    def read(self, collection: CollectionName, ids: Sequence[DocId]) -> list[Row | None]:
+        """Return the row of each id, in the order of ``ids`` (repeats allowed), None where there is none.
 
-    def read_with_settings(
-        self, collection: CollectionName, ids: Sequence[DocId]
-    ) -> tuple[Settings, list[bytes | None]]:
-        """Return what ``settings`` and ``read`` do, of one and the same collection; the settings are not to be
-        changed."""
+        With ``atomic_batches`` they are read as of one moment.
+        """
+
+    def read_with_settings(self, collection: CollectionName, ids: Sequence[DocId]) -> tuple[Settings, list[Row | None]]:
+        """Return what ``settings`` and ``read`` do, of one and the same collection. Nobody changes these settings."""
         return self.settings(collection), self.read(collection, ids)
 
     @abstractmethod
-    def write(self, collection: CollectionName, documents: Sequence[tuple[DocId, bytes]]) -> None:
-        """Store every document, whether its id exists or not: all of them or none. Of a repeated id the last wins."""
+    def write(self, collection: CollectionName, rows: Sequence[Row]) -> None:
+        """Store every row, whether its id exists or not; of a repeated id the last. ``atomic_batches``: all or none."""
 
     @abstractmethod
     def modify(self, collection: CollectionName, ids: Sequence[DocId], change: Change) -> None:
-        """Apply ``change`` to each id in order, seeing the effect of earlier ones: all or none, isolated from other
-        writers.
+        """Apply ``change`` to each id in order, seeing the effect of earlier ones, each isolated from other writers.
 
-        An exception that ``change`` raises undoes the whole call and is passed on.
+        With ``atomic_batches`` all are changed or none. What ``change`` raises is passed on, and nothing was changed;
+        without ``atomic_batches``, where something was by then, it is among the ``errors`` of a PartialWriteError.
         """
 
     @abstractmethod
     def delete(self, collection: CollectionName, ids: Sequence[DocId]) -> int:
-        """Remove the documents that exist, all or none; return how many there were."""
+        """Remove the documents that exist; return how many there were. ``atomic_batches``: all or none."""
 
     @abstractmethod
     def scan(
@@ -101,12 +120,12 @@ class Engine(ABC):
         prefix: str = "",
         limit: int,
         size_bytes: int | None = None,
-    ) -> list[tuple[DocId, bytes]]:
-        """Return the next documents in the order of ids.
+    ) -> list[Row]:
+        """Return the next rows, in the order of ids if the engine is ``ordered``.
 
         Args:
             collection: where to look.
-            after: only ids after this one; None starts at the beginning.
+            after: only what comes after this id, which need not be there any more; None starts at the beginning.
             prefix: with a non-empty prefix, only text ids that start with it.
             limit: at most this many; fewer mean that there are no more, unless ``size_bytes`` ended the page.
             size_bytes: the page ends with the document that makes so many bytes of bodies; None: it does not.
@@ -114,24 +133,52 @@ class Engine(ABC):
 
     @abstractmethod
     def scan_ids(
-        self, collection: CollectionName, *, after: DocId | None = None, prefix: str = "", limit: int
+        self,
+        collection: CollectionName,
+        *,
+        after: DocId | None = None,
+        prefix: str = "",
+        limit: int,
+        now_ms: int | None = None,
     ) -> list[DocId]:
-        """As ``scan``, the ids only: no body is read, and fewer than ``limit`` mean that there are no more."""
+        """As ``scan``, the ids only: no body is read, and fewer than ``limit`` mean that there are no more.
+
+        With ``now_ms``, without those that have expired by then.
+        """
 
     @abstractmethod
     def count(self, collection: CollectionName, *, limit: int | None = None) -> int:
-        """Return the number of documents, counting no further than ``limit``."""
+        """Return the number of rows, counting no further than ``limit``."""
 
     @abstractmethod
-    def clear(self, collection: CollectionName) -> None:
-        """Remove every document; the collection stays."""
+    def clear(self, collection: CollectionName, prefix: str = "") -> None:
+        """Remove every row, or with a prefix those whose text id starts with it; the collection stays."""
+
+    @abstractmethod
+    def purge(self, collection: CollectionName, *, now_ms: int, limit: int) -> int:
+        """Remove up to ``limit`` rows that have expired by ``now_ms``; return how many."""
+
+    async def aread(self, collection: CollectionName, ids: Sequence[DocId]) -> list[Row | None]:
+        """As ``read``."""
+        return await self.bridge.read(self.read, collection, ids)
+
+    async def amodify(self, collection: CollectionName, ids: Sequence[DocId], change: Change) -> None:
+        """As ``modify``."""
+        await self.bridge.write(self.modify, collection, ids, change)
+
+    async def acount(self, collection: CollectionName, *, limit: int | None = None) -> int:
+        """As ``count``."""
+        return await self.bridge.read(self.count, collection, limit=limit)
+
+    async def aclear(self, collection: CollectionName, prefix: str = "") -> None:
+        """As ``clear``."""
+        await self.bridge.write(self.clear, collection, prefix)
 
     # -- collections and keyspaces ------------------------------------------------------------------------------
 
     @abstractmethod
     def create_collection(self, collection: CollectionName, settings: Settings) -> Settings:
-        """Create the collection if it is missing; return the settings in force (the existing ones where it was
-        there)."""
+        """Create the collection if it is missing; return the settings in force: those of before, if it was there."""
 
     @abstractmethod
     def drop_collection(self, collection: CollectionName) -> None:
@@ -155,8 +202,7 @@ class Engine(ABC):
 
     @abstractmethod
     def keyspaces(self) -> list[str]:
-        """Return the keyspaces in the order of their names; ``default_keyspace`` is always one of them unless
-        dropped."""
+        """Return the keyspaces in the order of their names; an embedded one begins with ``default_keyspace``."""
 
     # -- life -----------------------------------------------------------------------------------------------------
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from heapq import heapify, heappop, heappush
 from typing import Final
 
-from langchain_kv.engines.base import KEEP, Change, CollectionName, DocId, Engine, Settings
+from langchain_kv.engines.base import KEEP, Change, CollectionName, DocId, Engine, Row, Settings
 from langchain_kv.engines.catalog import unknown_collection, unknown_keyspace
 from langchain_kv.engines.ids import SortedIds, check_text, prefix_end
 from langchain_kv.engines.pages import cut
 from langchain_kv.limits import DEFAULT_KEYSPACE
-from langchain_kv.sharing import HeldAcrossForks
-from langchain_kv.work_queue import Bridge, InlineBridge
+from langchain_kv.runtime.forks import HeldAcrossForks
+from langchain_kv.runtime.work_queue import Bridge, InlineBridge
 
 __all__ = ["MemoryEngine", "memory_engine"]
 
@@ -22,32 +23,74 @@ _guard: Final = HeldAcrossForks()
 change may look at the engine that calls it."""
 
 
+STALE_MAX: Final = 1_000
+"""Moments that are true no more which may be left beside as many as there are."""
+
+
+class _Expiring:
+    """The rows that expire, so that none is looked at before its time.
+
+    Attributes:
+        moments: when each of them does.
+        soonest: a heap of those moments, and of ones that are true no more. Text and bytes do not compare.
+    """
+
+    def __init__(self) -> None:
+        self.moments: dict[DocId, int] = {}
+        self.soonest: list[tuple[int, bool, DocId]] = []
+
+    def add(self, doc_id: DocId, moment: int) -> None:
+        heappush(self.soonest, (moment, isinstance(doc_id, str), doc_id))
+        self.moments[doc_id] = moment
+        if len(self.soonest) > 2 * len(self.moments) + STALE_MAX:
+            self.soonest = [(when, isinstance(one, str), one) for one, when in self.moments.items()]
+            heapify(self.soonest)
+
+
 class _Collection:
-    """Documents by id, and their ids in order."""
+    """Rows by id, and their ids in order."""
 
     def __init__(self, settings: str) -> None:
         self.settings = settings
-        self.bodies: dict[DocId, bytes] = {}
+        self.rows: dict[DocId, Row] = {}
+        self.expiring = _Expiring()
         self._texts: SortedIds[str] = SortedIds()
         self._others: SortedIds[bytes] = SortedIds()
 
-    def put(self, documents: dict[DocId, bytes]) -> None:
+    def put(self, rows: dict[DocId, Row]) -> None:
         # Not the difference of the two sets of keys, which walks all of the collection.
-        new = [doc_id for doc_id in documents if doc_id not in self.bodies]
-        self.bodies.update(documents)
+        new = [doc_id for doc_id in rows if doc_id not in self.rows]
+        self.rows.update(rows)
+        if self.expiring.moments:
+            for doc_id in rows:
+                self.expiring.moments.pop(doc_id, None)
+        for doc_id, row in rows.items():
+            if row[3] is not None:
+                self.expiring.add(doc_id, row[3])
         self._texts.add(doc_id for doc_id in new if isinstance(doc_id, str))
         self._others.add(doc_id for doc_id in new if isinstance(doc_id, bytes))
 
     def remove(self, ids: Iterable[DocId]) -> int:
         removed = 0
         for doc_id in ids:
-            if self.bodies.pop(doc_id, None) is None:
+            if self.rows.pop(doc_id, None) is None:
                 continue
             removed += 1
+            self.expiring.moments.pop(doc_id, None)
             if isinstance(doc_id, str):
                 self._texts.remove(doc_id)
             else:
                 self._others.remove(doc_id)
+        return removed
+
+    def purge(self, now_ms: int, limit: int) -> int:
+        removed = 0
+        moments, soonest = self.expiring.moments, self.expiring.soonest
+        while removed < limit and soonest and soonest[0][0] <= now_ms:
+            moment, _, doc_id = soonest[0]
+            if moments.get(doc_id) == moment:
+                removed += self.remove([doc_id])
+            heappop(soonest)
         return removed
 
     def page(self, after: DocId | None, prefix: str, limit: int) -> list[DocId]:
@@ -60,15 +103,19 @@ class _Collection:
             found += self._others.page(start=None, after=other, end=None, limit=limit - len(found))
         return found
 
+    def has_expired(self, doc_id: DocId, now_ms: int) -> bool:
+        moment = self.expiring.moments.get(doc_id)
+        return moment is not None and moment <= now_ms
+
 
 class MemoryEngine(Engine):
     """A database in this process's memory. ``memory_engine`` gives the shared ones.
 
-    It lives as long as something refers to it; ``close`` releases nothing, so that closing one store keeps the data
-    of the next. A forked child has a copy of its own.
+    It lives as long as something refers to it; ``close`` releases nothing, so that closing one store keeps the data of
+    the next. A forked child has a copy of its own.
     """
 
-    keeps_bytes = True
+    keeps_raw_values = True
 
     def __init__(self) -> None:
         self._keyspaces: dict[str, dict[str, _Collection]] = {DEFAULT_KEYSPACE: {}}
@@ -76,14 +123,14 @@ class MemoryEngine(Engine):
 
     # -- documents ----------------------------------------------------------------------------------------------
 
-    def read(self, collection: CollectionName, ids: Sequence[DocId]) -> list[bytes | None]:
+    def read(self, collection: CollectionName, ids: Sequence[DocId]) -> list[Row | None]:
         with _guard.lock:
             found = self._collection(collection)
             check_text(ids)
-            return [found.bodies.get(doc_id) for doc_id in ids]
+            return list(map(found.rows.get, ids))
 
-    def write(self, collection: CollectionName, documents: Sequence[tuple[DocId, bytes]]) -> None:
-        batch = dict(documents)
+    def write(self, collection: CollectionName, rows: Sequence[Row]) -> None:
+        batch = {row[0]: row for row in rows}
         with _guard.lock:
             found = self._collection(collection)
             check_text(batch)
@@ -93,14 +140,14 @@ class MemoryEngine(Engine):
         with _guard.lock:
             found = self._collection(collection)
             check_text(ids)
-            changed: dict[DocId, bytes | None] = {}
+            changed: dict[DocId, Row | None] = {}
             for doc_id in ids:
-                body = changed[doc_id] if doc_id in changed else found.bodies.get(doc_id)
-                new = change(doc_id, body)
+                row = changed[doc_id] if doc_id in changed else found.rows.get(doc_id)
+                new = change(doc_id, row)
                 if new is not KEEP:
                     changed[doc_id] = new
-            found.remove(doc_id for doc_id, body in changed.items() if body is None)
-            found.put({doc_id: body for doc_id, body in changed.items() if body is not None})
+            found.remove(doc_id for doc_id, row in changed.items() if row is None)
+            found.put({doc_id: row for doc_id, row in changed.items() if row is not None})
 
     def delete(self, collection: CollectionName, ids: Sequence[DocId]) -> int:
         with _guard.lock:
@@ -116,29 +163,51 @@ class MemoryEngine(Engine):
         prefix: str = "",
         limit: int,
         size_bytes: int | None = None,
-    ) -> list[tuple[DocId, bytes]]:
+    ) -> list[Row]:
         with _guard.lock:
             ids = self.scan_ids(collection, after=after, prefix=prefix, limit=limit)
-            bodies = self._collection(collection).bodies
-            return cut([(doc_id, bodies[doc_id]) for doc_id in ids], size_bytes)
+            rows = self._collection(collection).rows
+            return cut([rows[doc_id] for doc_id in ids], size_bytes)
 
     def scan_ids(
-        self, collection: CollectionName, *, after: DocId | None = None, prefix: str = "", limit: int
+        self,
+        collection: CollectionName,
+        *,
+        after: DocId | None = None,
+        prefix: str = "",
+        limit: int,
+        now_ms: int | None = None,
     ) -> list[DocId]:
         with _guard.lock:
             found = self._collection(collection)
             check_text([prefix] if after is None else [prefix, after])
-            return found.page(after, prefix, limit)
+            ids = found.page(after, prefix, limit)
+            if now_ms is None or not found.expiring.moments:
+                return ids
+            alive: list[DocId] = []
+            while ids:  # a page that is not full would end the scan
+                alive += [doc_id for doc_id in ids if not found.has_expired(doc_id, now_ms)]
+                ids = found.page(ids[-1], prefix, limit - len(alive)) if len(alive) < limit else []
+            return alive
 
     def count(self, collection: CollectionName, *, limit: int | None = None) -> int:
         with _guard.lock:
-            size = len(self._collection(collection).bodies)
+            size = len(self._collection(collection).rows)
         return size if limit is None else min(size, max(limit, 0))
 
-    def clear(self, collection: CollectionName) -> None:
+    def clear(self, collection: CollectionName, prefix: str = "") -> None:
         with _guard.lock:
             found = self._collection(collection)
-            self._keyspaces[collection.keyspace][collection.name] = _Collection(found.settings)
+            if prefix:
+                check_text([prefix])
+                found.remove(found.page(None, prefix, len(found.rows)))
+            else:
+                self._keyspaces[collection.keyspace][collection.name] = _Collection(found.settings)
+
+    def purge(self, collection: CollectionName, *, now_ms: int, limit: int) -> int:
+        with _guard.lock:
+            found = self._collection(collection)
+            return found.purge(now_ms, limit)
 
     # -- collections and keyspaces ------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
-from langchain_kv.work_queue import run_aside
+from langchain_kv.runtime.work_queue import run_aside
 
 __all__ = ["LARGE_BYTES", "Turns", "apart", "do"]
 
@@ -38,8 +38,7 @@ async def do(size_bytes: int, call: Callable[..., T], *args: Any) -> T:
 class Turns:
     """Does one command's work document by document, and lets others have their turn in between.
 
-    In a loop: ``call(x) if turns.is_mine(size) else await turns.do(size, call, x)``, which costs less than to wait each
-    time.
+    In a loop ``call(x) if turns.is_mine(size) else await turns.do(size, call, x)`` costs less than to wait each time.
     """
 
     def __init__(self) -> None:

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from langchain_kv.errors import InvalidKeyError, UsageError
-from langchain_kv.keys import check_key, check_keys, type_name
-from langchain_kv.slices import SLICE_KEYS, by_parts, parts
+from langchain_kv.limits import KEY_MAX_BYTES
+from langchain_kv.runtime.slices import SLICE_KEYS, by_parts, parts
+from langchain_kv.values.keys import check_key, check_keys, type_name
 
-__all__ = ["achecked_keys", "achecked_pairs", "checked_keys", "checked_pairs", "checked_prefix", "unique_keys"]
+__all__ = [
+    "achecked_keys",
+    "achecked_pairs",
+    "checked_function",
+    "checked_keys",
+    "checked_labels",
+    "checked_pairs",
+    "checked_prefix",
+    "unique_keys",
+]
 
 
-def checked_keys(keys: Iterable[str]) -> list[str]:
+def checked_keys(keys: Iterable[str], max_bytes: int = KEY_MAX_BYTES) -> list[str]:
     """Return the keys as a list."""
-    return check_keys(_listed_keys(keys))
+    return check_keys(_listed_keys(keys), max_bytes)
 
 
-async def achecked_keys(keys: Iterable[str]) -> list[str]:
+async def achecked_keys(keys: Iterable[str], max_bytes: int = KEY_MAX_BYTES) -> list[str]:
     """As ``checked_keys``."""
-    return list(await by_parts(check_keys, _listed_keys(keys)))
+    return list(await by_parts(lambda some: check_keys(some, max_bytes), _listed_keys(keys)))
 
 
 def _listed_keys(keys: Iterable[str]) -> list[str]:
@@ -38,40 +49,64 @@ async def unique_keys(keys: Sequence[str]) -> list[str]:
     return list(unique)
 
 
-def checked_pairs(pairs: Iterable[Any]) -> dict[str, Any]:
-    """Return the pairs as a dict: of a repeated key the last one wins."""
+def checked_pairs(
+    pairs: Iterable[Any], max_bytes: int = KEY_MAX_BYTES, *, verb: str = "mset", first_wins: bool = False
+) -> dict[str, Any]:
+    """Return the pairs as a dict: of a repeated key the last one wins, or the first."""
     if isinstance(pairs, Mapping):
-        raise UsageError("mset takes (key, value) pairs, got a mapping: pass mapping.items().")
+        raise UsageError(f"{verb} takes (key, value) pairs, got a mapping: pass mapping.items().")
     if not isinstance(pairs, Iterable):
-        raise UsageError(f"mset takes (key, value) pairs, got {type_name(pairs)}: pass [(key, value), ...].")
-    listed = [pair if type(pair) is tuple and len(pair) == 2 else _checked_pair(pair) for pair in pairs]
+        raise UsageError(f"{verb} takes (key, value) pairs, got {type_name(pairs)}: pass [(key, value), ...].")
+    listed = [pair if type(pair) is tuple and len(pair) == 2 else _checked_pair(pair, verb) for pair in pairs]
     if len(listed) == 1:
         ((key, value),) = listed
-        return {check_key(key): value}
-    keys = check_keys([pair[0] for pair in listed])
-    return dict(zip(keys, [pair[1] for pair in listed], strict=True))
+        return {check_key(key, max_bytes): value}
+    keys = check_keys([pair[0] for pair in listed], max_bytes)
+    values = [pair[1] for pair in listed]
+    if not first_wins:
+        return dict(zip(keys, values, strict=True))
+    found: dict[str, Any] = {}
+    for key, value in zip(keys, values, strict=True):
+        found.setdefault(key, value)
+    return found
 
 
-async def achecked_pairs(pairs: Iterable[Any]) -> dict[str, Any]:
-    """As ``checked_pairs``."""
+async def achecked_pairs(pairs: Iterable[Any], max_bytes: int = KEY_MAX_BYTES) -> dict[str, Any]:
+    """As ``checked_pairs``, of which the last wins."""
     if isinstance(pairs, Mapping) or not isinstance(pairs, Iterable):
         return checked_pairs(pairs)
     checked: dict[str, Any] = {}
     for some in parts(list(pairs), SLICE_KEYS):
-        checked.update(checked_pairs(some))
+        checked.update(checked_pairs(some, max_bytes))
         await asyncio.sleep(0)
     return checked
 
 
-def _checked_pair(pair: Any) -> tuple[Any, Any]:
+def _checked_pair(pair: Any, verb: str) -> tuple[Any, Any]:
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         size = f" of length {len(pair)}" if hasattr(pair, "__len__") else ""
-        raise UsageError(f"mset takes (key, value) pairs, got a {type_name(pair)}{size}: pass [(key, value), ...].")
+        raise UsageError(f"{verb} takes (key, value) pairs, got a {type_name(pair)}{size}: pass [(key, value), ...].")
     return pair[0], pair[1]
 
 
-def checked_prefix(prefix: str | None) -> str:
+def checked_prefix(prefix: str | None, max_bytes: int = KEY_MAX_BYTES) -> str:
     """Return the prefix, empty for None."""
     if prefix is not None and not isinstance(prefix, str):
         raise InvalidKeyError(f"prefix must be a string or None, got {type_name(prefix)}.")
-    return check_key(prefix) if prefix else ""
+    return check_key(prefix, max_bytes) if prefix else ""
+
+
+def checked_labels(labels: Sequence[str]) -> tuple[str, ...]:
+    """Return the labels of a namespace as a tuple; each of them is checked where it is used."""
+    if isinstance(labels, str | bytes) or not isinstance(labels, Iterable):
+        raise InvalidKeyError(f"A namespace is a sequence of labels, got one {type_name(labels)}: give ('users',).")
+    return tuple(labels)
+
+
+def checked_function(f: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return the function of an update."""
+    if not callable(f):
+        raise UsageError(f"update takes a function of the value, got {type_name(f)}: pass lambda old: ...")
+    if inspect.iscoroutinefunction(f):
+        raise UsageError("update takes a plain function, got a coroutine function: nothing is awaited in it.")
+    return f

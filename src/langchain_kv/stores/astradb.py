@@ -1,17 +1,21 @@
-"""The stores under upstream's names, with the constructors of langchain-community's and langchain-astradb's classes
-in one."""
+"""The stores under upstream's names: the constructors of langchain-community's and langchain-astradb's in one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from langchain_kv.errors import ConfigError
-from langchain_kv.keys import type_name
-from langchain_kv.secret import exact, hidden
+from langchain_kv.places.arguments import Caller, Token, place_of, resolve
 from langchain_kv.stores.base import KVBaseStore, KVByteStore, KVStore
+from langchain_kv.stores.life import Options
 from langchain_kv.stores.setup import AnySetupMode, SetupMode
-from langchain_kv.targets import Caller, Token, resolve
+from langchain_kv.values.keys import type_name
+from langchain_kv.values.secret import exact, masked
+
+if TYPE_CHECKING:
+    from langchain_kv.backends.encryption import Encryption
+    from langchain_kv.places.base import Place
 
 __all__ = ["AstraDBBaseStore", "AstraDBByteStore", "AstraDBStore"]
 
@@ -25,7 +29,7 @@ class AstraDBBaseStore(KVBaseStore[V]):
         self,
         collection_name: str,
         token: Token | None = None,
-        api_endpoint: str | None = None,
+        api_endpoint: str | Place | None = None,
         astra_db_client: object = None,
         namespace: str | None = None,
         *,
@@ -39,50 +43,50 @@ class AstraDBBaseStore(KVBaseStore[V]):
         request_timeout_s: float | None = None,
         deadline_s: float | None = None,
         wake_timeout_s: float | None = None,
+        ttl_s: float | None = None,
+        refresh_on_read: bool = False,
+        encryption: Encryption | None = None,
+        statistics: bool = False,
     ) -> None:
         """Open a store; in SetupMode.SYNC its collection is there on return.
-
-        Every argument is checked on every target, also where the target has no use for it.
 
         Args:
             collection_name: the collection's name: 1 to 48 ASCII letters, digits and underscores.
             token: the Data API's token, an object that has it (``get_token()``, or a ``SecretStr``) or a function that
-                returns it; white space around it is taken off. None takes ``ASTRA_DB_APPLICATION_TOKEN``. No token at
-                all is legal.
-            api_endpoint: ``https://...`` of Astra DB or any Data API, or ``sqlite:PATH``, ``memory:``, ``memory:NAME``,
-                ``cassandra://...``, ``cassandra+bundle:PATH``; None takes ``LCKV_URL`` of the environment, then
-                ``ASTRA_DB_API_ENDPOINT``.
+                returns it. None takes ``ASTRA_DB_APPLICATION_TOKEN``; no token at all is legal.
+            api_endpoint: ``https://...`` of a Data API, another URL that ``KVStore`` takes, or a ``Place``; None takes
+                ``LCKV_URL`` of the environment, then ``ASTRA_DB_API_ENDPOINT``.
             astra_db_client: a client object of astrapy, in place of token and api_endpoint; read by its attributes.
             namespace: the keyspace, by its older name; None takes ``ASTRA_DB_KEYSPACE``, then ``default_keyspace``.
             async_astra_db_client: as ``astra_db_client``; one of the two is enough.
-            pre_delete_collection: drop the collection, and all in it, before it is made; not with OFF, which warns.
-            setup_mode: when the collection is made: SYNC, ASYNC or OFF, as a member (also of another package's enum
-                of these names) or as its name.
-            environment: ``prod``, ``dev``, ``test`` (Astra DB), ``hcd``, ``dse``, ``cassandra`` or ``other``; None
-                reads it off the endpoint. Only Astra DB behind a domain of your own needs it.
+            pre_delete_collection: drop the collection before it is made; not with OFF, which warns.
+            setup_mode: SYNC, ASYNC or OFF, as a member, also of another package's enum, or as its name.
+            environment: ``prod``, ``dev``, ``test``, ``hcd``, ``dse``, ``cassandra`` or ``other``; None reads it off.
             ext_callers: names, or (name, version) pairs, that go first in the User-Agent.
-            api_options: an astrapy ``APIOptions``, read by its attributes; astrapy itself is never needed.
+            api_options: an astrapy ``APIOptions``, read by its attributes.
             keyspace: the same as ``namespace``.
             request_timeout_s: seconds for one request, 30 if not given.
-            deadline_s: seconds that an operation goes on trying without any success or, on a file, waits for others; 60
-                if not given.
-            wake_timeout_s: seconds that a hibernated Astra database is waited for, in place of ``deadline_s``; 180 if
-                not given.
+            deadline_s: seconds that an operation goes on without any success, or waits for others; 60 if not given.
+            wake_timeout_s: seconds that a hibernated Astra database is waited for instead; 180 if not given.
+            ttl_s: seconds after which what is written expires, unless the call says otherwise; None for ever.
+            refresh_on_read: whether ``mget`` starts ``ttl_s`` anew: see ``KVStore``.
+            encryption: the keys that values are encrypted with; then only what they encrypted is read.
+            statistics: whether ``statistics()`` counts.
 
         Raises:
             ConfigError: an argument is wrong (a ValueError); the text says which and what to give.
             CollectionConflictError: the collection exists with other settings (a ValueError and an AstraDBError).
         """
-        token = hidden(token)
+        token = masked(token)
         client = astra_db_client if astra_db_client is not None else async_astra_db_client
         if client is not None:
             _check_alone(token, api_endpoint)
             token, api_endpoint, client_keyspace, api_options = _from_client(client, api_options)
-            if namespace is None and keyspace is None:
-                keyspace = client_keyspace
-        settings = resolve(
+            keyspace = client_keyspace if namespace is None and keyspace is None else keyspace
+        place = place_of(api_endpoint)
+        backend_options = resolve(
             collection_name,
-            api_endpoint,
+            place,
             token=token,
             namespace=namespace,
             keyspace=keyspace,
@@ -94,7 +98,8 @@ class AstraDBBaseStore(KVBaseStore[V]):
             deadline_s=deadline_s,
             wake_timeout_s=wake_timeout_s,
         )
-        self._start(settings, setup_mode, pre_delete=pre_delete_collection)
+        options = Options(ttl_s, refresh_on_read, encryption, statistics)
+        self._start(place, backend_options, options, setup_mode, pre_delete=pre_delete_collection)
 
 
 class AstraDBStore(AstraDBBaseStore[Any], KVStore):
@@ -141,7 +146,7 @@ def _from_client(client: Any, api_options: Any) -> tuple[Any, str, str | None, A
     api_path = _text_of(client, "api_path")
     if api_options is None:
         api_options = getattr(client, "api_options", None) if api_path is None else _ClientOptions(api_path)
-    return hidden(_text_of(client, "token")), endpoint, _text_of(client, "namespace", "keyspace"), api_options
+    return masked(_text_of(client, "token")), endpoint, _text_of(client, "namespace", "keyspace"), api_options
 
 
 def _text_of(client: Any, *names: str) -> str | None:

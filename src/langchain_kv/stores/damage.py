@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from langchain_kv.errors import DamagedValueError
-from langchain_kv.keys import shown
+from langchain_kv.values.keys import shown
 
 __all__ = ["raise_damaged"]
 

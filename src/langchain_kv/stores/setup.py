@@ -10,10 +10,10 @@ from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from langchain_kv import threads
-from langchain_kv.callers import remember_caller, warn_caller
 from langchain_kv.errors import ConfigError, SetupPendingError, StoreError
-from langchain_kv.sharing import renew_in_child
+from langchain_kv.runtime import threads
+from langchain_kv.runtime.callers import remember_caller, warn_caller
+from langchain_kv.runtime.forks import renew_in_child
 
 if TYPE_CHECKING:
     from langchain_kv.backends.base import Backend
@@ -48,8 +48,9 @@ AnySetupMode = SetupMode | Enum | Literal["SYNC", "ASYNC", "OFF"]
 
 
 class Setup:
-    """The set-up of one store. A failed attempt is reported to those who waited for it, and tried again by the next
-    call.
+    """The set-up of one store.
+
+    A failed attempt is reported to those who waited for it, and tried again by the next call.
 
     Attributes:
         done: whether there is nothing left to do; read without a lock on every operation.
@@ -69,14 +70,13 @@ class Setup:
                 " or delete the collection yourself."
             )
         elif mode is SetupMode.SYNC:
-            backend.setup(pre_delete=pre_delete)
+            backend.open(clear=pre_delete)
             self.done = True
         elif mode is SetupMode.ASYNC and _in_running_loop():
             self._start()
 
     def wait(self) -> None:
-        """Return when the collection is there; on an event loop's own thread raise SetupPendingError rather than
-        block it."""
+        """Return when the collection is there; raise SetupPendingError rather than block an event loop's own thread."""
         if self.done:
             return
         if not _in_running_loop():
@@ -132,7 +132,7 @@ class Setup:
             return
         error: BaseException | None = None
         try:
-            self._backend.setup(pre_delete=self._pre_delete)
+            self._backend.open(clear=self._pre_delete)
         except (KeyboardInterrupt, SystemExit) as interrupt:  # not meant for those who wait
             error = _interrupted()
             error.__cause__ = interrupt

@@ -7,7 +7,7 @@ import json
 from typing import Final
 
 from langchain_kv.engines.base import CollectionName, Engine
-from langchain_kv.server.connections import Answer, Application, HttpRequest
+from langchain_kv.server.http.connections import Answer, Application, HttpRequest
 from langchain_kv.testing.faults import code_answer
 
 __all__ = ["SlowCreation"]

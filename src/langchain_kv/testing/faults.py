@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from langchain_kv.errors import DataAPIError, EngineBusyError
-from langchain_kv.server.connections import Answer, Application, HttpRequest
-from langchain_kv.server.reply import failed
+from langchain_kv.server.commands.reply import failed
+from langchain_kv.server.http.connections import Answer, Application, HttpRequest
 
 __all__ = ["Fault", "Faults", "Received", "code_answer", "status_answer"]
 

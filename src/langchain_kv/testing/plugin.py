@@ -12,6 +12,11 @@ if TYPE_CHECKING:
 
 __all__ = ["data_api", "data_api_session"]
 
+# So that a failed assertion in a contract says what was there, also where the package is installed as a source tree.
+pytest.register_assert_rewrite(
+    *(f"langchain_kv.testing.{each}contract" for each in ("", "backend_", "extended_", "store_"))
+)
+
 
 @pytest.fixture(scope="session")
 def data_api_session() -> Iterator[DataAPIServer]:

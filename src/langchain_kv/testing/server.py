@@ -6,14 +6,16 @@ from contextlib import ExitStack
 from typing import Any, Self
 
 from langchain_kv import KVByteStore, KVStore
-from langchain_kv.backends.opening import acquire_engine, release_engine
 from langchain_kv.engines.base import Engine
 from langchain_kv.engines.memory import MemoryEngine
 from langchain_kv.errors import ConfigError, UsageError
 from langchain_kv.limits import DEFAULT_KEYSPACE
-from langchain_kv.server.app import DataAPI, server_token
-from langchain_kv.server.running import run_app_in_thread
-from langchain_kv.targets import parse_target
+from langchain_kv.places.embedded import release_engine
+from langchain_kv.places.files import FilePlace
+from langchain_kv.places.memory import MemoryPlace
+from langchain_kv.places.schemes import parse_url
+from langchain_kv.server.http.app import DataAPI, server_token
+from langchain_kv.server.http.running import run_app_in_thread
 from langchain_kv.testing.creation import SlowCreation
 from langchain_kv.testing.faults import Fault, Faults, Received, code_answer, status_answer
 
@@ -48,12 +50,13 @@ class DataAPIServer:
     """
 
     def __init__(self, db: str | None = None, token: str = "test-token") -> None:  # noqa: S107 - it guards nothing
-        self._target = None if db is None else parse_target(db)
-        if self._target is not None and self._target.kind not in ("memory", "sqlite"):
+        place = None if db is None else parse_url(db)
+        if place is not None and not isinstance(place, FilePlace | MemoryPlace):
             raise ConfigError(
                 "A test's server empties all that it keeps: give it a file of its own (sqlite:PATH), not the URL of a"
                 " server or a cluster."
             )
+        self._place = place
         self.url = ""
         self.token = str(server_token(token))
         self._stores: list[KVStore | KVByteStore] = []
@@ -61,8 +64,8 @@ class DataAPIServer:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             self._engine: Engine = MemoryEngine()
-            if self._target is not None:
-                self._engine = acquire_engine(self._target)
+            if self._place is not None:
+                self._engine = self._place.acquire_engine()
                 stack.callback(release_engine, self._engine)
             self._creation = SlowCreation(DataAPI(self._engine, self.token), self._engine)
             self._faults = Faults(self._creation)

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import aclosing, closing
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+from contextlib import aclosing
 from time import monotonic
 from typing import Any, NoReturn, TypeVar
 
-from langchain_kv import limits, loop_thread, threads
+from langchain_kv import limits
 from langchain_kv._version import __version__
-from langchain_kv.backends.base import Backend, Record, Stored, check_settings
+from langchain_kv.backends.async_base import AsyncBackend
+from langchain_kv.backends.base import Change, Page, Record, Stored, unsupported
+from langchain_kv.backends.collections import PLAIN, CollectionForm, check_settings
+from langchain_kv.backends.dataapi.adding import add
 from langchain_kv.backends.dataapi.client import Pool
 from langchain_kv.backends.dataapi.proxies import proxy_for
 from langchain_kv.backends.dataapi.retry import Call, TokenSource
+from langchain_kv.backends.dataapi.updating import touch, update
 from langchain_kv.backends.dataapi.verbs import Verbs
+from langchain_kv.backends.documents import encoded_in_parts
 from langchain_kv.errors import ConfigError, StoreClosedError, StoreError
-from langchain_kv.sharing import Shared
+from langchain_kv.runtime import loop_thread, threads
+from langchain_kv.runtime.forks import keep_for_ever, renew_in_child
+from langchain_kv.runtime.sharing import Shared
+from langchain_kv.runtime.slices import in_slices
 
 __all__ = ["DataAPIBackend"]
 
@@ -24,38 +32,39 @@ T = TypeVar("T")
 Verb = Callable[[Call], Coroutine[Any, Any, T]]
 
 _pools: Shared[Pool] = Shared()
+keep_for_ever(_pools)  # collected as the interpreter ends, sessions of loops that nobody closed would complain
 
 
 class _Process:
     """What this process has of it."""
 
     def __init__(self) -> None:
+        self._after_fork_in_child()
+        renew_in_child(self)
+
+    def _after_fork_in_child(self) -> None:
         self.lock = threads.Mutex()
 
 
 _process = _Process()
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_process.__init__)  # type: ignore[misc]
 
-
-class DataAPIBackend(Backend):
+class DataAPIBackend(AsyncBackend):
     """A collection behind the Data API's HTTP interface.
 
-    Constructing one sends nothing. Backends of the same endpoint and TLS settings share their connections. All the
-    verbs repeat what failed in passing (connections, timeouts, 429, 5xx, the service's passing faults) until the
-    deadline.
+    Constructing one sends nothing. Backends of the same endpoint and TLS settings share their connections. Every
+    verb repeats, until the deadline, what failed in passing (connections, timeouts, 429, 5xx, faults of the service).
 
     Every operation raises ConnectError, RequestTimeoutError, BadReplyError or TransportError where no usable answer
-    comes until the deadline, AuthError, UnknownCollectionError, UnknownKeyspaceError or another DataAPIError where
-    the service refuses, and StoreClosedError after ``close``.
+    comes until the deadline, AuthError, UnknownCollectionError, UnknownKeyspaceError or another DataAPIError where the
+    service refuses, and StoreClosedError after ``close``.
 
     Args:
         endpoint: ``https://HOST`` or ``http://HOST:PORT``.
         collection: its name; need not exist before ``setup``.
         keyspace: its name; must exist.
-        token: the token, or a function that returns it, called in the caller's thread once an operation and once
-            more after the service refused what it returned.
+        token: the token, or a function that returns it, called in a thread (with the caller's context variables) once
+            an operation, and once more after the service refused what it returned.
         path_prefix: goes before ``/v1``; Astra's is ``/api/json``.
         user_agent: the header of that name.
         headers: sent with every request; treated as secret.
@@ -64,6 +73,7 @@ class DataAPIBackend(Backend):
         deadline_s: seconds that an operation goes on trying without any success.
         wake_timeout_s: seconds that a hibernated database is waited for, in place of ``deadline_s``, with one log line.
         is_astra: whether HTTP 503 means a hibernated database.
+        form: what the collection's documents have beside key and value.
     """
 
     def __init__(
@@ -81,8 +91,10 @@ class DataAPIBackend(Backend):
         deadline_s: float = limits.DEADLINE_S,
         wake_timeout_s: float = limits.WAKE_TIMEOUT_S,
         is_astra: bool = False,
+        form: CollectionForm = PLAIN,
     ) -> None:
-        self.keyspace = keyspace
+        self._form = form
+        self._keyspace = keyspace
         self._collection = collection
         self._endpoint = endpoint.rstrip("/")
         self._token = token
@@ -105,61 +117,71 @@ class DataAPIBackend(Backend):
             "Accept": "application/json",
             "Accept-Encoding": "identity",
         }
-        self._verbs = Verbs(self._current_pool, self._endpoint + path_prefix, keyspace, collection, sent)
+        self._verbs = Verbs(self._current_pool, self._endpoint + path_prefix, keyspace, collection, sent, form=form)
 
     def __repr__(self) -> str:
-        return f"DataAPIBackend({self._endpoint!r}, collection={self._collection!r}, keyspace={self.keyspace!r})"
+        return f"DataAPIBackend({self._endpoint!r}, collection={self._collection!r}, keyspace={self._keyspace!r})"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("A DataAPIBackend holds connections and a token, and is not pickled: pickle the store.")
 
-    # -- the four verbs -----------------------------------------------------------------------------------------
-
-    def get_many(self, keys: Sequence[str]) -> list[Stored | None]:
-        return self._run(lambda call: self._verbs.get(call, keys)) if keys else self._empty()
+    # -- the verbs ------------------------------------------------------------------------------------------------
 
     async def aget_many(self, keys: Sequence[str]) -> list[Stored | None]:
-        return await self._arun(lambda call: self._verbs.get(call, keys)) if keys else self._empty()
-
-    def put_many(self, records: Sequence[Record]) -> None:
-        self._run(lambda call: self._verbs.put(call, records), writes=True) if records else self._empty()
+        return await self._do(lambda call: self._verbs.get(call, keys)) if keys else self._empty()
 
     async def aput_many(self, records: Sequence[Record]) -> None:
-        await self._arun(lambda call: self._verbs.put(call, records), writes=True) if records else self._empty()
-
-    def delete_many(self, keys: Sequence[str]) -> None:
-        self._run(lambda call: self._verbs.delete(call, keys), writes=True) if keys else self._empty()
+        documents = await in_slices(encoded_in_parts(records, self._form))
+        await self._do(lambda call: self._verbs.put(call, documents), writes=True) if records else self._empty()
 
     async def adelete_many(self, keys: Sequence[str]) -> None:
-        await self._arun(lambda call: self._verbs.delete(call, keys), writes=True) if keys else self._empty()
+        await self._do(lambda call: self._verbs.delete(call, keys), writes=True) if keys else self._empty()
 
-    def scan_keys(self, prefix: str) -> Iterator[list[str]]:
-        return self._scan(prefix, values=False)
+    async def ascan(self, prefix: str, *, values: bool) -> AsyncGenerator[Page]:
+        call = await self._begin(writes=False)
+        async with aclosing(self._verbs.pages(call, prefix, values=values)) as pages:
+            async for page in pages:
+                yield page
 
-    def ascan_keys(self, prefix: str) -> AsyncGenerator[list[str], None]:
-        return self._ascan(prefix, values=False)
+    async def aadd_many(self, records: Sequence[Record]) -> list[bool]:
+        documents = await in_slices(encoded_in_parts(records, self._form))
+        if not documents:
+            return self._empty()
+        return await self._do(lambda call: add(self._verbs, call, documents), writes=True)
 
-    def scan_items(self, prefix: str) -> Iterator[list[tuple[str, Stored]]]:
-        return self._scan(prefix, values=True)
+    @property
+    def can_update(self) -> bool:  # type: ignore[override]
+        return self._form.atomic
 
-    def ascan_items(self, prefix: str) -> AsyncGenerator[list[tuple[str, Stored]], None]:
-        return self._ascan(prefix, values=True)
+    async def aupdate(self, key: str, change: Change) -> None:
+        if not self.can_update:
+            raise unsupported(self, "update")
+        await self._do(lambda call: update(self._verbs, call, key, change, self._form), writes=True)
 
-    # -- life ---------------------------------------------------------------------------------------------------
+    async def atouch_many(self, keys: Sequence[str], expires_at_ms: int) -> None:
+        if not self.can_update:
+            raise unsupported(self, "refresh")
+        await self._do(lambda call: touch(self._verbs, call, keys, expires_at_ms), writes=True)
 
-    def setup(self, *, pre_delete: bool = False) -> None:
-        self._note_open(self._run(lambda call: self._verbs.open(call, pre_delete=pre_delete), writes=True))
+    async def apurge(self) -> int:
+        return await self._do(self._verbs.purge, writes=True)
 
-    async def asetup(self, *, pre_delete: bool = False) -> None:
-        self._note_open(await self._arun(lambda call: self._verbs.open(call, pre_delete=pre_delete), writes=True))
+    # -- life -------------------------------------------------------------------------------------------------------
 
-    def drop(self) -> None:
-        self._new_until = 0.0
-        self._run(self._verbs.drop, writes=True)
+    def open(self, *, clear: bool = False) -> None:
+        self._check_settings(loop_thread.run(self._open(clear)))  # here: a warning shows the caller's line
 
-    async def adrop(self) -> None:
-        self._new_until = 0.0
-        await self._arun(self._verbs.drop, writes=True)
+    async def aopen(self, *, clear: bool = False) -> None:
+        self._check_settings(await self._open(clear))
+
+    async def _open(self, clear: bool) -> Mapping[str, Any] | None:
+        settings = await self._do(lambda call: self._verbs.open(call, pre_delete=clear), writes=True)
+        self._new_until = monotonic() + limits.NEW_COLLECTION_S
+        return settings
+
+    def _check_settings(self, settings: Mapping[str, Any] | None) -> None:
+        if settings is not None:
+            check_settings(self._collection, settings, self._form)
 
     def close(self) -> None:
         pool = self._give_up_pool()
@@ -171,47 +193,20 @@ class DataAPIBackend(Backend):
         if pool is not None:
             await pool.aclose()
 
-    # -- the two colours ----------------------------------------------------------------------------------------
+    # -- inside -----------------------------------------------------------------------------------------------------
 
-    def _run(self, verb: Verb[T], *, writes: bool = False) -> T:
-        call = self._begin(writes)
-        try:
-            return loop_thread.run(verb(call))
-        except StoreError as error:
-            if not call.renew(error):
-                raise
-        return loop_thread.run(verb(call))
-
-    async def _arun(self, verb: Verb[T], *, writes: bool = False) -> T:
-        call = self._begin(writes)
+    async def _do(self, verb: Verb[T], *, writes: bool = False) -> T:
+        call = await self._begin(writes)
         try:
             return await verb(call)
         except StoreError as error:
-            if not call.renew(error):
+            if not await call.renew(error):
                 raise
         return await verb(call)
 
-    def _scan(self, prefix: str, *, values: bool) -> Iterator[list[Any]]:
-        call = self._begin(writes=False)
-        with closing(loop_thread.iterate(self._verbs.pages(call, prefix, values=values))) as pages:
-            for page in pages:
-                if page is not None:
-                    yield page
-                elif call.refusal is not None and not call.renew(call.refusal):
-                    raise call.refusal
-
-    async def _ascan(self, prefix: str, *, values: bool) -> AsyncGenerator[list[Any], None]:
-        call = self._begin(writes=False)
-        async with aclosing(self._verbs.pages(call, prefix, values=values)) as pages:
-            async for page in pages:
-                if page is not None:
-                    yield page
-                elif call.refusal is not None and not call.renew(call.refusal):
-                    raise call.refusal
-
-    def _begin(self, writes: bool) -> Call:
+    async def _begin(self, writes: bool) -> Call:
         self._check_open()
-        return Call(
+        call = Call(
             self._token,
             deadline_s=self._deadline_s,
             timeout_s=self._request_timeout_s,
@@ -219,16 +214,12 @@ class DataAPIBackend(Backend):
             wake_timeout_s=self._wake_timeout_s,
             new_until=self._new_until,
         )
+        return await call.begin()
 
     def _empty(self) -> list[Any]:
         """Answer an empty batch, without a request."""
         self._check_open()
         return []
-
-    def _note_open(self, settings: Mapping[str, Any] | None) -> None:
-        self._new_until = monotonic() + limits.NEW_COLLECTION_S
-        if settings is not None:
-            check_settings(self._collection, settings)
 
     # -- connections --------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from typing import Final
 
 import aiohttp
 
-from langchain_kv.slices import pieces
+from langchain_kv.runtime.slices import pieces
 
 __all__ = ["LargeBody", "read_large"]
 

@@ -19,7 +19,6 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
-from langchain_kv import loop_thread, threads
 from langchain_kv.backends.dataapi.bodies import LargeBody, read_large
 from langchain_kv.backends.dataapi.flow import WIDTH_MAX, Flow
 from langchain_kv.backends.dataapi.proxies import Proxy
@@ -34,7 +33,8 @@ from langchain_kv.errors import (
     TransportError,
     UsageError,
 )
-from langchain_kv.sharing import keep_for_ever
+from langchain_kv.runtime import loop_thread, threads
+from langchain_kv.runtime.forks import keep_for_ever
 
 __all__ = ["Pool", "Reply", "prepared"]
 
@@ -141,8 +141,7 @@ class Pool:
             url: where to.
             body: JSON; or its parts, where it is large.
             headers: all but the length, as ``prepared`` made them.
-            attempt: says how long everything may take, from the connection to the last byte of the answer; learns
-                how far it came.
+            attempt: says how long all may take, from the connection to the answer's last byte; learns how far it came.
 
         Raises:
             ConnectError: it never left.
@@ -416,3 +415,4 @@ def _translated(error: Exception, url: URL, timeout_s: float, proxy: Proxy | Non
 
 
 _closing: set[asyncio.Task[None]] = set()
+keep_for_ever(_closing)  # collected as the interpreter ends, those of loops that run no more would complain

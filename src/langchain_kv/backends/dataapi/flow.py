@@ -47,8 +47,8 @@ def is_overload(error: StoreError) -> bool:
 class Flow:
     """Shares out turns to send, in the order in which they are asked for; of one event loop.
 
-    Each request that an overloaded service fails halves what is under way, but all those that were sent before the
-    last halving together only once; as many successes as there are requests under way allow one more.
+    Each request that an overloaded service fails halves what is under way, but all those that were sent before the last
+    halving together only once; as many successes as there are requests under way allow one more.
 
     Args:
         most: the bound to start with and to return to.

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies
 
 from langchain_kv.errors import ConfigError
-from langchain_kv.secret import hidden
+from langchain_kv.values.secret import masked
 
 __all__ = ["Proxy", "proxy_for"]
 
@@ -44,7 +44,7 @@ def proxy_for(endpoint: str) -> Proxy | None:
     target = urlsplit(endpoint)
     named = getproxies()
     kind = target.scheme if named.get(target.scheme) else "all"
-    address = hidden(named.get(kind))
+    address = masked(named.get(kind))
     if not address or _goes_straight(target.scheme, target.hostname or "", target.port, named.get("no", "")):
         return None
     variable = f"{kind}_proxy" if f"{kind}_proxy" in os.environ else f"{kind}_proxy".upper()
@@ -58,8 +58,8 @@ def proxy_for(endpoint: str) -> Proxy | None:
             f"{variable} of the environment does not name an HTTP proxy, the only kind that is supported: set it to"
             f" http://HOST:PORT, or name {target.hostname} in NO_PROXY."
         )
-    login = hidden(f"{unquote(proxy.username or '')}:{unquote(proxy.password or '')}")
-    authorization = hidden(f"Basic {b64encode(login.encode()).decode()}") if proxy.username else None
+    login = masked(f"{unquote(proxy.username or '')}:{unquote(proxy.password or '')}")
+    authorization = masked(f"Basic {b64encode(login.encode()).decode()}") if proxy.username else None
     shown = f"[{host}]" if ":" in host else host
     return Proxy(f"{proxy.scheme}://{shown}:{port or _PORTS[proxy.scheme]}", authorization, variable)
 

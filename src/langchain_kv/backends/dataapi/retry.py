@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from time import monotonic
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, Self, TypeVar, cast
 
 from langchain_kv import limits
 from langchain_kv.backends.dataapi.flow import Flow, is_overload
@@ -23,7 +25,8 @@ from langchain_kv.errors import (
     StoreError,
     UnknownCollectionError,
 )
-from langchain_kv.secret import SecretSource, checked_token
+from langchain_kv.runtime.work_queue import run_aside
+from langchain_kv.values.secret import SecretSource, checked_token
 
 __all__ = ["ONCE", "Attempt", "Call", "TokenSource"]
 
@@ -82,13 +85,12 @@ class Call:
     """One operation of a backend: all of its requests share a deadline and a token.
 
     The deadline bounds how long an operation goes on without success: each request that succeeds starts it anew, so
-    that
-    a large batch ends well however long it takes, and one that gets nowhere ends in time. Two faults have a patience
-    of their own until something succeeds: a hibernated database, and an endpoint where nothing has ever answered.
+    that a large batch ends well however long it takes, and one that gets nowhere ends in time. Two faults have a
+    patience of their own until something succeeds: a hibernated database, and an endpoint that never answered.
 
     Until ``new_until``, by the monotonic clock, a collection that does not exist is one that is just being made.
 
-    Made in the caller's thread, because the token may come from the caller's function.
+    ``begin`` comes before the first request: the token may come from a function of the user's.
     """
 
     __slots__ = (
@@ -104,7 +106,6 @@ class Call:
         "_writes",
         "headers",
         "outcome",
-        "refusal",
         "token",
     )
 
@@ -128,16 +129,19 @@ class Call:
         self._first_contact_end: float | None = None
         self._announced: set[str] = set()
         self._deadline = monotonic() + deadline_s
-        self.token = _ask(source)
+        self.token: str | None = None
         self.headers: Mapping[str, str] | None = None  # made for the token, once
-        self.refusal: AuthError | None = None
         self.outcome: Any = None  # what became of each key of a batch of writes
 
-    def renew(self, error: StoreError) -> bool:
+    async def begin(self) -> Self:
+        """Get the token; return this call."""
+        self.token = await _ask(self._source)
+        return self
+
+    async def renew(self, error: StoreError) -> bool:
         """Ask for a fresh token where the old one was refused; tell whether another run makes sense.
 
-        To be called in the caller's thread, once an operation. What the token's source raises now becomes the cause of
-        ``error``, which says what became of the operation so far.
+        What the token's source raises now becomes the cause of ``error``, which says how far the operation came.
         """
         refused = (
             error.errors and all(isinstance(each, AuthError) for each in error.errors.values())
@@ -147,7 +151,7 @@ class Call:
         if not refused or not callable(self._source):
             return False
         try:
-            self.token = _ask(self._source)
+            self.token = await _ask(self._source)
         except Exception as problem:
             error.__cause__ = problem
             return False
@@ -306,13 +310,19 @@ def _is_hibernation(error: StoreError) -> bool:
     return isinstance(error, BadReplyError) and error.http_status == 503
 
 
-def _ask(source: TokenSource) -> str | None:
-    token = checked_token(source() if callable(source) else source)
+async def _aside(source: Callable[[], T]) -> T:
+    """Call a function on a thread of its own, with the context variables of here."""
+    return await run_aside(partial(contextvars.copy_context().run, source), "langchain-kv token")
+
+
+async def _ask(source: TokenSource) -> str | None:
+    # The user's function may block, and may use a store of this package: so not on an event loop's own thread.
+    token = checked_token(await _aside(source) if callable(source) else source)
     if isinstance(token, SecretSource):
         if token.discard():
             raise ConfigError(
                 "get_token() is asynchronous: give an object whose get_token() returns the token itself. It is called"
-                " in the caller's thread."
+                " in a thread, and may block."
             )
         raise ConfigError(f"get_token() must return a string or None, it returned {token.kind}.")
     return cast("str | None", token)

@@ -9,23 +9,25 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from yarl import URL
-
 from langchain_kv import limits
-from langchain_kv.backends.base import Record, Stored
-from langchain_kv.backends.dataapi import commands
-from langchain_kv.backends.dataapi.client import Pool, Reply, prepared
+from langchain_kv.backends.base import Page, Stored, is_alive
+from langchain_kv.backends.collections import PLAIN, CollectionForm
+from langchain_kv.backends.dataapi import commands, replies
+from langchain_kv.backends.dataapi.client import Pool
 from langchain_kv.backends.dataapi.commands import Command
 from langchain_kv.backends.dataapi.flow import CHUNKS_AT_ONCE, each
-from langchain_kv.backends.dataapi.outcome import Outcome
-from langchain_kv.backends.dataapi.retry import Attempt, Call
+from langchain_kv.backends.dataapi.outcome import BatchOutcome
+from langchain_kv.backends.dataapi.retry import Call
+from langchain_kv.backends.dataapi.sending import Sender, chunks, next_state
+from langchain_kv.backends.documents import Encoded
 from langchain_kv.errors import (
     AuthError,
-    BadReplyError,
     DataAPIError,
     StoreError,
 )
-from langchain_kv.slices import SLICE_KEYS, Steps, gathered, in_slices, parts
+from langchain_kv.runtime.clock import now_ms
+from langchain_kv.runtime.slices import SLICE_KEYS, Steps, gathered, in_slices, parts
+from langchain_kv.values.namespaces import indexed_part
 
 __all__ = ["Verbs"]
 
@@ -41,7 +43,7 @@ MOSTLY: Final = 0.75
 """From this share of existing keys on, upserts alone are faster than inserts and then upserts (measured: over 0.5)."""
 
 PROBES: Final = 16
-"""Answers to upserts from which on they tell whether the others of a batch should be upserts, too."""
+"""Records that are inserted first after a batch that existed: they tell whether the others should be upserts, too."""
 
 ADMIN_TIMEOUT_S: Final = 120.0
 """Seconds for creating or dropping a collection: on Apache Cassandra creation takes 10 s and more (measured)."""
@@ -64,9 +66,6 @@ RACED: Final = frozenset(
 REPLY_TARGET_BYTES: Final = 4 * 1024 * 1024
 """Bytes of documents that one find of keys is meant to be answered with."""
 
-TOKEN_MIN_LENGTH: Final = 6
-"""A shorter token is no secret, and taking it out of messages would only garble them."""
-
 _log = logging.getLogger("langchain_kv")
 
 
@@ -74,14 +73,22 @@ class Verbs:
     """The operations on one collection. Holds no token; each operation's Call has it."""
 
     def __init__(
-        self, pool: Callable[[], Pool], base_url: str, keyspace: str, collection: str, headers: Mapping[str, str]
+        self,
+        pool: Callable[[], Pool],
+        base_url: str,
+        keyspace: str,
+        collection: str,
+        headers: Mapping[str, str],
+        *,
+        form: CollectionForm = PLAIN,
     ) -> None:
-        self._pool = pool
-        self._keyspace_url = URL(f"{base_url}/v1/{keyspace}", encoded=True)
-        self._url = URL(f"{base_url}/v1/{keyspace}/{collection}", encoded=True)
+        self._form = form
+        self._sender = Sender(pool, base_url, keyspace, collection, headers)
+        self.send = self._sender.send
         self._keyspace = keyspace
         self._collection = collection
-        self._headers = headers
+        self.by_version_alone = False
+        """Whether the service refuses a filter by an ``_id`` and a version; see ``updating``."""
         self._find_keys = limits.IN_MAX
         """Of one request, going by the size of the documents of the last large reply."""
         self._existing_share = 0.0
@@ -89,7 +96,7 @@ class Verbs:
 
     # -- reading ------------------------------------------------------------------------------------------------
 
-    async def get(self, call: Call, keys: Sequence[str]) -> list[Stored | None]:
+    async def get(self, call: Call, keys: Sequence[str], *, values: bool = True) -> list[Stored | None]:
         """Return the document of each key, in order."""
         found: dict[Any, Stored] = {}
         taken = 0
@@ -97,10 +104,11 @@ class Verbs:
         async def fetch(chunk: Sequence[str]) -> None:
             state: str | None = None
             while True:
-                page = await self._send(call, commands.find_keys(chunk, state), commands.read_page)
-                self._learn_find_keys(page)
+                page = await self.send(call, commands.find_keys(chunk, state, values=values), replies.parse_page)
+                if values:
+                    self._learn_find_keys(page)
                 await in_slices(_collect(page, found))
-                state = _next_state(page, state)
+                state = next_state(page, state)
                 if state is None:
                     return
 
@@ -114,55 +122,54 @@ class Verbs:
         await each(fetch_chunks, range(min(FIND_WIDTH, -(-len(keys) // self._find_keys))), FIND_WIDTH)
         return await in_slices(_in_order(found, keys))
 
-    def _learn_find_keys(self, page: commands.Page) -> None:
+    def _learn_find_keys(self, page: replies.Page) -> None:
         """Ask for fewer keys at once where documents are large: a reply is split in one piece."""
         size_bytes = sum(len(memoryview(raw)) for raw in page.unparsed)
         fitting = REPLY_TARGET_BYTES * len(page.unparsed) // size_bytes if size_bytes else 2 * self._find_keys
         self._find_keys = max(1, min(limits.IN_MAX, fitting))
 
-    async def pages(self, call: Call, prefix: str, *, values: bool) -> AsyncGenerator[list[Any] | None, None]:
-        """Yield pages of keys, or of (key, document), that are not empty; the next page comes while the consumer works.
-
-        None is yielded where the token was refused: the consumer, in whose thread the token's source is to be
-        called, renews the call's token and goes on, or does not and raises.
-        """
+    async def pages(self, call: Call, prefix: str, *, values: bool) -> AsyncGenerator[Page]:
+        """Yield pages that are not empty; the next page comes while the consumer works."""
         state: str | None = None
         has_others = False
-        ahead = asyncio.create_task(self._page(call, state, values))
+        namespace = indexed_part(prefix) if self._form.namespaced else ""
+        ahead = asyncio.create_task(self._page(call, state, values, namespace))
         try:
             while True:
                 try:
                     page = await ahead
                 except AuthError as error:
-                    call.refusal = error
-                    yield None
-                    ahead = asyncio.create_task(self._page(call, state, values))
+                    if not await call.renew(error):
+                        raise
+                    ahead = asyncio.create_task(self._page(call, state, values, namespace))
                     page = await ahead
-                state = _next_state(page, state)
+                state = next_state(page, state)
                 is_large = bool(page.unparsed)
                 if state is not None and not is_large:
-                    ahead = asyncio.create_task(self._page(call, state, values))
-                for items in commands.documents(page):
+                    ahead = asyncio.create_task(self._page(call, state, values, namespace))
+                for items in replies.documents(page):
                     texts = [item for item in items if isinstance(item[0], str)]
                     if len(texts) < len(items) and not has_others:
                         has_others = True
                         self._log_other_ids()
                     chosen = [item for item in texts if item[0].startswith(prefix)] if prefix else texts
-                    if chosen:
-                        yield chosen if values else [key for key, _ in chosen]
+                    now = now_ms()
+                    alive = [(key, stored if values else None) for key, stored in chosen if is_alive(stored, now)]
+                    if alive:
+                        yield alive
                     if is_large:
                         await asyncio.sleep(0)
                 if state is None:
                     return
                 if is_large:  # two of them would be more than memory may have room for
                     del page
-                    ahead = asyncio.create_task(self._page(call, state, values))
+                    ahead = asyncio.create_task(self._page(call, state, values, namespace))
         finally:
             await _abandon(ahead)
 
-    async def _page(self, call: Call, state: str | None, values: bool) -> commands.Page:
+    async def _page(self, call: Call, state: str | None, values: bool, namespace: str = "") -> replies.Page:
         call.restart()
-        return await self._send(call, commands.find_page(state, values=values), commands.read_page)
+        return await self.send(call, commands.find_page(state, values=values, namespace=namespace), replies.parse_page)
 
     def _log_other_ids(self) -> None:
         _log.warning(
@@ -171,11 +178,16 @@ class Verbs:
             self._collection,
         )
 
+    async def expired(self, call: Call, keys: Sequence[str]) -> list[str]:
+        """Return those of the keys that are not there, or have expired; no value is sent."""
+        found = await self.get(call, keys, values=False) if keys else []
+        return [key for key, stored in zip(keys, found, strict=True) if stored is None]
+
     # -- writing ------------------------------------------------------------------------------------------------
 
-    async def put(self, call: Call, records: Sequence[Record]) -> None:
+    async def put(self, call: Call, records: Sequence[Encoded]) -> None:
         """Store every record."""
-        outcome, left = Outcome.of(call, [key for key, _ in records])
+        outcome, left = BatchOutcome.of(call, [key for key, _ in records])
         if left is not None:
             records = [record for record in records if record[0] in left]
         if len(records) <= limits.FEW_KEYS:
@@ -186,76 +198,76 @@ class Verbs:
                 self._existing_share = existing / len(records)
         await in_slices(outcome.settle("stored"))
 
-    async def _put_many(self, call: Call, records: Sequence[Record], outcome: Outcome) -> int:
+    async def _put_many(self, call: Call, records: Sequence[Encoded], outcome: BatchOutcome) -> int:
         """Store the records by whichever way is the faster one; return how many keys existed.
 
         An insert in vain costs a hundredth of the requests that must follow; upserting what is new costs a hundred
-        times as many as inserting it. So inserts need no trial, and upserts have one.
+        times as many as inserting it. So inserts need no trial, and the upserts of more records than go at once have
+        one: an insert of a few.
         """
         if self._existing_share <= MOSTLY:
             return await self._insert(call, records, outcome)
-        tried = existing = 0
-        is_left_to_inserts = False
+        if len(records) <= UPSERT_WIDTH:
+            return await self._upsert(call, records, outcome)
+        some = next(commands.split_by_size(records[:PROBES]))
+        rest = records[len(some) :]
+        inserted = await self._insert_chunk(call, some, outcome)
+        left = {*inserted.existing, *inserted.again}
+        again = [record for record in some if record[0] in left]
+        if len(inserted.existing) > MOSTLY * len(some):  # then so will most of the others
+            return await self._upsert(call, [*again, *rest], outcome)
+        existing = await self._upsert(call, again, outcome) if again else 0
+        return existing + (await self._insert(call, rest, outcome) if rest else 0)
 
-        async def store(position: int) -> None:
-            nonlocal tried, existing, is_left_to_inserts
-            if is_left_to_inserts:
-                return
-            if tried >= PROBES and existing <= MOSTLY * tried:
-                is_left_to_inserts = True  # at once, beside the upserts that are under way
-                found = await self._insert(call, records[position:], outcome)
-                existing += found
-                return
-            existed = await self._replace(call, records[position], outcome)
-            if existed is not None:
-                tried += 1
-                existing += existed
-
-        await each(store, range(len(records)), UPSERT_WIDTH)
-        return existing
-
-    async def _insert(self, call: Call, records: Sequence[Record], outcome: Outcome) -> int:
+    async def _insert(self, call: Call, records: Sequence[Encoded], outcome: BatchOutcome) -> int:
         """Insert, and replace at once what was there already; return how many that were."""
         tried = existing = 0
-        chunks = await in_slices(gathered(commands.split_by_size(records), CHUNKS_AT_ONCE))
-        width = -(-UPSERT_WIDTH // max(1, min(INSERT_WIDTH, len(chunks))))
+        runs = await in_slices(gathered(commands.split_by_size(records), CHUNKS_AT_ONCE))
+        width = -(-UPSERT_WIDTH // max(1, min(INSERT_WIDTH, len(runs))))
 
-        async def insert(chunk: Sequence[Record]) -> None:
+        async def insert(chunk: Sequence[Encoded]) -> None:
             nonlocal tried, existing
-            keys = [key for key, _ in chunk]
-            if outcome.is_stopped(keys):
-                return
             if existing > MOSTLY * tried:  # then so will most of these
                 existed = await self._upsert(call, chunk, outcome, width)
                 tried, existing = tried + len(chunk), existing + existed
                 return
-            try:
-                inserted = await self._send(
-                    call,
-                    commands.insert_many(chunk),
-                    partial(commands.read_inserted, keys=keys),
-                    on_doubt=partial(outcome.doubt, keys),
-                )
-            except StoreError as error:
-                outcome.fail(keys, error)
-                return
-            tried += len(keys)
+            inserted = await self._insert_chunk(call, chunk, outcome)
+            tried += len(chunk)
             existing += len(inserted.existing)
-            outcome.doubt(inserted.again)
-            for key, refusal in inserted.failed.items():
-                outcome.fail([key], refusal)
             if inserted.existing or inserted.again:
                 left = {*inserted.existing, *inserted.again}
                 await self._upsert(call, [record for record in chunk if record[0] in left], outcome, width)
 
-        await each(insert, chunks, INSERT_WIDTH)
+        await each(insert, runs, INSERT_WIDTH)
         return existing
 
-    async def _upsert(self, call: Call, records: Sequence[Record], outcome: Outcome, width: int = UPSERT_WIDTH) -> int:
+    async def _insert_chunk(self, call: Call, chunk: Sequence[Encoded], outcome: BatchOutcome) -> replies.Inserted:
+        """Send one insert, where nothing stopped the operation; note what failed for good."""
+        keys = [key for key, _ in chunk]
+        if outcome.is_stopped(keys):
+            return replies.Inserted([], [], {})
+        try:
+            inserted = await self.send(
+                call,
+                commands.insert_many(chunk),
+                partial(replies.parse_inserted, keys=keys),
+                on_doubt=partial(outcome.doubt, keys),
+            )
+        except StoreError as error:
+            outcome.fail(keys, error)
+            return replies.Inserted([], [], {})
+        outcome.doubt(inserted.again)
+        for key, refusal in inserted.failed.items():
+            outcome.fail([key], refusal)
+        return inserted
+
+    async def _upsert(
+        self, call: Call, records: Sequence[Encoded], outcome: BatchOutcome, width: int = UPSERT_WIDTH
+    ) -> int:
         """Store each record on its own; return how many keys existed."""
         existing = 0
 
-        async def upsert(record: Record) -> None:
+        async def upsert(record: Encoded) -> None:
             nonlocal existing
             if await self._replace(call, record, outcome):
                 existing += 1  # not in one statement with the await, which would count from before it
@@ -263,19 +275,41 @@ class Verbs:
         await each(upsert, records, width)
         return existing
 
-    async def _replace(self, call: Call, record: Record, outcome: Outcome) -> bool | None:
+    async def _replace(self, call: Call, record: Encoded, outcome: BatchOutcome) -> bool | None:
         """Store one record; return whether its key existed, None where it was not stored."""
         if outcome.is_stopped([record[0]]):
             return None
         try:
-            return await self._send(call, commands.upsert(record), commands.read_replaced)
+            return await self.send(call, commands.upsert(record), replies.parse_replaced)
         except StoreError as error:
             outcome.fail([record[0]], error)
             return None
 
+    async def purge(self, call: Call) -> int:
+        """Remove what has expired; return how many keys those were."""
+        removed = 0
+        async for keys in self._expired_pages(call):
+            await self.delete(call, keys)
+            call.outcome = None
+            removed += len(keys)
+        return removed
+
+    async def _expired_pages(self, call: Call) -> AsyncGenerator[list[str]]:
+        state: str | None = None
+        while True:
+            page = await self._page(call, state, values=False)
+            now = now_ms()
+            items = [item for some in replies.documents(page) for item in some]
+            keys = [key for key, stored in items if isinstance(key, str) and not is_alive(stored, now)]
+            if keys:
+                yield keys
+            state = next_state(page, state)
+            if state is None:
+                return
+
     async def delete(self, call: Call, keys: Sequence[str]) -> None:
         """Delete the keys' documents."""
-        outcome, left = Outcome.of(call, keys)
+        outcome, left = BatchOutcome.of(call, keys)
         if left is not None:
             keys = [key for key in keys if key in left]
 
@@ -284,14 +318,14 @@ class Verbs:
                 return
             begun = False
             try:
-                while await self._send(call, commands.delete_many(chunk), commands.read_deleted):
+                while await self.send(call, commands.delete_many(chunk), replies.parse_deleted):
                     begun = True
             except StoreError as error:
                 if begun:
                     error.applied = None
                 outcome.fail(chunk, error)
 
-        await each(remove, _chunks(keys, limits.DELETE_MANY_MAX), DELETE_WIDTH)
+        await each(remove, chunks(keys, limits.DELETE_MANY_MAX), DELETE_WIDTH)
         await in_slices(outcome.settle("deleted"))
 
     # -- the collection -----------------------------------------------------------------------------------------
@@ -300,7 +334,7 @@ class Verbs:
         """Create the collection where it is missing; return the settings of one that exists."""
         if not pre_delete:
             return await self._create(call)
-        await self.drop(call)
+        await self._admin(call, commands.delete_collection(self._collection))
         try:
             return await self._create(call)
         except StoreError as error:
@@ -317,7 +351,7 @@ class Verbs:
             if found is not None:
                 return found
             try:
-                await self._admin(call, commands.create_collection(self._collection))
+                await self._admin(call, commands.create_collection(self._collection, self._form))
                 return None
             except DataAPIError as error:
                 if error.scope not in ("SCHEMA", "DATABASE"):
@@ -337,64 +371,14 @@ class Verbs:
         except StoreError as error:
             raise failure from error
 
-    async def drop(self, call: Call) -> None:
-        """Drop the collection; a missing one is no error."""
-        await self._admin(call, commands.delete_collection(self._collection))
-
     async def _settings(self, call: Call) -> dict[str, Any] | None:
-        found = await self._send(call, commands.find_collections(), commands.read_collections, url=self._keyspace_url)
+        found = await self.send(
+            call, commands.find_collections(), replies.parse_collections, url=self._sender.keyspace_url
+        )
         return found.get(self._collection)
 
     async def _admin(self, call: Call, command: Command) -> None:
-        await self._send(call, command, commands.read_status, url=self._keyspace_url, timeout_s=ADMIN_TIMEOUT_S)
-
-    # -- one request --------------------------------------------------------------------------------------------
-
-    async def _send(
-        self,
-        call: Call,
-        command: Command,
-        read: Callable[[int, bytes | bytearray, str], T],
-        *,
-        url: URL | None = None,
-        timeout_s: float | None = None,
-        on_doubt: Callable[[], None] | None = None,
-    ) -> T:
-        what = f"{command.name} on {self._keyspace}.{self._collection}"
-        target = url or self._url
-        pool = self._pool()
-
-        async def attempt(one: Attempt) -> T:
-            try:
-                reply = await pool.post(target, command.parts or command.body, self._request_headers(call), one)
-                return _readable(read, reply, what)
-            except StoreError as error:
-                _hide(error, call.token)
-                if on_doubt is not None and error.applied is None:
-                    on_doubt()
-                raise
-
-        return await call.persist(attempt, pool.flow(), timeout_s=timeout_s)
-
-    def _request_headers(self, call: Call) -> Mapping[str, str]:
-        if call.headers is None:
-            call.headers = prepared(self._headers if call.token is None else {**self._headers, "Token": call.token})
-        return call.headers
-
-
-def _readable(read: Callable[[int, bytes | bytearray, str], T], reply: Reply, what: str) -> T:
-    """Read an answer; one in which something is of another type than it should be is not one of the Data API."""
-    try:
-        return read(reply.status, reply.body, what)
-    except StoreError:
-        raise
-    except Exception as error:
-        failure = BadReplyError(
-            f"The answer to {what} is not one of the Data API ({type(error).__name__} in reading it): check the"
-            " endpoint.",
-            http_status=reply.status,
-        )
-    raise failure  # out here: the exception, which may hold the whole answer, is not its context
+        await self.send(call, command, replies.parse_status, url=self._sender.keyspace_url, timeout_s=ADMIN_TIMEOUT_S)
 
 
 async def _abandon(task: asyncio.Task[Any]) -> None:
@@ -407,39 +391,20 @@ async def _abandon(task: asyncio.Task[Any]) -> None:
         task.exception()  # seen
 
 
-def _collect(page: commands.Page, found: dict[Any, Stored]) -> Steps[None]:
+def _collect(page: replies.Page, found: dict[Any, Stored]) -> Steps[None]:
     """Add the documents of a page to what was found."""
-    for number, items in enumerate(commands.documents(page)):
+    for number, items in enumerate(replies.documents(page)):
         if number:
             yield
         found.update([item for item in items if isinstance(item[0], str)])
 
 
 def _in_order(found: Mapping[Any, Stored], keys: Sequence[str]) -> Steps[list[Stored | None]]:
-    """Return what was found of each key."""
+    """Return what was found of each key and has not expired."""
     ordered: list[Stored | None] = []
+    now = now_ms()
     for some in parts(keys, SLICE_KEYS):
         if ordered:
             yield
-        ordered += [found.get(key) for key in some]
+        ordered += [one if (one := found.get(key)) is None or is_alive(one, now) else None for key in some]
     return ordered
-
-
-def _chunks(items: Sequence[str], size: int) -> list[Sequence[str]]:
-    return [items[start : start + size] for start in range(0, len(items), size)]
-
-
-def _next_state(page: commands.Page, state: str | None) -> str | None:
-    if page.state is not None and page.state == state:
-        raise BadReplyError("The service answered the same page state twice: the scan would never end. Try again.")
-    return page.state
-
-
-def _hide(error: StoreError, token: str | None) -> None:
-    """Take the token out of a message that quotes the service's words."""
-    if token is None or len(token) < TOKEN_MIN_LENGTH:
-        return
-    if any(isinstance(part, str) and token in part for part in error.args):
-        error.args = tuple(part.replace(token, "***") if isinstance(part, str) else part for part in error.args)
-    if isinstance(error, DataAPIError) and token in error.title:
-        error.title = error.title.replace(token, "***")

@@ -1,0 +1,163 @@
+"""The backend over a cluster: rows that other programs wrote badly stay apart, and scans go by token ranges."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import AsyncGenerator, Callable, Sequence
+from functools import partial
+from typing import Final
+
+from langchain_kv.backends.async_base import AsyncBackend
+from langchain_kv.backends.base import Change, Damaged, Page, Record, Stored, is_alive
+from langchain_kv.backends.collections import check_settings
+from langchain_kv.backends.documents import found_in
+from langchain_kv.backends.rows import adding, changing, open_collection, postponing, rows_in_parts
+from langchain_kv.engines.base import CollectionName, Settings
+from langchain_kv.engines.cassandra.engine import CassandraEngine
+from langchain_kv.engines.cassandra.rows import BadRow
+from langchain_kv.engines.cassandra.scan import Found, Scan
+from langchain_kv.engines.pages import PAGE_DOCUMENTS
+from langchain_kv.errors import DataAPIError, StoreClosedError, StoreError
+from langchain_kv.runtime.clock import now_ms
+from langchain_kv.runtime.slices import Steps, by_bytes, in_slices
+from langchain_kv.runtime.work_queue import run_aside
+
+__all__ = ["CassandraBackend"]
+
+KEYS_PAGE: Final = 1_000
+
+_logger = logging.getLogger("langchain_kv")
+
+
+class CassandraBackend(AsyncBackend):
+    """Keeps the values of one collection on Apache Cassandra. Each key is written for itself.
+
+    Args:
+        engine: where the documents are; its owner closes it.
+        collection: the collection; it must exist, or ``open`` makes it, and its keyspace.
+        on_close: called once, by the first ``close`` or ``aclose``.
+    """
+
+    can_update = True
+
+    def __init__(
+        self, engine: CassandraEngine, collection: CollectionName, *, on_close: Callable[[], None] | None = None
+    ) -> None:
+        self._collection = collection
+        self._opened_engine = engine
+        self._on_close = on_close
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"The collection '{self._collection.name}'"
+
+    @property
+    def _engine(self) -> CassandraEngine:
+        if self._closed:
+            raise StoreClosedError(f"The store on collection '{self._collection.name}' was closed; open a new one")
+        return self._opened_engine
+
+    # -- the verbs ------------------------------------------------------------------------------------------------
+
+    async def aget_many(self, keys: Sequence[str]) -> list[Stored | None]:
+        return await in_slices(_alive(await self._engine.aread_rows(self._collection, keys)))
+
+    async def aput_many(self, records: Sequence[Record]) -> None:
+        rows = await in_slices(rows_in_parts(records, keeps_raw=False))
+        await self._engine.awrite(self._collection, rows)
+
+    async def adelete_many(self, keys: Sequence[str]) -> None:
+        await self._engine.adelete(self._collection, keys)
+
+    async def ascan(self, prefix: str, *, values: bool) -> AsyncGenerator[Page]:
+        # With the documents in any case: only they say what has expired.
+        scan = Scan(prefix=prefix, with_bodies=True, limit=PAGE_DOCUMENTS if values else KEYS_PAGE)
+        while (page := await self._engine.anext_page(self._collection, scan)) is not None:
+            yield await in_slices(self._page(page, values))
+
+    def _page(self, page: Sequence[Found], values: bool) -> Steps[Page]:
+        texts = [(doc_id, body) for doc_id, body in page if isinstance(doc_id, str)]
+        if len(texts) < len(page):
+            _logger.warning(
+                "Collection '%s' has documents whose _id is not text, written by others: they are left out",
+                self._collection.name,
+            )
+        if any(not key for key, _ in texts):
+            _logger.warning(
+                "Collection '%s' has a row with an empty key, written by others: remove it with cqlsh",
+                self._collection.name,
+            )
+        found = yield from _alive([body for _, body in texts])
+        alive = zip(texts, found, strict=True)
+        if not values:
+            return [(key, None) for (key, _), stored in alive if key and stored is not None]
+        no_key = Damaged("its key is empty, which others wrote: remove it with cqlsh")
+        return [(key, stored if key else no_key) for (key, _), stored in alive if stored is not None]
+
+    async def aadd_many(self, records: Sequence[Record]) -> list[bool]:
+        added, insert = adding(await in_slices(rows_in_parts(records, keeps_raw=False)))
+        await self._engine.amodify(self._collection, list(added), insert)
+        return [added[record.key] for record in records]
+
+    async def aupdate(self, key: str, change: Change) -> None:
+        await self._engine.amodify(self._collection, [key], changing(change, keeps_raw=False))
+
+    async def atouch_many(self, keys: Sequence[str], expires_at_ms: int) -> None:
+        await self._engine.amodify(self._collection, keys, postponing(expires_at_ms))
+
+    async def aclear(self, prefix: str) -> None:
+        await self._engine.aclear(self._collection, prefix)
+
+    async def apurge(self) -> int:
+        return await self._engine.apurge(self._collection, now_ms=now_ms(), limit=sys.maxsize)
+
+    # -- life -----------------------------------------------------------------------------------------------------
+
+    def open(self, *, clear: bool = False) -> None:
+        settings = open_collection(self._engine, self._collection, clear=clear, create_keyspace=True)
+        _check(self._collection.name, settings)
+
+    async def aopen(self, *, clear: bool = False) -> None:
+        await run_aside(partial(self.open, clear=clear), "langchain-kv open")
+
+    def close(self) -> None:
+        self._closed = True
+        on_close, self._on_close = self._on_close, None
+        if on_close is None:
+            return
+        try:
+            on_close()
+        except StoreError:  # of the engine, which this was the last to use: the next call tries again
+            self._on_close = self._opened_engine.close
+            raise
+
+    async def aclose(self) -> None:
+        # It may wait for calls in flight, also of this loop.
+        await run_aside(self.close, "langchain-kv close")
+
+
+def _check(name: str, in_force: Settings) -> None:
+    more = {"indexing": "the indexing of every field"} if not in_force.get("indexing") else {}
+    more |= {name: f"'{name}'" for name in ("lexical", "rerank", "schema_version") if name in in_force}
+    if more and not (in_force.get("vector") or in_force.get("defaultId")):
+        raise DataAPIError.of(
+            "EXISTING_COLLECTION_DIFFERENT_SETTINGS",
+            f"Collection '{name}' exists with {', '.join(more.values())}, which only the Data API can write: give the"
+            " URL of the cluster's Data API (https:...), or choose another name.",
+        )
+    check_settings(name, in_force)
+
+
+def _alive(rows: Sequence[bytes | BadRow | None]) -> Steps[list[Stored | None]]:
+    """Return what is stored in each row and has not expired."""
+    now = now_ms()
+    found: list[Stored | None] = []
+    for some in by_bytes(rows, lambda row: len(row) if isinstance(row, bytes) else 0):
+        if found:
+            yield
+        stored = [
+            None if row is None else Damaged(row.reason) if isinstance(row, BadRow) else found_in(row) for row in some
+        ]
+        found += [one if one is not None and is_alive(one, now) else None for one in stored]
+    return found

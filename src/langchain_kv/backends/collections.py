@@ -1,0 +1,103 @@
+"""What a store's collection is created with, and whether an existing one fits: for the backends that keep documents."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from langchain_kv.errors import DataAPIError
+from langchain_kv.runtime.callers import warn_caller
+
+__all__ = ["INDEXING", "NAMESPACES", "PLAIN", "VERSION", "CollectionForm", "check_settings"]
+
+INDEXING: dict[str, Any] = {"allow": ["_id"]}
+"""The indexing that the stores' collections are created with: the one langchain-astradb uses."""
+
+NAMESPACES: Final = "ns"
+"""The field of a document that has the namespaces in which its key is."""
+
+VERSION: Final = "version"
+"""The field of a document that changes with each write."""
+
+
+class CollectionForm(NamedTuple):
+    """What the documents of a collection have beside key and value, where it is reached by a Data API.
+
+    Attributes:
+        namespaced: an indexed list of the namespaces in which the key is, by which one of them is listed.
+        atomic: an indexed version, by which a document is changed only as it was read.
+    """
+
+    namespaced: bool = False
+    atomic: bool = False
+
+    @property
+    def indexing(self) -> dict[str, Any]:
+        """The indexing that such a collection is created with."""
+        more = [name for name, wanted in ((NAMESPACES, self.namespaced), (VERSION, self.atomic)) if wanted]
+        return {"allow": [*INDEXING["allow"], *more]}
+
+    @property
+    def arguments(self) -> str:
+        """How a store is told: ``namespaced=True``, say; empty for the plain form."""
+        return ", ".join(f"{name}=True" for name, wanted in zip(self._fields, self, strict=True) if wanted)
+
+
+_CONFLICT = "EXISTING_COLLECTION_DIFFERENT_SETTINGS"
+
+
+PLAIN: Final = CollectionForm()
+"""The form of langchain-astradb."""
+
+_FORMS = [CollectionForm(namespaced, atomic) for namespaced in (False, True) for atomic in (False, True)]
+
+
+def check_settings(name: str, settings: Mapping[str, Any], form: CollectionForm = PLAIN) -> None:
+    """Decide whether an existing collection can hold a store's values.
+
+    Args:
+        name: the collection.
+        settings: what it was created with, in createCollection's form. Lexical and rerank settings do not matter here.
+        form: what the store wants.
+
+    Raises:
+        CollectionConflictError: its indexing, ids or vector setting differ from what a store creates.
+
+    Warns:
+        UserWarning: it indexes every field (as langchain-community's class made it); it is used all the same.
+    """
+    if settings.get("vector") or settings.get("defaultId"):
+        other = "a vector collection" if settings.get("vector") else "a collection with ids of its own (defaultId)"
+        raise DataAPIError.of(
+            _CONFLICT, f"Collection '{name}' exists as {other}: choose another name for the store's collection."
+        )
+    indexing = settings.get("indexing")
+    if not indexing:
+        warn_caller(
+            f"Collection '{name}' is detected as having indexing turned on for all fields (either created manually or"
+            " by older versions of this class). It works, but limits of indexed values apply (text of 8,000 bytes,"
+            " lists of 1,000 items) and writes cost more. Consider copying it to a new collection."
+        )
+        return
+    of_store = next((each for each in _FORMS if _is_same(indexing, each.indexing)), None)
+    if of_store == form:
+        return
+    if of_store is not None:
+        made = f"with {of_store.arguments}" if of_store.arguments else "without namespaced=True and atomic=True"
+        raise DataAPIError.of(
+            _CONFLICT,
+            f"Collection '{name}' was made {made}: open it so, over HTTP, or choose another name for the collection.",
+        )
+    raise DataAPIError.of(
+        _CONFLICT,
+        f"Collection '{name}' is detected as having the following indexing policy: {json.dumps(indexing)}. This is"
+        f" incompatible with the one a store uses, {json.dumps(form.indexing)}. Choose another name for the"
+        " collection.",
+    )
+
+
+def _is_same(indexing: Any, wanted: Mapping[str, Any]) -> bool:
+    """Return whether two settings of indexing say the same; the order of names means nothing."""
+    allowed = indexing.get("allow") if isinstance(indexing, Mapping) and len(indexing) == 1 else None
+    return isinstance(allowed, list) and sorted(map(str, allowed)) == sorted(wanted["allow"])

@@ -1,0 +1,182 @@
+"""What backends over an engine share: the rows that keep records, changes of them, and opening a collection."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final
+
+import orjson
+
+from langchain_kv.backends.base import Change, Found, Kind, Record, Stored, is_alive
+from langchain_kv.backends.collections import INDEXING
+from langchain_kv.backends.documents import check_size, document_of, found_in
+from langchain_kv.engines import base as engines
+from langchain_kv.engines.base import KEEP, CollectionName, DocId, Engine, Keep, Row, Settings
+from langchain_kv.engines.rows import has_expired, postponed
+from langchain_kv.errors import StoreError, UnknownCollectionError, UnknownKeyspaceError
+from langchain_kv.limits import DOCUMENT_MAX_UTF16
+from langchain_kv.runtime.clock import now_ms
+from langchain_kv.runtime.slices import Steps, by_bytes
+
+__all__ = [
+    "adding",
+    "changing",
+    "found_all",
+    "open_collection",
+    "parsed",
+    "postponing",
+    "rows_in_parts",
+    "rows_of",
+]
+
+SMALL_BYTES: Final = DOCUMENT_MAX_UTF16 // 2
+"""What fits into a document whatever it is made of: base64 text is a third longer than its bytes."""
+
+# -- records to rows, and back ----------------------------------------------------------------------------------------
+
+
+def rows_of(records: Sequence[Record], *, keeps_raw: bool) -> list[Row]:
+    """Return the row of each record.
+
+    Args:
+        records: what is to be kept.
+        keeps_raw: whether the engine keeps values of bytes as they are.
+
+    Raises:
+        InvalidValueError: one is larger than the Data API takes.
+    """
+    write, usual = orjson.dumps, Kind.JSON
+    raw = Kind.BYTES if keeps_raw else None
+    rows: list[Row] = [
+        (record.key, b'{"_id":%b,"value":%b}' % (write(record.key), record.payload), False, None)
+        if record.kind is usual and record.expires_at_ms is None
+        else (record.key, record.payload, True, record.expires_at_ms)
+        if record.kind is raw
+        else _row_of(record, keeps_raw)
+        for record in records
+    ]
+    if rows and max([len(row[1]) for row in rows]) > SMALL_BYTES:
+        for record, row in zip(records, rows, strict=True):
+            if len(row[1]) > SMALL_BYTES:
+                _row_of(record, keeps_raw)  # refuses it, if it is too large
+    return rows
+
+
+def rows_in_parts(records: Sequence[Record], *, keeps_raw: bool) -> Steps[list[Row]]:
+    """As ``rows_of``, in slices."""
+    rows: list[Row] = []
+    for some in by_bytes(records, _record_bytes):
+        if rows:
+            yield
+        rows += rows_of(some, keeps_raw=keeps_raw)
+    return rows
+
+
+def _row_of(record: Record, keeps_raw: bool) -> Row:
+    is_raw = keeps_raw and record.kind is Kind.BYTES
+    if is_raw:
+        check_size(record)  # what works here is to work behind a Data API
+    return record.key, record.payload if is_raw else document_of(record), is_raw, record.expires_at_ms
+
+
+def _record_bytes(record: Record) -> int:
+    return len(record.payload) // 4  # copying takes less than parsing, by which a slice is measured
+
+
+def found_all(rows: Sequence[Row | None], now: int) -> list[Stored | None]:
+    """Return what each row keeps; None where there is none, or it has expired."""
+    raw = Kind.BYTES
+    return [  # the usual rows without a call for each
+        None
+        if row is None
+        else (Found(row[1], raw) if row[2] else found_in(row[1]))
+        if row[3] is None
+        else _found(row, now)
+        for row in rows
+    ]
+
+
+def parsed(rows: Sequence[Row | None]) -> Steps[list[Stored | None]]:
+    """As ``found_all``, in slices."""
+    found: list[Stored | None] = []
+    for some in by_bytes(rows, _row_bytes):
+        if found:
+            yield
+        found += found_all(some, now_ms())
+    return found
+
+
+def _found(row: Row, now: int) -> Stored | None:
+    _, body, is_raw, expires_at_ms = row
+    stored = Found(body, Kind.BYTES, expires_at_ms) if is_raw else found_in(body)
+    return stored if is_alive(stored, now) else None
+
+
+def _row_bytes(row: Row | None) -> int:
+    return len(row[1]) if row else 0
+
+
+# -- changes of rows --------------------------------------------------------------------------------------------------
+
+
+def adding(rows: Sequence[Row]) -> tuple[dict[DocId, bool], engines.Change]:
+    """Return the change that stores those of the rows whose ids are absent, and its notes: which were, by id."""
+    by_id = {row[0]: row for row in rows}
+    added = dict.fromkeys(by_id, False)
+    now = now_ms()
+
+    def insert(doc_id: DocId, row: Row | None) -> Row | Keep:
+        added[doc_id] = row is None or has_expired(row, now)
+        return by_id[doc_id] if added[doc_id] else KEEP
+
+    return added, insert
+
+
+def changing(change: Change, *, keeps_raw: bool) -> engines.Change:
+    """Return a change of what is stored as one of rows."""
+
+    def change_row(_: DocId, row: Row | None) -> Row | None:
+        record = change(None if row is None else _found(row, now_ms()))
+        return None if record is None else rows_of([record], keeps_raw=keeps_raw)[0]
+
+    return change_row
+
+
+def postponing(expires_at_ms: int) -> engines.Change:
+    """Return the change that has those rows expire at this moment that expire sooner."""
+    now = now_ms()
+
+    def postpone(_: DocId, row: Row | None) -> Row | Keep:
+        if row is None or row[3] is None or not now < row[3] < expires_at_ms:
+            return KEEP
+        return postponed(row, expires_at_ms)
+
+    return postpone
+
+
+# -- collections ------------------------------------------------------------------------------------------------------
+
+
+def open_collection(engine: Engine, collection: CollectionName, *, clear: bool, create_keyspace: bool) -> Settings:
+    """Make a collection that is missing; return the settings in force. Blocks.
+
+    Args:
+        engine: where.
+        collection: which.
+        clear: whether one that is there is dropped first.
+        create_keyspace: whether a missing keyspace is made, too.
+    """
+    if not clear:
+        with suppress(UnknownCollectionError, UnknownKeyspaceError):
+            return engine.settings(collection)  # the usual case waits for no other writer
+    if create_keyspace:
+        engine.create_keyspace(collection.keyspace)
+    if clear:
+        engine.drop_collection(collection)
+    try:
+        return engine.create_collection(collection, {"indexing": INDEXING})
+    except StoreError as error:
+        if clear:
+            error.applied = None  # the old one is gone, and the new one is not there
+        raise

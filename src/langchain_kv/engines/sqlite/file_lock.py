@@ -1,0 +1,287 @@
+"""One thread of one process at a time: a lock on a file beside the database.
+
+SQLite before 3.51.3 can lose acknowledged rows when one connection checkpoints while another commits; under this lock
+they never do so at once. It also shares out the turns of writers more evenly than SQLite's own waiting does.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import stat
+import sys
+import time
+from contextlib import suppress
+from types import TracebackType
+from typing import Final
+
+from langchain_kv.engines.os_errors import failed
+from langchain_kv.errors import EngineBusyError, EngineError
+from langchain_kv.limits import FILE_WAIT_S
+from langchain_kv.runtime import threads
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+__all__ = ["LOCK_WAIT_S", "NOTE_LENGTH", "FileLock"]
+
+LOCK_WAIT_S: Final = FILE_WAIT_S
+"""Seconds that a call waits for the lock before it gives up with EngineBusyError."""
+
+FIRST_PAUSE_S: Final = 0.0002
+LONGEST_PAUSE_S: Final = 0.002
+"""Seconds between two attempts while another process holds the lock: about the length of a commit."""
+
+NOTE_LENGTH: Final = 32
+"""Characters of a note in the lock file, ASCII."""
+
+VANISHED_MAX: Final = 100
+"""How often a lock file is made anew that is gone once it is locked."""
+
+_HELD_BY_ANOTHER: Final = frozenset(
+    # msvcrt says EACCES; for flock that would be a failure.
+    (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES if sys.platform == "win32" else errno.EWOULDBLOCK)
+)
+
+_sleep: Final = threads.real("time", "sleep")  # other greenlets of this thread would come in by the same lock
+
+
+class FileLock:
+    """A mutual exclusion of threads and processes; a context manager. Not for a thread that holds it already.
+
+    Ctrl-C may raise KeyboardInterrupt at any call in the main thread, also between taking the lock and the protection
+    of a ``with`` or ``try``. Whoever must not leave it taken calls ``release`` once more: it gives back what this
+    thread holds, if anything.
+
+    Args:
+        path: the lock file, ``PATH.lock`` of the database at PATH; made, if it is missing, for who may write that.
+        wait_s: seconds to wait for it.
+
+    Raises:
+        EngineBusyError: (on entering) it was not free in time.
+        EngineError: (on entering) the lock file cannot be made or locked.
+    """
+
+    def __init__(self, path: str, wait_s: float = LOCK_WAIT_S) -> None:
+        self.path = path
+        self._wait_s = wait_s
+        self._threads = threads.RLock()  # reentrant only because it knows its owner, which release() asks for
+        self._descriptor: int | None = None
+        self._opened: tuple[int, int] | None = None  # which file the descriptor is of
+
+    def acquire(self, deadline: float | None = None) -> None:
+        """Take it. Where that fails, for whatever reason, it is not held.
+
+        Args:
+            deadline: until when to wait (of ``time.monotonic``); None: for ``wait_s``.
+        """
+        try:
+            if deadline is None:
+                deadline = time.monotonic() + self._wait_s
+            if not self._threads.acquire(timeout=max(deadline - time.monotonic(), 0)):
+                raise EngineBusyError(f"Another thread held {self.path} for {self._wait_s:g} s; try again later")
+            self.lock_file(deadline)
+        except BaseException:
+            self.release()
+            raise
+
+    def give_back(self) -> None:
+        """Release it where this thread holds it, once: what ``release`` does, in less time."""
+        self.unlock_file()
+        self._threads.release()
+
+    def release(self) -> None:
+        """Give back what this thread holds of it; do nothing where that is nothing, as in a child forked meanwhile."""
+        if not self._threads.acquire(blocking=False):
+            return  # another thread's
+        try:
+            self.unlock_file()
+        finally:
+            with suppress(RuntimeError):  # raised when it is no longer held
+                while True:
+                    self._threads.release()
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.release()
+
+    # The two halves apart, for a fork, which holds the threads of this process off while it happens.
+
+    def lock_threads(self, wait_s: float) -> bool:
+        """Exclude this process's other threads; return whether that was possible in time."""
+        return bool(self._threads.acquire(timeout=wait_s))
+
+    def unlock_threads(self) -> None:
+        self._threads.release()
+
+    def lock_file(self, deadline: float) -> None:
+        """Exclude other processes until ``unlock_file``, waiting up to ``deadline`` (of ``time.monotonic``)."""
+        pause_s, vanished = FIRST_PAUSE_S, 0
+        while True:
+            descriptor = self._open()
+            if self._try_to_lock(descriptor):
+                if self._is_current():
+                    return
+                self.close()  # somebody removed the lock file: whoever comes next locks another one
+                vanished += 1
+                if vanished == VANISHED_MAX:
+                    raise EngineError(
+                        f"{self.path} was made {vanished} times, and was not there then; find out what removes it, and"
+                        " keep the database on a file system of this machine"
+                    )
+                continue
+            if time.monotonic() > deadline:
+                raise EngineBusyError(f"Another process held {self.path} for {self._wait_s:g} s; try again later")
+            _sleep(pause_s * random.uniform(0.5, 1))  # noqa: S311 - no secret: it keeps waiters out of step
+            pause_s = min(pause_s * 1.5, LONGEST_PAUSE_S)
+
+    def unlock_file(self) -> None:
+        if self._descriptor is not None:
+            try:
+                _unlock(self._descriptor)
+            except OSError:  # a call that did what it was to do does not fail by this: closing gives the lock back, too
+                self.close()
+
+    def close(self) -> None:
+        """Give the descriptor back; the lock is free and can be used again. The threads' half is held."""
+        descriptor, self._descriptor, self._opened = self._descriptor, None, None
+        if descriptor is not None:
+            with suppress(OSError):  # nothing was written by it; it is gone all the same
+                os.close(descriptor)
+
+    def remove(self) -> None:
+        """Remove the lock file if this process made or used it, and nobody holds it. The threads' half is held.
+
+        Whoever waits for it sees that it is gone, and makes another.
+        """
+        if self._descriptor is not None:
+            with suppress(OSError, EngineError):
+                if self._try_to_lock(self._descriptor) and self._is_current():
+                    os.unlink(self.path)
+
+    def after_fork_in_child(self) -> None:
+        """Start anew: the inherited descriptor is the parent's lock itself; kept open, it would outlive the parent."""
+        self._threads = threads.RLock()
+        self.close()
+
+    # A note for whoever holds the lock next.
+
+    def note(self) -> str:
+        """Return the note in the lock file, empty where there is none. The lock is held."""
+        descriptor = self._open()
+        try:
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            note = os.read(descriptor, NOTE_LENGTH).decode("ascii", "replace")
+        except OSError as error:
+            raise self._failed("read", error) from error
+        return note if len(note) == NOTE_LENGTH else ""
+
+    def set_note(self, note: str) -> None:
+        """Leave a note of NOTE_LENGTH characters in the lock file, or none if there is no room. The lock is held."""
+        descriptor = self._open()
+        try:
+            os.ftruncate(descriptor, 0)
+            os.lseek(descriptor, 0, os.SEEK_SET)
+        except OSError as error:
+            raise self._failed("write to", error) from error
+        with suppress(OSError):  # such as a full disk's; a part of a note counts as none
+            os.write(descriptor, note.encode("ascii"))
+            os.fsync(descriptor)
+
+    def _open(self) -> int:
+        if self._descriptor is None:
+            try:
+                descriptor = self._descriptor = self._open_or_make()
+                self._opened = _identity(os.fstat(descriptor))
+            except FileNotFoundError as error:
+                folder = os.path.dirname(self.path)
+                raise EngineError(f"The directory {folder} does not exist; create it first") from error
+            except OSError as error:
+                self.close()
+                raise self._failed("create or open", error, _rights_to_give(self.path)) from error
+        return self._descriptor
+
+    def _open_or_make(self) -> int:
+        while True:
+            with suppress(FileNotFoundError):
+                # Without O_CREAT, which in a directory like /tmp is refused for the file of another user.
+                return os.open(self.path, os.O_RDWR, 0o600)
+            with suppress(FileExistsError):
+                descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+                _admit_writers(self.path.removesuffix(".lock"), descriptor)
+                return descriptor
+
+    def _try_to_lock(self, descriptor: int) -> bool:
+        try:
+            _lock(descriptor)
+        except OSError as error:
+            if error.errno in _HELD_BY_ANOTHER:
+                return False
+            raise self._failed("lock", error, "keep the database on a file system of this machine") from error
+        return True
+
+    def _is_current(self) -> bool:
+        """Return whether what was locked is still the file of that name."""
+        try:
+            return _identity(os.stat(self.path)) == self._opened
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            self.unlock_file()
+            raise self._failed("look at", error) from error
+
+    def _failed(
+        self, what: str, error: OSError, advice: str = "the database's directory must be one that this process may use"
+    ) -> EngineError:
+        return failed(f"Cannot {what} {self.path}", error, advice)
+
+
+def _admit_writers(database: str, descriptor: int) -> None:
+    """Give a lock file that was just made to those who may write the database, as SQLite does with its own files.
+
+    Never one that was there already: it could be a link to any file of this process's user.
+    """
+    with suppress(OSError):
+        found = os.stat(database)
+        if os.name == "posix":
+            os.fchown(descriptor, found.st_uid if os.geteuid() == 0 else -1, found.st_gid)
+            os.fchmod(descriptor, 0o600 | (found.st_mode & 0o022) * 3)  # writing stands for reading, too
+
+
+def _rights_to_give(path: str) -> str:
+    try:
+        mode = stat.S_IMODE(os.stat(path).st_mode)
+    except OSError:
+        return "the database's directory must be one that this process may write to"
+    return f"its mode is {mode:04o}: give it the rights of the database, or close all programs that use that"
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    return (found.st_dev, found.st_ino)
+
+
+if sys.platform == "win32":  # not tested
+
+    def _lock(descriptor: int) -> None:
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+
+    def _unlock(descriptor: int) -> None:
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        with suppress(OSError):  # it is not locked
+            msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+
+else:
+
+    def _lock(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _unlock(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)

@@ -1,0 +1,184 @@
+"""The statements on one collection's table: rows by their ids."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
+from itertools import islice
+from operator import itemgetter
+from typing import Any, Final, TypeVar
+
+from langchain_kv.engines.base import DocId, Row
+from langchain_kv.engines.ids import prefix_end
+from langchain_kv.engines.pages import cut
+from langchain_kv.engines.sqlite.file import Connection
+from langchain_kv.engines.sqlite.schema import COLUMNS, columns_of
+from langchain_kv.limits import SQLITE_IN_MAX
+
+__all__ = [
+    "bounded",
+    "delete_rows",
+    "has_expired",
+    "is_readable",
+    "page_of",
+    "range_of",
+    "row_by_id",
+    "rows_by_id",
+    "upsert",
+    "with_columns",
+]
+
+T = TypeVar("T")
+
+
+_IN_LENGTHS: Final = (1, 2, 5, 10, 20, 50, 100, 200, SQLITE_IN_MAX)
+"""Statements exist for these numbers of ids; a shorter list repeats its last id, so that few need to be prepared."""
+
+
+def rows_by_id(connection: sqlite3.Connection, table: int, ids: Sequence[DocId], columns: str) -> dict[DocId, Row]:
+    """Return the rows of those ids that exist, as of one moment; ``columns`` is how a row is selected."""
+    if len(ids) <= SQLITE_IN_MAX or connection.in_transaction:
+        return _chunks(connection, table, ids, columns)
+    try:
+        connection.execute("BEGIN")
+        return _chunks(connection, table, ids, columns)
+    finally:
+        if connection.in_transaction:
+            connection.execute("COMMIT")
+
+
+def _chunks(connection: sqlite3.Connection, table: int, ids: Sequence[DocId], columns: str) -> dict[DocId, Row]:
+    found: dict[DocId, Row] = {}
+    for start in range(0, len(ids), SQLITE_IN_MAX):
+        chunk = ids[start : start + SQLITE_IN_MAX]
+        length = _IN_LENGTHS[bisect_left(_IN_LENGTHS, len(chunk))]
+        marks = ",".join("?" * length)
+        values = [*chunk, *[chunk[-1]] * (length - len(chunk))]
+        rows = connection.execute(f"SELECT {columns} FROM docs_{table} WHERE id IN ({marks})", values).fetchall()
+        found.update(zip(map(itemgetter(0), rows), rows, strict=True))
+    return found
+
+
+def row_by_id(connection: sqlite3.Connection, table: int, doc_id: DocId, columns: str) -> Row | None:
+    """Return the row of an id, None where there is none."""
+    row: Row | None = connection.execute(f"SELECT {columns} FROM docs_{table} WHERE id=?", (doc_id,)).fetchone()
+    return row
+
+
+def is_readable(connection: sqlite3.Connection, table: int, doc_id: DocId, columns: str) -> bool:
+    """Return whether an id's row stands on pages that are not damaged."""
+    try:
+        row_by_id(connection, table, doc_id, columns)
+    except sqlite3.DatabaseError:
+        return False
+    return True
+
+
+def upsert(connection: sqlite3.Connection, table: int, rows: Sequence[Row]) -> None:
+    """Store rows, the last of repeated ids."""
+    rest = {row[2:] for row in rows}
+    if len(rest) == 1 and (is_raw := _FOR_EVER.get(next(iter(rest)))) is not None:
+        # The usual batch: what is the same in all its rows stands in the statement, which takes a fifth less.
+        connection.executemany(
+            f"INSERT INTO docs_{table}(id, content, is_raw, expires_at) VALUES(?,?,{is_raw},NULL) ON CONFLICT(id)"
+            f" DO UPDATE SET content=excluded.content, is_raw={is_raw}, expires_at=NULL",
+            map(itemgetter(0, 1), rows),
+        )
+        return
+    connection.executemany(
+        f"INSERT INTO docs_{table}(id, content, is_raw, expires_at) VALUES(?,?,?,?) ON CONFLICT(id) DO UPDATE"
+        " SET content=excluded.content, is_raw=excluded.is_raw, expires_at=excluded.expires_at",
+        rows,
+    )
+
+
+_FOR_EVER: Final[dict[tuple[bool, int | None], int]] = {(False, None): 0, (True, None): 1}
+
+
+def delete_rows(connection: sqlite3.Connection, table: int, ids: Sequence[DocId]) -> int:
+    """Delete rows; return how many there were."""
+    deleted = connection.executemany(f"DELETE FROM docs_{table} WHERE id=?", [(doc_id,) for doc_id in ids]).rowcount
+    return max(deleted, 0)  # -1 where there was nothing to run
+
+
+# -- pages ---------------------------------------------------------------------------------------------------------
+
+
+def with_columns(connection: Connection, query: Callable[[str], T]) -> T:
+    """Run a query that is told how a row is selected, which the first write to a file of an older version changes."""
+    known = connection.file.columns
+    if known is not None:
+        return query(known)
+    begins = not connection.in_transaction
+    try:
+        if begins:
+            connection.execute("BEGIN")
+        columns = columns_of(connection)
+        found = query(columns)
+    finally:
+        if begins and connection.in_transaction:
+            connection.execute("COMMIT")
+    if begins and columns is COLUMNS:
+        connection.file.columns = columns
+    return found
+
+
+def page_of(
+    connection: Connection,
+    table: int,
+    columns: str,
+    which: tuple[str, list[Any]],
+    *,
+    limit: int,
+    size_bytes: int | None = None,
+) -> list[Any]:
+    """Return the columns, of which the id is the first, of the next rows that a condition with these values holds for.
+
+    A row whose id is text that is no UTF-8 is left out: only another program makes such.
+    """
+    rows = f"FROM docs_{table} WHERE {which[0]} ORDER BY id"
+    try:
+        with closing(connection.execute(f"SELECT {columns} {rows} LIMIT ?", (*which[1], bounded(limit)))) as found:
+            return cut(found, size_bytes)
+    except sqlite3.OperationalError as error:
+        if not str(error).startswith(_NO_UTF8):
+            raise
+    cells = f"typeof(id), CAST(id AS BLOB){columns.removeprefix('id')}"
+    with closing(connection.execute(f"SELECT {cells} {rows}", which[1])) as found:
+        return cut(islice(_decodable(found), bounded(limit)), size_bytes)
+
+
+def bounded(limit: int) -> int:
+    """Return the limit as SQLite takes it, for which a negative one means none at all and a huge one is an error."""
+    return min(max(limit, 0), sys.maxsize)
+
+
+def range_of(after: DocId | None, prefix: str) -> tuple[str, list[DocId]]:
+    """Return the condition on ids, and its values. No id that is a number passes: only another program makes such."""
+    if after is not None and (isinstance(after, bytes) or after >= prefix):
+        condition, values = "id>?", [after]
+    else:
+        condition, values = "id>=?", [prefix]
+    if prefix:
+        condition += " AND id<?"
+        values.append(prefix_end(prefix) or b"")  # every text sorts before the empty blob
+    return condition, values
+
+
+def has_expired(connection: Connection, table: int, now_ms: int) -> bool:
+    """Return whether a row has expired by then."""
+    found = connection.execute(f"SELECT 1 FROM docs_{table} WHERE expires_at<=? LIMIT 1", (now_ms,)).fetchone()
+    return found is not None
+
+
+_NO_UTF8: Final = "Could not decode to UTF-8"
+
+
+def _decodable(rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+    """Yield (id, ...) of (type of the id, its bytes, ...); those whose text is no UTF-8 are left out."""
+    for kind, cell, *body in rows:
+        with suppress(UnicodeDecodeError):
+            yield cell if kind == "blob" else cell.decode(), *body

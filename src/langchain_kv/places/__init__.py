@@ -1,0 +1,1 @@
+"""Where values live: URLs, arguments and environment variables, and what they open."""

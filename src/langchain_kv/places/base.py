@@ -1,0 +1,116 @@
+"""A place: what a URL, or an object that the user has, names, and what it opens to."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, Self
+
+from langchain_kv import limits
+from langchain_kv.errors import UsageError
+from langchain_kv.places.environment import token_left_out, token_of_environment
+
+if TYPE_CHECKING:
+    from langchain_kv.backends.base import Backend
+
+__all__ = ["BackendOptions", "Place", "TokenSource"]
+
+TokenSource = str | Callable[[], str | None] | None
+"""The token, something that gives it when asked, or None for no token."""
+
+
+@dataclass(frozen=True)
+class BackendOptions:
+    """What a store asks of a place, whatever the place: checked, exact builtins. Token and headers are never shown.
+
+    Attributes:
+        collection: the collection's name.
+        keyspace: the keyspace's name: that of the place where it names one.
+        token: the token, something that gives it when asked, or None for no token.
+        environment: which service it is, as the user said, in lower case (``prod``, ``hcd``, ...); None: not said.
+        path_prefix: what stands between a Data API's endpoint and ``/v1``, as the user said; None: not said.
+        user_agent: the text of the User-Agent header.
+        headers: further headers.
+        ca_file: the path of a file of certificate authorities to trust, None for the system's.
+        request_timeout_s: seconds for one request.
+        deadline_s: seconds that an operation goes on trying without any success, or waits for others.
+        wake_timeout_s: seconds that a hibernated database is waited for.
+        namespaced: whether the documents of a Data API's collection list the namespaces of their keys.
+        atomic: whether the documents of a Data API's collection have a version.
+        lacks_token: whether there was a token, which was left out of what was written down.
+    """
+
+    collection: str
+    keyspace: str
+    token: TokenSource = field(default=None, repr=False)
+    environment: str | None = None
+    path_prefix: str | None = None
+    user_agent: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    ca_file: str | None = None
+    request_timeout_s: float = limits.REQUEST_TIMEOUT_S
+    deadline_s: float = limits.DEADLINE_S
+    wake_timeout_s: float = limits.WAKE_TIMEOUT_S
+    namespaced: bool = False
+    atomic: bool = False
+    lacks_token: bool = False
+
+    def without_secrets(self) -> BackendOptions:
+        """Return these options as they may be written down: without token and headers."""
+        return replace(self, token=None, headers={}, lacks_token=self.lacks_token or self.token is not None)
+
+    def with_secrets(self, token_variable: str) -> BackendOptions:
+        """Return these options, which were written down, with the token that the environment names now.
+
+        Args:
+            token_variable: see ``Place``.
+        """
+        if not token_variable:
+            return self
+        if self.lacks_token:  # looked for at each operation: a store that finds none can still be made
+            return replace(self, token=partial(token_left_out, token_variable))
+        return replace(self, token=token_of_environment(token_variable))
+
+
+class Place(ABC):
+    """Where values live. ``KVStore`` makes one of a URL, or is given one in the place of a URL.
+
+    A subclass writes ``shown`` and ``open``. It is made without opening or sending anything, and is not changed
+    afterwards: several stores may use it, and every copy of a store opens it anew.
+    """
+
+    keyspace: str = ""
+    """The keyspace that the place itself names, which wins over arguments; empty where it names none."""
+
+    token_variable: ClassVar[str] = ""
+    """The variable of the environment that has the token where the user gives none; empty where there is none."""
+
+    @property
+    @abstractmethod
+    def shown(self) -> str:
+        """What a store's repr shows of the place: ``sqlite:/data/kv.db``; never a password."""
+
+    @abstractmethod
+    def open(self, options: BackendOptions) -> Backend:
+        """Return a new backend for one collection. Nothing is opened or sent before its first use.
+
+        Raises:
+            ConfigError: an option contradicts the place.
+        """
+
+    def without_secrets(self) -> Self:
+        """Return this place as it may be pickled: without passwords. A place allows that by overriding this.
+
+        Raises:
+            UsageError: it cannot be pickled.
+        """
+        raise UsageError(
+            f"A store on {self.shown} cannot be pickled, because its place ({type(self).__name__}) is not made for it:"
+            " make the store anew where it is wanted."
+        )
+
+    def with_secrets(self) -> Self:
+        """Return this place, which was pickled, with those secrets that the environment names now."""
+        return self

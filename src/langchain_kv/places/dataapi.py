@@ -1,0 +1,133 @@
+"""``https:`` and ``http:``, Astra DB or any Data API."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Final
+from urllib.parse import urlsplit
+
+from langchain_kv.errors import ConfigError
+from langchain_kv.places.base import BackendOptions, Place
+from langchain_kv.places.environment import TOKEN_VARIABLE
+from langchain_kv.runtime.forks import importing
+
+if TYPE_CHECKING:
+    from langchain_kv.backends.base import Backend
+
+__all__ = ["ASTRA_HOST", "HOST", "DataAPIPlace", "parse_http_url"]
+
+ASTRA_HOST: Final = re.compile(r"[0-9a-f-]{36}-[a-z0-9-]+\.apps\.astra(-dev|-test)?\.datastax\.com", re.IGNORECASE)
+HOST: Final = re.compile(r"[^\s<>\"'{}|\\^`%\x00-\x20\x7f]+")
+
+_ADDRESS = re.compile(r"(?:[^@]*@)?\[[0-9a-f:.]+\](?::.*)?", re.IGNORECASE)
+_ASTRA_ENVIRONMENTS = {"": "prod", "-dev": "dev", "-test": "test"}
+_ASTRA_PATH = "/api/json"
+
+
+@dataclass(frozen=True)
+class DataAPIPlace(Place):
+    """A Data API.
+
+    Attributes:
+        endpoint: its URL without a trailing slash.
+    """
+
+    endpoint: str
+
+    token_variable: ClassVar[str] = TOKEN_VARIABLE
+
+    @property
+    def shown(self) -> str:
+        """The endpoint, which holds no secret."""
+        return f"dataapi:{self.endpoint}"
+
+    def open(self, options: BackendOptions) -> Backend:
+        """Return a new backend, which speaks HTTP."""
+        is_astra = self.is_astra(options)
+        with importing.lock:
+            from langchain_kv.backends.collections import CollectionForm
+            from langchain_kv.backends.dataapi.backend import DataAPIBackend
+
+        return DataAPIBackend(
+            self.endpoint,
+            collection=options.collection,
+            keyspace=options.keyspace,
+            token=options.token,
+            path_prefix=self.path_prefix(options),
+            user_agent=options.user_agent,
+            headers=options.headers,
+            ca_file=options.ca_file,
+            request_timeout_s=options.request_timeout_s,
+            deadline_s=options.deadline_s,
+            wake_timeout_s=options.wake_timeout_s,
+            is_astra=is_astra,
+            form=CollectionForm(options.namespaced, options.atomic),
+        )
+
+    def is_astra(self, options: BackendOptions) -> bool:
+        """Return whether the service is Astra DB, whose databases hibernate.
+
+        Raises:
+            ConfigError: the user's environment contradicts the endpoint.
+        """
+        astra = ASTRA_HOST.fullmatch(urlsplit(self.endpoint).hostname or "")
+        found = _ASTRA_ENVIRONMENTS[(astra.group(1) or "").lower()] if astra else None
+        name = options.environment
+        if found and name and found != name:
+            raise ConfigError(
+                f"environment={name!r} contradicts the endpoint, which is Astra DB's {found!r}: leave environment out."
+            )
+        return (name or found) in _ASTRA_ENVIRONMENTS.values()
+
+    def path_prefix(self, options: BackendOptions) -> str:
+        """Return what stands between the endpoint and ``/v1``."""
+        if options.path_prefix is not None:
+            return options.path_prefix
+        return _ASTRA_PATH if self.is_astra(options) else ""
+
+    def without_secrets(self) -> DataAPIPlace:
+        """Return this place."""
+        return self
+
+
+def parse_http_url(url: str) -> DataAPIPlace:
+    """Return the Data API that ``https://HOST`` or ``http://HOST`` names.
+
+    Raises:
+        ConfigError: it names none; the text says what to write.
+    """
+    scheme, _, rest = url.partition(":")
+    scheme = scheme.lower()
+    try:
+        parts = urlsplit(f"{scheme}:{rest}")
+        host = parts.hostname
+    except ValueError:  # such as half of an IPv6 address
+        host = None
+    if host and not _is_host(host, parts.netloc):
+        raise ConfigError(
+            f"{host!r:.80} is not a host: write {scheme}://HOST or {scheme}://HOST:PORT, with nothing left to fill in."
+        )
+    if not host:
+        raise ConfigError(f"The {scheme}: URL names no host: write {scheme}://HOST or {scheme}://HOST:PORT.")
+    try:
+        _ = parts.port
+    except ValueError:
+        raise ConfigError(
+            f"The port of the {scheme}: URL is no number up to 65535: write {scheme}://{host} or {scheme}://{host}:PORT."
+        ) from None
+    if "@" in parts.netloc:
+        raise ConfigError("The URL of a Data API must not hold a user or password: give the token as token=.")
+    if parts.query or parts.fragment:
+        raise ConfigError(f"The URL of a Data API takes no ? or # part: write {scheme}://{parts.netloc}{parts.path}.")
+    return DataAPIPlace(f"{scheme}://{parts.netloc}{parts.path.rstrip('/')}")
+
+
+def _is_host(host: str, netloc: str) -> bool:
+    if netloc.rpartition("@")[2].startswith("["):
+        return bool(_ADDRESS.fullmatch(netloc))
+    try:
+        host.encode("idna")  # as the look-up of the name will
+    except UnicodeError:
+        return False
+    return bool(HOST.fullmatch(host))

@@ -1,0 +1,1 @@
+"""Threads, event loops and forks: what every other part stands on."""

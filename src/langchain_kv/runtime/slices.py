@@ -1,0 +1,124 @@
+"""Work that grows with what a caller gives, in slices: a coroutine gives its event loop back between them.
+
+What takes longer for some items than for others is a generator that yields after each part of a few tenths of a
+millisecond: a plain call runs it ``whole``, a coroutine ``in_slices``. What takes the same for each is a plain
+function, which a coroutine calls for each part (``by_parts``). How large a part is goes by bytes and keys, not by a
+clock: the same work takes the same turns of the loop on every machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from typing import Final, TypeVar
+
+__all__ = [
+    "ITEM_BYTES",
+    "SLICE_BYTES",
+    "SLICE_KEYS",
+    "Steps",
+    "by_bytes",
+    "by_parts",
+    "gathered",
+    "in_slices",
+    "is_short",
+    "parts",
+    "pieces",
+    "whole",
+]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+SLICE_BYTES: Final = 128 * 1024
+"""Bytes of values that are encoded or parsed in one part: two to five tenths of a millisecond."""
+
+SLICE_KEYS: Final = 2_000
+"""Keys that are looked at in one part, where the values take no time."""
+
+ITEM_BYTES: Final = -(-SLICE_BYTES // SLICE_KEYS)
+"""What an item counts for in a slice beside its bytes, however few these are."""
+
+Steps = Generator[None, None, T]
+"""Work in parts, and what it returns. A batch of one part yields nothing, and so costs no turn of the loop."""
+
+
+def whole(steps: Steps[T]) -> T:
+    """Do all of the work; return what it returns."""
+    try:
+        while True:
+            next(steps)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
+async def in_slices(steps: Steps[T]) -> T:
+    """Do the work, and let the loop run what waits after each part. Whoever is cancelled in between does no more."""
+    try:
+        while True:
+            next(steps)
+            await asyncio.sleep(0)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
+def is_short(items: object) -> bool:
+    """Tell whether items may be looked at in one part."""
+    return isinstance(items, list | tuple) and len(items) <= SLICE_KEYS
+
+
+async def by_parts(work: Callable[[Sequence[T]], Sequence[R]], items: Sequence[T]) -> Sequence[R]:
+    """Return what ``work`` makes of the items, at most SLICE_KEYS at a time: for work that takes the same for each."""
+    if len(items) <= SLICE_KEYS:
+        return work(items)
+    found: list[R] = []
+    for some in parts(items, SLICE_KEYS):
+        if found:
+            await asyncio.sleep(0)
+        found += work(some)
+    return found
+
+
+def parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Yield the items, at most ``size`` at a time."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def by_bytes(items: Sequence[T], size_of: Callable[[T], int]) -> Iterator[Sequence[T]]:
+    """Yield the items in parts of SLICE_BYTES, about, of at most SLICE_KEYS items."""
+    start = size_bytes = 0
+    for end, item in enumerate(items, 1):
+        size_bytes += size_of(item) + ITEM_BYTES
+        if size_bytes >= SLICE_BYTES:
+            yield items[start:end]
+            start, size_bytes = end, 0
+    if start < len(items):
+        yield items[start:] if start else items
+
+
+def gathered(items: Iterable[T], count: int) -> Steps[list[T]]:
+    """Return the items, which are made as they are taken: ``count`` of them in one part."""
+    found: list[T] = []
+    for item in items:
+        if found and not len(found) % count:
+            yield
+        found.append(item)
+    return found
+
+
+def pieces(texts: Sequence[bytes], size: int) -> Iterator[bytes | memoryview]:
+    """Yield what stands in the texts, one after the other, in pieces of about so many bytes."""
+    some: list[bytes] = []
+    size_bytes = 0
+    for text in texts:
+        some.append(text)
+        size_bytes += len(text)
+        if size_bytes >= size:
+            piece = memoryview(b"".join(some))
+            for start in range(0, size_bytes, size):
+                yield piece[start : start + size]
+            some, size_bytes = [], 0
+    yield b"".join(some)

@@ -1,0 +1,74 @@
+"""Commands about keyspaces and collections."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from langchain_kv.engines.base import CollectionName
+from langchain_kv.errors import DataAPIError
+from langchain_kv.server.commands.reply import Reply
+from langchain_kv.server.commands.requests import Request, flag, name_to_drop
+from langchain_kv.server.commands.settings import check_name, explained, is_same, parse_options
+
+__all__ = [
+    "create_collection",
+    "create_keyspace",
+    "delete_collection",
+    "drop_keyspace",
+    "find_collections",
+    "find_keyspaces",
+]
+
+_OK = Reply(status={"ok": 1})
+
+
+async def create_keyspace(request: Request) -> Reply:
+    """Create a keyspace, or find that it is there; its replication is accepted and has no meaning here."""
+    name = check_name(request.fields.get("name"), "keyspace")
+    await request.engine.bridge.write(request.engine.create_keyspace, name)
+    return _OK
+
+
+async def find_keyspaces(request: Request) -> Reply:
+    """List the keyspaces, under the word of the command."""
+    names = await request.engine.bridge.read(request.engine.keyspaces)
+    return Reply(status={"namespaces" if request.command == "findNamespaces" else "keyspaces": names})
+
+
+async def drop_keyspace(request: Request) -> Reply:
+    """Drop a keyspace and all in it, or find that there is none."""
+    name = name_to_drop(request)
+    await request.engine.bridge.write(request.engine.drop_keyspace, name)
+    return _OK
+
+
+async def create_collection(request: Request) -> Reply:
+    """Create a collection, or find that it is there with the same settings."""
+    name = check_name(request.fields.get("name"), "collection")
+    wanted = parse_options(request.options)
+    collection = CollectionName(request.keyspace, name)
+    existing = await request.engine.bridge.write(request.engine.create_collection, collection, wanted)
+    if not is_same(existing, wanted):
+        raise DataAPIError.of(
+            "EXISTING_COLLECTION_DIFFERENT_SETTINGS",
+            f"The collection '{name}' exists with other settings (findCollections with 'explain' shows them):"
+            " send these, use another name, or delete the collection first.",
+        )
+    return _OK
+
+
+async def find_collections(request: Request) -> Reply:
+    """List the collections of a keyspace, with ``explain`` also what they were created with."""
+    is_explained = flag(request.options, "explain")
+    found = await request.engine.bridge.read(request.engine.collections, request.keyspace)
+    names: list[Any] = list(found)
+    if is_explained:
+        names = [{"name": name, "options": explained(settings)} for name, settings in found.items()]
+    return Reply(status={"collections": names})
+
+
+async def delete_collection(request: Request) -> Reply:
+    """Delete a collection and its documents, or find that there is none."""
+    collection = CollectionName(request.keyspace, name_to_drop(request))
+    await request.engine.bridge.write(request.engine.drop_collection, collection)
+    return _OK

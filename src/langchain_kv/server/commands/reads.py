@@ -1,0 +1,154 @@
+"""find, findOne, countDocuments, estimatedDocumentCount."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from decimal import Decimal
+from typing import Any
+
+from langchain_kv.engines.base import CollectionName, DocId
+from langchain_kv.errors import DataAPIError
+from langchain_kv.limits import COUNT_MAX, PAGE_SIZE
+from langchain_kv.server.commands.reply import Reply, document_data, documents_data
+from langchain_kv.server.commands.requests import Request, flag, invalid, mismatch
+from langchain_kv.server.documents.stored import is_unparseable, unparseable
+from langchain_kv.server.pacing import Turns, do
+from langchain_kv.server.query.paging import Position, parse_position
+from langchain_kv.server.query.searching import (
+    REPLY_BYTES,
+    Document,
+    Search,
+    documents,
+    first_document,
+    open_search,
+    picked_ids,
+    read_again,
+)
+from langchain_kv.server.query.sorting import Sort
+
+__all__ = ["count_documents", "estimated_document_count", "find", "find_one"]
+
+_FLAGS = ("includeSimilarity", "includeSortVector")
+
+
+async def find(request: Request) -> Reply:
+    """Send a page of the documents that match."""
+    given = request.options
+    limit, skip = _whole_number(given, "limit"), _whole_number(given, "skip")
+    errors = _refusals(request, limit, skip)
+    if errors:
+        return Reply(errors=errors)
+    _check_flags(given)
+    start = parse_position(given)
+    left = None if limit is None else max(0, limit - start.sent)
+    size = PAGE_SIZE if left is None else min(left, PAGE_SIZE)
+    search = await open_search(request, after=start.after, limit=size)
+    if search.sort is not None:
+        if start.after is not None:
+            raise DataAPIError.of(
+                "SORT_CLAUSE_INVALID", "A sorted result has one page: leave out 'pageState', or the sort."
+            )
+        return await _sorted(search, search.sort, skip or 0, size)
+    found = []
+    damaged: dict[DocId, DataAPIError] = {}
+    is_scan = search.condition.ids is None
+    most, is_full = size if is_scan else limit, False
+    size_bytes = 0
+    async with aclosing(documents(search, damaged)) as matching:
+        async for document in matching:
+            found.append(document)
+            size_bytes += len(document[1])
+            is_full = len(found) == most or (is_scan and size_bytes >= REPLY_BYTES)
+            if is_full:
+                break
+    state = None
+    # A full page means "may be more": a result of exactly one page is followed by an empty one, as on the Data API.
+    if is_scan and is_full and len(found) != left:
+        state = Position(start.sent + len(found), found[-1][0]).as_page_state()
+    turns = Turns()
+    bodies = [
+        _projected(search, document, damaged)
+        if turns.is_mine(len(document[1]))
+        else await turns.do(len(document[1]), _projected, search, document, damaged)
+        for document in found
+    ]
+    return Reply(documents_data(filter(None, bodies), state), errors=list(damaged.values()))
+
+
+def _projected(search: Search, document: Document, damaged: dict[DocId, DataAPIError]) -> bytes | None:
+    """Return what is to be sent of a document; None where it is no JSON, which is an error of its own."""
+    try:
+        return search.projection.apply(document[1])
+    except DataAPIError as error:
+        if not is_unparseable(error):
+            raise
+        damaged[document[0]] = unparseable(document[0])
+        return None
+
+
+async def _sorted(search: Search, sort: Sort, skip: int, size: int) -> Reply:
+    """Send the one page that a sorted result has: its documents are read again, once it is known which they are."""
+    ids = (await picked_ids(search, sort, skip + size))[skip:]
+    turns = Turns()
+    found = [await turns.do(len(body), search.projection.apply, body) for body in await read_again(search, ids)]
+    return Reply(documents_data(found, None))
+
+
+async def find_one(request: Request) -> Reply:
+    """Send one document that matches, or null."""
+    _check_flags(request.options)
+    search = await open_search(request, limit=1)
+    found = await first_document(search)
+    if found is None:
+        return Reply(document_data(None))
+    damaged: dict[DocId, DataAPIError] = {}
+    body = await do(len(found[1]), _projected, search, found, damaged)
+    return Reply(None if damaged else document_data(body), errors=list(damaged.values()))
+
+
+async def count_documents(request: Request) -> Reply:
+    """Count the documents that match, up to 1,000."""
+    search = await open_search(request, limit=COUNT_MAX + 1, reads=bool(request.fields.get("filter")))
+    if search.condition.is_empty:
+        count = await request.engine.acount(search.collection.name, limit=COUNT_MAX + 1)
+    else:
+        ids = set()
+        async with aclosing(documents(search)) as matching:
+            async for document_id, _ in matching:
+                ids.add(document_id)
+                if len(ids) > COUNT_MAX:
+                    break
+        count = len(ids)
+    return Reply(status={"count": COUNT_MAX, "moreData": True} if count > COUNT_MAX else {"count": count})
+
+
+async def estimated_document_count(request: Request) -> Reply:
+    """Count the documents: here, exactly."""
+    count = await request.engine.acount(CollectionName(*request.path))
+    return Reply(status={"count": count})
+
+
+def _refusals(request: Request, limit: int | None, skip: int | None) -> list[DataAPIError]:
+    errors = []
+    if limit is not None and limit <= 0:
+        errors.append(invalid("The option 'limit' is at least 1: leave it out for no limit."))
+    if skip is not None and skip < 0:
+        errors.append(invalid("The option 'skip' is at least 0."))
+    if skip is not None and request.fields.get("sort") is None:
+        errors.append(invalid("The option 'skip' needs a 'sort': without one, documents have no order to skip in."))
+    return errors
+
+
+def _whole_number(given: dict[str, Any], name: str) -> int | None:
+    """Return a numeric option, cut to an integer as the Data API does."""
+    value = given.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | Decimal) or not -(2**31) <= value < 2**31:
+        raise mismatch(f"The option '{name}' is an integer of at most 2147483647.")
+    return int(value)
+
+
+def _check_flags(given: dict[str, Any]) -> None:
+    for name in _FLAGS:
+        flag(given, name)

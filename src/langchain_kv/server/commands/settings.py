@@ -1,0 +1,172 @@
+"""What a collection is created with: createCollection's options read and compared, and what they index."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, Final
+
+from langchain_kv.engines.base import Settings
+from langchain_kv.errors import DataAPIError
+from langchain_kv.limits import INDEXING_MAX_UTF16, NAME_MAX_LENGTH
+from langchain_kv.server.query.paths import PathError, Tree, covers, excluded, included, indexing_tree, split
+from langchain_kv.values.json_text import write
+
+__all__ = ["ID_TYPES", "Indexing", "check_name", "explained", "is_same", "parse_options"]
+
+ID_TYPES: Final = ("objectId", "uuid", "uuidv6", "uuidv7")
+
+_NAME: Final = re.compile(rf"[A-Za-z0-9_]{{1,{NAME_MAX_LENGTH}}}")
+
+
+def check_name(name: Any, kind: str) -> str:
+    """Return ``name`` if a keyspace or collection can have it.
+
+    Raises:
+        DataAPIError: UNSUPPORTED_SCHEMA_NAME.
+    """
+    if isinstance(name, str) and _NAME.fullmatch(name):
+        return name
+    raise DataAPIError.of(
+        "UNSUPPORTED_SCHEMA_NAME",
+        f"A {kind} needs a name of 1 to {NAME_MAX_LENGTH} ASCII letters, digits and underscores,"
+        f" given as text in the field 'name'.",
+    )
+
+
+def parse_options(options: dict[str, Any]) -> Settings:
+    """Return the settings that createCollection's ``options`` ask for, checked; what is switched off is left out.
+
+    Raises:
+        DataAPIError: INVALID_INDEXING_DEFINITION, INVALID_CREATE_COLLECTION_OPTIONS, or, for what this server does not
+            have, VECTOR_SEARCH_NOT_SUPPORTED, LEXICAL_NOT_AVAILABLE_FOR_DATABASE, RERANKING_FEATURE_NOT_ENABLED.
+    """
+    if options.get("vector") is not None:
+        raise DataAPIError.of(
+            "VECTOR_SEARCH_NOT_SUPPORTED", "The local Data API keeps no vectors: leave out the option 'vector'."
+        )
+    if _is_enabled(options.get("lexical"), "lexical"):
+        raise DataAPIError.of(
+            "LEXICAL_NOT_AVAILABLE_FOR_DATABASE",
+            "The local Data API has no lexical search: leave out the option 'lexical', or set 'enabled' to false.",
+        )
+    if _is_enabled(options.get("rerank"), "rerank"):
+        raise DataAPIError.of(
+            "RERANKING_FEATURE_NOT_ENABLED",
+            "The local Data API has no reranking: leave out the option 'rerank', or set 'enabled' to false.",
+        )
+    settings: Settings = {}
+    if options.get("defaultId") is not None:
+        settings["defaultId"] = _parse_default_id(options["defaultId"])
+    if options.get("indexing") is not None:
+        settings["indexing"] = _parse_indexing(options["indexing"])
+    return settings
+
+
+def is_same(one: Settings, other: Settings) -> bool:
+    """Whether settings are equal as createCollection compares them: paths as sets, absent is not empty."""
+    return _comparable(one) == _comparable(other)
+
+
+def explained(settings: Settings) -> dict[str, Any]:
+    """Return the settings in the form of findCollections with ``explain``."""
+    options: dict[str, Any] = {}
+    if settings.get("defaultId") is not None:
+        options["defaultId"] = settings["defaultId"]
+    if settings.get("indexing") is not None:
+        options["indexing"] = {name: paths for name, paths in settings["indexing"].items() if paths}
+    return {**options, "lexical": {"enabled": False}, "rerank": {"enabled": False}}
+
+
+class Indexing:
+    """Which paths of a collection's documents are indexed: these can be filtered and sorted by, and have limits."""
+
+    def __init__(self, settings: Settings) -> None:
+        definition = settings.get("indexing") or {}
+        allow, deny = definition.get("allow") or [], definition.get("deny") or []
+        self.is_everything = allow == ["*"] or not (allow or deny)
+        self._is_nothing = deny == ["*"]
+        self._allows = bool(allow)
+        self._tree: Tree = {} if self.is_everything or self._is_nothing else indexing_tree(allow or deny)
+        self.is_only_id = allow == ["_id"]
+
+    @classmethod
+    def of(cls, settings: Settings) -> Indexing:
+        """Return that of a collection with these settings; the same object for the same ones."""
+        definition = settings.get("indexing") or {}
+        return _indexing(tuple(definition.get("allow") or ()), tuple(definition.get("deny") or ()))
+
+    def has(self, names: Sequence[str]) -> bool:
+        """Whether the path of these field names is indexed."""
+        if self.is_everything or self._is_nothing:
+            return self.is_everything
+        return covers(self._tree, names) is self._allows
+
+    def pruned(self, document: dict[str, Any]) -> Any:
+        """Return the indexed part of a document."""
+        if self.is_everything:
+            return document
+        if self._is_nothing or self._allows:
+            return included(document, self._tree)
+        return excluded(document, self._tree)
+
+
+@lru_cache(maxsize=256)
+def _indexing(allow: tuple[str, ...], deny: tuple[str, ...]) -> Indexing:
+    # By what it says, not by the collection: whoever changes a collection, in whichever process, none of it is stale.
+    return Indexing({"indexing": {"allow": [*allow], "deny": [*deny]}})
+
+
+def _is_enabled(option: Any, name: str) -> bool:
+    if option is None:
+        return False
+    if not isinstance(option, dict) or not isinstance(option.get("enabled"), bool):
+        raise _bad_option(f"The option '{name}' needs an object with 'enabled': true or false.")
+    return bool(option["enabled"])
+
+
+def _parse_default_id(option: Any) -> dict[str, str]:
+    kind = option.get("type") if isinstance(option, dict) and set(option) <= {"type"} else None
+    if kind not in ID_TYPES:
+        raise _bad_option(f"The option 'defaultId' needs an object with 'type', one of {', '.join(ID_TYPES)}.")
+    return {"type": kind}
+
+
+def _parse_indexing(option: Any) -> dict[str, list[str]]:
+    if not isinstance(option, dict) or len(option) != 1 or not set(option) <= {"allow", "deny"}:
+        raise _bad_indexing("it needs exactly one of 'allow' and 'deny'")
+    ((name, paths),) = option.items()
+    if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+        raise _bad_indexing(f"'{name}' needs a list of paths")
+    if sum(map(len, paths)) > INDEXING_MAX_UTF16:
+        raise _bad_indexing(f"its paths have over {INDEXING_MAX_UTF16:,} characters together, which are too many here")
+    write(paths)  # refuses half of a surrogate pair, which could be kept but never sent again
+    if len(set(paths)) != len(paths):
+        raise _bad_indexing(f"'{name}' names a path twice")
+    for path in paths:
+        if path.startswith("$") and path != "$vector":
+            raise _bad_indexing(f"the path {path[:100]!r} starts with '$'")
+        if path == "*" and len(paths) > 1:
+            raise _bad_indexing("'*' must stand alone")
+        try:
+            split(path)
+        except PathError as error:
+            raise _bad_indexing(f"the path {path[:100]!r} {error}") from None
+    return {name: paths}
+
+
+def _comparable(settings: Settings) -> tuple[Any, ...]:
+    indexing, default_id = settings.get("indexing"), settings.get("defaultId")
+    return (
+        default_id and default_id["type"],
+        None if indexing is None else (frozenset(indexing.get("allow") or ()), frozenset(indexing.get("deny") or ())),
+    )
+
+
+def _bad_option(message: str) -> DataAPIError:
+    return DataAPIError.of("INVALID_CREATE_COLLECTION_OPTIONS", message)
+
+
+def _bad_indexing(reason: str) -> DataAPIError:
+    return DataAPIError.of("INVALID_INDEXING_DEFINITION", f"The option 'indexing' cannot be used: {reason}.")

@@ -1,0 +1,1 @@
+"""What a valid document is, its identity, and how it is stored."""

@@ -1,0 +1,1 @@
+"""The server's HTTP: tokens, paths, sizes, and running it."""

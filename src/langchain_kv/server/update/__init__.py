@@ -1,0 +1,1 @@
+"""Updates: read, and carried out on documents."""

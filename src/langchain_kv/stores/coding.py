@@ -1,0 +1,158 @@
+"""A store's values as records, and what is read as values: by its ``encode_value`` and ``decode_value``, in slices."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+from langchain_kv.backends.base import Damaged, Stored
+from langchain_kv.errors import InvalidValueError
+from langchain_kv.runtime.slices import ITEM_BYTES, SLICE_BYTES, Steps, by_bytes, by_parts
+from langchain_kv.stores.damage import raise_damaged
+from langchain_kv.values import codecs
+from langchain_kv.values.plain import are_plain
+from langchain_kv.values.records import Kind, Record
+from langchain_kv.values.refusals import name_key
+
+__all__ = ["adecode_all", "decode", "decode_all", "encode", "encode_pairs"]
+
+V = TypeVar("V")
+
+Encode = Callable[[V], Any]
+Decode = Callable[[Any], V | None]
+
+RUN: Final = 100
+"""Values that are encoded together: what is done in vain for one that is unusual, is done for so many."""
+
+_PARSED_BYTES: Final = 1_000
+"""What a value counts for that is neither text nor bytes: a guess at what a codec of the user's does with it."""
+
+
+def encode(encode_value: Encode[V], key: str, value: V, expires_at_ms: int | None = None) -> Record:
+    """Return the record that keeps a value.
+
+    Raises:
+        InvalidValueError: it cannot be kept; the text names the key.
+    """
+    try:
+        encoded = encode_value(value)
+        if type(encoded) is bytes:
+            return Record(key, encoded, Kind.BYTES, expires_at_ms)
+        if isinstance(encoded, bytes | bytearray | memoryview):
+            return Record(key, codecs.exact_bytes(encoded, key), Kind.BYTES, expires_at_ms)
+        return codecs.encode_json(key, encoded, expires_at_ms)
+    except InvalidValueError as error:  # encode_value knows no key
+        name_key(error, key)
+        raise
+
+
+def encode_pairs(encode_value: Encode[V], pairs: Mapping[str, V], expires_at_ms: int | None) -> Steps[list[Record]]:
+    """Return the record of each pair, whose key was checked. The usual values are looked at together."""
+    records: list[Record] = []
+    left = list(pairs.items())
+    size_bytes = 0
+    while len(records) < len(left):
+        if size_bytes >= SLICE_BYTES:
+            yield
+            size_bytes = 0
+        run = left[len(records) : len(records) + RUN]
+        encoded = codecs.encode_run(run, encode_value)
+        is_usual = bool(encoded) and (yield from are_plain([one for one in encoded if type(one) is not bytes]))
+        begun = len(records)
+        while is_usual and (done := len(records) - begun) < len(encoded):
+            keys = [key for key, _ in run[done : len(encoded)]]
+            written = codecs.write_run(keys, encoded[done:], expires_at_ms)
+            records += written
+            size_bytes += sum([len(record.payload) for record in written])
+            is_usual = bool(written)
+            if size_bytes >= SLICE_BYTES:
+                yield
+                size_bytes = 0
+        done = len(records) - begun
+        for key, value in run[done : max(len(encoded), 1)]:
+            record = encode(encode_value, key, value, expires_at_ms)
+            records.append(record)
+            size_bytes += len(record.payload) + ITEM_BYTES
+            if size_bytes >= SLICE_BYTES:
+                yield
+                size_bytes = 0
+    return records
+
+
+def decode(decode_value: Decode[V], key: str, stored: Stored | None, damaged: dict[str, str]) -> V | None:
+    """Return the value of what is stored; note in ``damaged`` why there is none, where it is damaged."""
+    if stored is None:
+        return None
+    if isinstance(stored, Damaged):
+        damaged[key] = stored.reason
+        return None
+    try:
+        return decode_value(stored.value)
+    except codecs.UndecodableError as error:
+        damaged[key] = str(error)
+        return None
+
+
+def decode_all(
+    decode_value: Decode[V], wanted: Sequence[str], unique: Sequence[str], stored: Sequence[Stored | None]
+) -> list[V | None]:
+    """Return the value of each key that is wanted.
+
+    Args:
+        decode_value: makes a value of what ``encode_value`` answered.
+        wanted: the keys.
+        unique: each of them once.
+        stored: what is stored of these.
+
+    Raises:
+        DamagedValueError: something is damaged; it has the values of the others.
+    """
+    damaged: dict[str, str] = {}
+    values = _decoded(decode_value, unique, stored, damaged)
+    if damaged:
+        _raise(damaged, unique, values)
+    if len(unique) == len(wanted):
+        return values
+    by_key = dict(zip(unique, values, strict=True))
+    return [by_key[key] for key in wanted]
+
+
+async def adecode_all(
+    decode_value: Decode[V], wanted: Sequence[str], unique: Sequence[str], stored: Sequence[Stored | None]
+) -> list[V | None]:
+    """As ``decode_all``."""
+    damaged: dict[str, str] = {}
+    values: list[V | None] = []
+    for some in by_bytes(stored, _size_of):
+        if values:
+            await asyncio.sleep(0)
+        keys = unique[len(values) : len(values) + len(some)]
+        values += _decoded(decode_value, keys, some, damaged)
+    if damaged:
+        _raise(damaged, unique, values)
+    if len(unique) == len(wanted):
+        return values
+    by_key = dict(zip(unique, values, strict=True))
+    return list(await by_parts(lambda some: [by_key[key] for key in some], wanted))
+
+
+def _decoded(
+    decode_value: Decode[V], keys: Sequence[str], stored: Sequence[Stored | None], damaged: dict[str, str]
+) -> list[V | None]:
+    try:
+        return [None if one is None else decode_value(one.value) for one in stored]  # type: ignore[union-attr]
+    except (AttributeError, codecs.UndecodableError):  # something is Damaged, which has no value: one by one
+        pairs = zip(keys, stored, strict=True)
+        return [None if one is None else decode(decode_value, key, one, damaged) for key, one in pairs]
+
+
+def _size_of(one: Stored | None) -> int:
+    if one is None or isinstance(one, Damaged):
+        return 0
+    value = one.value
+    return len(value) if type(value) is str or type(value) is bytes else _PARSED_BYTES
+
+
+def _raise(damaged: dict[str, str], keys: Sequence[str], values: Sequence[Any]) -> None:
+    raise_damaged(damaged, {key: value for key, value in zip(keys, values, strict=True) if key not in damaged})

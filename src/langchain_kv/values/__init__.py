@@ -1,0 +1,1 @@
+"""What values, keys and namespaces become: pure functions, no input or output."""

@@ -1,0 +1,40 @@
+"""What is written: a record, and what its payload is."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import msgspec
+
+__all__ = ["Kind", "Record"]
+
+
+class Kind(Enum):
+    """What a payload is.
+
+    Attributes:
+        JSON: the compact JSON text of a value, as UTF-8.
+        TEXT: the same, of a value that a document of the Data API cannot hold as it is (a name that begins with ``$``,
+            a number of more than 100 digits, more than 15 levels): backends that keep documents keep it as text.
+        BYTES: bytes, as they are.
+    """
+
+    JSON = "json"
+    TEXT = "text"
+    BYTES = "bytes"
+
+
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """What is written.
+
+    Attributes:
+        key: the key.
+        payload: the value, in the form that ``kind`` says.
+        kind: what the payload is.
+        expires_at_ms: from this moment on the record is no longer there, in milliseconds of Unix time; None: for ever.
+    """
+
+    key: str
+    payload: bytes
+    kind: Kind = Kind.JSON
+    expires_at_ms: int | None = None
