@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 from langchain_kv.errors import StoreError
 from langchain_kv.limits import DEFAULT_KEYSPACE
 from langchain_kv.places.base import BackendOptions, Place
-from langchain_kv.runtime.forks import importing
+from langchain_kv.runtime.forks import importing, keep_for_ever
 from langchain_kv.runtime.sharing import Shared
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def _close_unused(engine: Engine) -> None:
 
 
 _engines: Shared[Engine] = Shared(_close_unused)
+keep_for_ever(_engines)  # collected as the interpreter ends, connections that nobody closed would complain
 
 
 class EmbeddedPlace(Place):
