@@ -68,6 +68,14 @@ def face(request: pytest.FixtureRequest) -> Iterator[Any]:
         yield lambda store: StoreFace(store, request.param == "async", runner.run)
 
 
+@pytest.fixture
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests that failed in passing are sent again at once."""
+    from langchain_kv.backends.dataapi import retry
+
+    monkeypatch.setattr(retry, "FIRST_DELAY_S", 0.0005)
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("LCKV_URL", "ASTRA_DB_API_ENDPOINT", "ASTRA_DB_APPLICATION_TOKEN", "ASTRA_DB_KEYSPACE", "LCKV_TOKEN"):

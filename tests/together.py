@@ -9,7 +9,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -93,17 +93,21 @@ print(json.dumps(store.add([(f"k{i}", number) for i in range(told["count"])])))
 )
 
 
-@contextmanager
-def processes(script: str, by: int, where: Where, /, **told: Any) -> Iterator[list[subprocess.Popen[str]]]:
+def processes(
+    script: str, by: int, where: Where, /, **told: Any
+) -> AbstractContextManager[list[subprocess.Popen[str]]]:
     """Give so many processes that run the script, each told its number, when all of them are ready."""
+    return ready(script, [[json.dumps([where, number, told])] for number in range(by)])
+
+
+@contextmanager
+def ready(script: str, arguments: Sequence[Sequence[str]], **pipes: Any) -> Iterator[list[subprocess.Popen[str]]]:
+    """Give processes that run the script, one for each of the lists of arguments, when all of them are ready."""
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", script, json.dumps([where, number, told])],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
+            [sys.executable, "-c", script, *given], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **pipes
         )
-        for number in range(by)
+        for given in arguments
     ]
     try:
         for process in started:
@@ -121,6 +125,13 @@ def let_go(started: Sequence[subprocess.Popen[str]]) -> None:
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
+
+
+def complaints(script: str, arguments: Sequence[Sequence[str]]) -> list[str]:
+    """Let processes that run the script begin at one time; return what each of them had to say on stderr."""
+    with ready(script, arguments, stderr=subprocess.PIPE) as started:
+        let_go(started)  # all of them, before any is waited for
+        return [process.communicate(timeout=100)[1] for process in started]
 
 
 def line(process: subprocess.Popen[str]) -> str:

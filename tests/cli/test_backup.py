@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import sqlite3
 import stat
 import subprocess
 import sys
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ import pytest
 from langchain_kv import KVByteStore, KVStore
 from langchain_kv.cli.main import run
 from langchain_kv.cli.notes import REFUSED, USAGE
+from old_files import OLD, version
 
 
 @pytest.fixture
@@ -25,15 +24,6 @@ def database(tmp_path: Path) -> str:
     with KVStore("kv", url) as store:
         store.mset([("a", {"n": 1}), ("b", [1, 2])])
     return url
-
-
-OLD = Path(__file__).parent.parent / "data" / "files" / "schema1.db"
-
-
-def version(path: Path) -> int:
-    with closing(sqlite3.connect(path)) as connection:
-        found: int = connection.execute("PRAGMA user_version").fetchone()[0]
-        return found
 
 
 def require_values_of_old(path: Path) -> None:

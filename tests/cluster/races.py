@@ -222,12 +222,10 @@ def race_all(rounds: int, url: str, server_url: str, token: str, collection: str
         token: the server's.
         collection: one that exists in ``default_keyspace``.
     """
-    from langchain_kv.places.embedded import EmbeddedPlace, release_engine
-    from langchain_kv.places.schemes import parse_url
+    from langchain_kv.places.embedded import release_engine
+    from places import acquire_engine
 
-    place = parse_url(url)
-    assert isinstance(place, EmbeddedPlace)
-    engine = place.acquire_engine()
+    engine = acquire_engine(url)
     try:
         with KVStore(collection, url) as store:
             cql = CQLDoor(engine, store, CollectionName("default_keyspace", collection))

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import shutil
 import sqlite3
-import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -26,7 +24,9 @@ from langchain_kv.engines.base import KEEP, CollectionName, DocId, Keep
 from langchain_kv.engines.rows import of_documents
 from langchain_kv.engines.sqlite.schema import columns_of
 from langchain_kv.limits import BYTES_VALUE_MAX
+from old_files import OLD, version
 from places import TOKEN, Place, open_place
+from served import ask as ask_server
 
 FIRST = [bytes([first]) + rest for first in range(256) for rest in (b"", b"\0", b"{", b"rest")]
 LIKE_DOCUMENTS = [b"{", b"{}", b'{"_id":"k","value":"YQ=="}', b'{"_id":"k","value":null}', b'["_id"]', b"null", b" {}"]
@@ -65,11 +65,7 @@ def on_file(place: Place, kind: Any = KVByteStore, collection: str | None = None
 
 
 def ask(place: Place, collection: str, command: dict[str, Any]) -> Any:
-    body = json.dumps(command).encode()
-    headers = {"Content-Type": "application/json", "Token": TOKEN}
-    request = urllib.request.Request(f"{place.url}/v1/default_keyspace/{collection}", body, headers)
-    with urllib.request.urlopen(request, timeout=10) as reply:
-        answer = json.load(reply)
+    answer: Any = ask_server(place.url, TOKEN, command, f"/v1/default_keyspace/{collection}")
     for error in answer.get("errors", []):
         del error["id"]  # each is another
     return answer
@@ -139,7 +135,6 @@ def test_the_column_alone_says_whether_a_body_is_bytes_as_they_are(
         assert face(store).mget(KEYS) == [body for _, body in bodies]
 
 
-OLD = Path(__file__).parent.parent / "data" / "files" / "schema1.db"
 ESCAPED = (b"{", b"\0", b"\1", b"")
 
 
@@ -163,9 +158,8 @@ def test_every_value_of_a_file_of_schema_1_comes_back_before_and_after_its_upgra
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("DELETE FROM docs_3")
         connection.executemany("INSERT INTO docs_3 VALUES(?, ?)", [(key, kept_in_1(value)) for key, value in PAIRS])
-    for version in (1, 2):
-        with closing(sqlite3.connect(path)) as connection:
-            assert connection.execute("PRAGMA user_version").fetchone() == (version,)
+    for number in (1, 2):
+        assert version(path) == number
         with KVByteStore("bytes", f"sqlite:{path}") as store:
             assert face(store).mget(KEYS) == VALUES
             assert [face(store).mget([key])[0] for key in KEYS[::97]] == VALUES[::97]

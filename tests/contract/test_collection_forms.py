@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import itertools
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -23,18 +22,13 @@ from langchain_kv import (
     StoreError,
     UnsupportedError,
 )
-from langchain_kv.backends.dataapi import retry, updating
+from langchain_kv.backends.dataapi import updating
 from langchain_kv.runtime import clock
 from langchain_kv.testing import DataAPIServer
 from langchain_kv.values.namespaces import namespace_prefix
 from places import Place, open_place
 
-Call = Callable[..., Any]
-
-
-@pytest.fixture(autouse=True)
-def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "FIRST_DELAY_S", 0.0005)
+pytestmark = pytest.mark.usefixtures("no_waiting")
 
 
 @pytest.fixture(params=["http+memory", "http+sqlite"])
@@ -49,113 +43,100 @@ def server() -> Iterator[DataAPIServer]:
         yield server
 
 
-@pytest.fixture(params=["sync", "async"])
-def call(request: pytest.FixtureRequest) -> Call:
-    async def run(store: Any, name: str, *args: Any, **names: Any) -> Any:
-        answer = getattr(store, f"a{name}")(*args, **names)
-        return [item async for item in answer] if name.startswith("yield") else await answer
-
-    def plain(store: Any, name: str, *args: Any, **names: Any) -> Any:
-        answer = getattr(store, name)(*args, **names)
-        return list(answer) if name.startswith("yield") else answer
-
-    return plain if request.param == "sync" else lambda *args, **names: asyncio.run(run(*args, **names))
-
-
 def increment(old: int | None) -> int:
     return (old or 0) + 1
 
 
 class TestUpdating:
-    def test_the_function_sees_the_value_and_answers_the_new_one(self, place: Place, call: Call) -> None:
+    def test_the_function_sees_the_value_and_answers_the_new_one(self, place: Place, face: Any) -> None:
         store = place.store(atomic=True)
-        assert call(store, "update", "n", increment) == 1
-        assert call(store, "update", "n", increment) == 2
-        assert call(store, "mget", ["n"]) == [2]
-        call(store, "mset", [("n", 10)])
-        assert call(store, "update", "n", increment) == 11
-        assert call(store, "update", "n", lambda old: None) is None
-        assert call(store, "mget", ["n"]) == [None]
-        assert call(store, "update", "n", lambda old: None) is None
-        assert call(store, "yield_keys") == []
+        assert face(store).update("n", increment) == 1
+        assert face(store).update("n", increment) == 2
+        assert face(store).mget(["n"]) == [2]
+        face(store).mset([("n", 10)])
+        assert face(store).update("n", increment) == 11
+        assert face(store).update("n", lambda old: None) is None
+        assert face(store).mget(["n"]) == [None]
+        assert face(store).update("n", lambda old: None) is None
+        assert face(store).keys() == []
 
-    def test_bytes_are_updated_too(self, place: Place, call: Call) -> None:
+    def test_bytes_are_updated_too(self, place: Place, face: Any) -> None:
         store = place.store(KVByteStore, atomic=True)
-        call(store, "update", "b", lambda old: (old or b"") + b"\0\xff")
-        assert call(store, "update", "b", lambda old: old + b"1") == b"\0\xff1"
-        assert call(store, "mget", ["b"]) == [b"\0\xff1"]
+        face(store).update("b", lambda old: (old or b"") + b"\0\xff")
+        assert face(store).update("b", lambda old: old + b"1") == b"\0\xff1"
+        assert face(store).mget(["b"]) == [b"\0\xff1"]
 
-    def test_a_function_that_raises_changes_nothing(self, place: Place, call: Call) -> None:
+    def test_a_function_that_raises_changes_nothing(self, place: Place, face: Any) -> None:
         store = place.store(atomic=True)
-        call(store, "mset", [("a", 1)])
+        face(store).mset([("a", 1)])
         before = place.peek(store.collection.name, "a")
         with pytest.raises(ZeroDivisionError):
-            call(store, "update", "a", lambda old: old / 0)
+            face(store).update("a", lambda old: old / 0)
         assert place.peek(store.collection.name, "a") == before
 
-    def test_a_value_that_cannot_be_kept_changes_nothing(self, place: Place, call: Call) -> None:
+    def test_a_value_that_cannot_be_kept_changes_nothing(self, place: Place, face: Any) -> None:
         store = place.store(atomic=True)
-        call(store, "mset", [("a", 1)])
+        face(store).mset([("a", 1)])
         with pytest.raises(StoreError, match="'a'"):
-            call(store, "update", "a", lambda old: object())
-        assert call(store, "mget", ["a"]) == [1]
+            face(store).update("a", lambda old: object())
+        assert face(store).mget(["a"]) == [1]
 
-    def test_each_write_leaves_another_version(self, place: Place, call: Call) -> None:
+    def test_each_write_leaves_another_version(self, place: Place, face: Any) -> None:
         store = place.store(atomic=True)
         name = store.collection.name
         versions = set()
-        call(store, "mset", [(f"k{number}", 1) for number in range(10)])
-        call(store, "add", [("added", 1)])
+        face(store).mset([(f"k{number}", 1) for number in range(10)])
+        face(store).add([("added", 1)])
         for _ in range(3):
-            call(store, "mset", [("k0", 1)])
+            face(store).mset([("k0", 1)])
             versions.add(place.peek(name, "k0")["version"])
-            call(store, "update", "k0", lambda old: old)
+            face(store).update("k0", lambda old: old)
             versions.add(place.peek(name, "k0")["version"])
         versions |= {place.peek(name, key)["version"] for key in ("added", "k1")}
         assert len(versions) == 8
 
-    def test_what_others_wrote_without_a_version_is_updated(self, place: Place, call: Call) -> None:
+    def test_what_others_wrote_without_a_version_is_updated(self, place: Place, face: Any) -> None:
         store = place.store(atomic=True)
         place.plant(store.collection.name, "n", '{"_id":"n","value":5,"note":"kept until it is replaced"}')
-        assert call(store, "update", "n", increment) == 6
-        assert call(store, "update", "n", increment) == 7
+        assert face(store).update("n", increment) == 6
+        assert face(store).update("n", increment) == 7
 
-    def test_a_version_of_another_type_is_none(self, place: Place, call: Call) -> None:
+    def test_a_version_of_another_type_is_none(self, place: Place, face: Any) -> None:
         store = place.store(atomic=True)
         place.plant(store.collection.name, "n", '{"_id":"n","value":5,"version":7}')
-        assert call(store, "update", "n", increment) == 6
+        assert face(store).update("n", increment) == 6
 
-    def test_what_cannot_be_read_is_left_as_it_is(self, place: Place, call: Call) -> None:
+    def test_what_cannot_be_read_is_left_as_it_is(self, place: Place, face: Any) -> None:
         store = place.store(atomic=True)
         body = '{"_id":"n","value":5,"encoding":"rot13","version":"v"}'
         place.plant(store.collection.name, "n", body)
         with pytest.raises(DamagedValueError, match="'n'"):
-            call(store, "update", "n", increment)
+            face(store).update("n", increment)
         assert place.peek(store.collection.name, "n")["value"] == 5
 
     def test_a_value_keeps_its_moment_of_expiry_or_gets_the_given_one(
-        self, place: Place, call: Call, monkeypatch: pytest.MonkeyPatch
+        self, place: Place, face: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         now = clock._now_ns()
         monkeypatch.setattr(clock, "_now_ns", lambda: now)
         store = place.store(atomic=True)
-        call(store, "mset", [("a", 1), ("b", 1)], ttl_s=10)
-        call(store, "update", "a", increment)
-        call(store, "update", "b", increment, ttl_s=100)
+        face(store).mset([("a", 1), ("b", 1)], ttl_s=10)
+        face(store).update("a", increment)
+        face(store).update("b", increment, ttl_s=100)
         now += 11 * 10**9
-        assert call(store, "mget", ["a", "b"]) == [None, 2]
-        assert call(store, "update", "a", increment) == 1  # what has expired is not there
-        assert call(store, "mget", ["a"]) == [1]
+        assert face(store).mget(["a", "b"]) == [None, 2]
+        assert face(store).update("a", increment) == 1  # what has expired is not there
+        assert face(store).mget(["a"]) == [1]
 
-    def test_reading_starts_the_time_anew(self, place: Place, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_reading_starts_the_time_anew(self, place: Place, face: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         now = clock._now_ns()
         monkeypatch.setattr(clock, "_now_ns", lambda: now)
         store = place.store(atomic=True, ttl_s=10, refresh_on_read=True)
-        call(store, "mset", [("a", 1), ("b", 1)])
+        face(store).mset([("a", 1), ("b", 1)])
         now += 6 * 10**9
-        assert call(store, "mget", ["a"]) == [1]
+        assert face(store).mget(["a"]) == [1]
         now += 6 * 10**9
-        assert call(store, "mget", ["a", "b"]) == [1, None]
+        assert face(store).mget(["a", "b"]) == [1, None]
 
     def test_no_increment_of_many_writers_is_lost(self, place: Place) -> None:
         store = place.store(atomic=True)
@@ -169,10 +150,10 @@ class TestUpdating:
             list(threads.map(work, range(8)))
         assert store.mget(["n"]) == [80]
 
-    def test_only_a_collection_made_for_it_has_it(self, place: Place, call: Call) -> None:
+    def test_only_a_collection_made_for_it_has_it(self, place: Place, face: Any) -> None:
         store = place.store()
         with pytest.raises(UnsupportedError, match=r"atomic=True.*add\(\)"):
-            call(store, "update", "n", increment)
+            face(store).update("n", increment)
         with pytest.raises(UnsupportedError, match="atomic=True"):
             place.store(ttl_s=1, refresh_on_read=True)
 
@@ -182,18 +163,18 @@ class TestLostAnswers:
     @pytest.mark.parametrize("fault", [{"drop": True}, {"status": 502}, {"code": "TIMEOUT_WRITING_DATA"}])
     @pytest.mark.parametrize("applied", [True, False])
     def test_a_change_is_made_once(
-        self, server: DataAPIServer, call: Call, command: str, fault: dict[str, Any], applied: bool
+        self, server: DataAPIServer, face: Any, command: str, fault: dict[str, Any], applied: bool
     ) -> None:
         store = server.store(atomic=True)
         if command != "insertMany":
             store.mset([("n", 5)])
         server.fail(command=command, applied=applied, **fault)
         if command == "deleteOne":
-            assert call(store, "update", "n", lambda old: None) is None
+            assert face(store).update("n", lambda old: None) is None
             assert store.mget(["n"]) == [None]
             return
         expected = 1 if command == "insertMany" else 6
-        assert call(store, "update", "n", increment) == expected
+        assert face(store).update("n", increment) == expected
         assert store.mget(["n"]) == [expected]
 
     def test_a_change_that_another_client_has_written_over_is_unknown(self, server: DataAPIServer) -> None:
@@ -243,11 +224,11 @@ class TestLostAnswers:
         assert store.mget(["n"]) == [1]
         assert store.update("n", lambda old: 2) == 2  # alone
 
-    def test_a_service_that_refuses_after_a_race_is_asked_again(self, server: DataAPIServer, call: Call) -> None:
+    def test_a_service_that_refuses_after_a_race_is_asked_again(self, server: DataAPIServer, face: Any) -> None:
         store = server.store(atomic=True)
         store.mset([("n", 5)])
         server.fail(2, command="findOneAndReplace", code="INVALID_DATABASE_QUERY")
-        assert call(store, "update", "n", increment) == 6
+        assert face(store).update("n", increment) == 6
         sent = [each.fields for each in server.requests if each.command == "findOneAndReplace"]
         filters = [fields["filter"] for fields in sent if not fields.get("options")]
         assert [sorted(each) for each in filters] == [["_id", "version"], ["version"], ["version"]]
@@ -256,10 +237,10 @@ class TestLostAnswers:
 class TestNamespaces:
     LABELS = ("users", "u1", "\x1f\x1e\x1d", "a b")
 
-    def test_a_document_lists_the_namespaces_of_its_key(self, place: Place, call: Call) -> None:
+    def test_a_document_lists_the_namespaces_of_its_key(self, place: Place, face: Any) -> None:
         store = place.store(namespaced=True)
-        call(store.namespace("a", "b"), "mset", [("k", 1)])
-        call(store, "mset", [("plain", 1)])
+        face(store.namespace("a", "b")).mset([("k", 1)])
+        face(store).mset([("plain", 1)])
         name = store.collection.name
         assert place.peek(name, namespace_prefix(("a", "b")) + "k")["ns"] == [
             "\x1fa",
@@ -268,45 +249,41 @@ class TestNamespaces:
         ]
         assert "ns" not in place.peek(name, "plain")
 
-    def test_each_namespace_is_listed_as_in_a_plain_collection(self, place: Place, call: Call) -> None:
+    def test_each_namespace_is_listed_as_in_a_plain_collection(self, place: Place, face: Any) -> None:
         indexed, plain = place.store(namespaced=True), place.store()
         for store in (indexed, plain):
             for labels in (("a",), ("a", "b"), ("ab",), ("a", "bc"), self.LABELS):
-                call(store.namespace(*labels), "mset", [("k", labels), ("key 2", 1), ("x", 1)])
-            call(store, "mset", [("a", 1), ("k", 1)])
+                face(store.namespace(*labels)).mset([("k", labels), ("key 2", 1), ("x", 1)])
+            face(store).mset([("a", 1), ("k", 1)])
         for labels in ((), ("a",), ("a", "b"), ("ab",), ("a", "bc"), ("none",), self.LABELS, self.LABELS[:2]):
             one, other = (store.namespace(*labels) if labels else store for store in (indexed, plain))
             for prefix in ("", "k", "x", "\x1fa", "\x1fa\x1fb", "\x1fa\x1fb\x1e"):
-                assert sorted(call(one, "yield_keys", prefix=prefix)) == sorted(
-                    call(other, "yield_keys", prefix=prefix)
-                )
-                assert sorted(map(repr, call(one, "yield_items", prefix=prefix))) == sorted(
-                    map(repr, call(other, "yield_items", prefix=prefix))
-                )
-            assert call(one, "namespaces") == call(other, "namespaces")
-            assert call(one, "namespaces", prefix=("a",)) == call(other, "namespaces", prefix=("a",))
-            assert call(one, "count") == call(other, "count")
+                assert sorted(face(one).keys(prefix)) == sorted(face(other).keys(prefix))
+                assert sorted(map(repr, face(one).items(prefix))) == sorted(map(repr, face(other).items(prefix)))
+            assert face(one).namespaces() == face(other).namespaces()
+            assert face(one).namespaces(prefix=("a",)) == face(other).namespaces(prefix=("a",))
+            assert face(one).count() == face(other).count()
 
-    def test_clearing_one_leaves_the_others(self, place: Place, call: Call) -> None:
+    def test_clearing_one_leaves_the_others(self, place: Place, face: Any) -> None:
         store = place.store(namespaced=True, atomic=True)
         for label in ("a", "ab", "b"):
-            call(store.namespace(label), "mset", [(f"k{number}", 1) for number in range(60)])
-        call(store.namespace("a"), "clear")
-        assert [call(store.namespace(label), "count") for label in ("a", "ab", "b")] == [0, 60, 60]
+            face(store.namespace(label)).mset([(f"k{number}", 1) for number in range(60)])
+        face(store.namespace("a")).clear()
+        assert [face(store.namespace(label)).count() for label in ("a", "ab", "b")] == [0, 60, 60]
 
-    def test_listing_one_reads_that_one_only(self, server: DataAPIServer, call: Call) -> None:
+    def test_listing_one_reads_that_one_only(self, server: DataAPIServer, face: Any) -> None:
         store = server.store(namespaced=True)
         for number in range(20):
             store.namespace(f"n{number}").mset([(f"k{key}", 1) for key in range(100)])
         before = len(server.requests)
-        assert len(call(store.namespace("n7"), "yield_keys")) == 100
+        assert len(face(store.namespace("n7")).keys()) == 100
         assert len(server.requests) - before <= 3  # pages of 50
 
-    def test_more_labels_than_a_document_can_list_are_refused(self, place: Place, call: Call) -> None:
+    def test_more_labels_than_a_document_can_list_are_refused(self, place: Place, face: Any) -> None:
         store = place.store(namespaced=True)
-        call(store.namespace(*["a"] * 999), "mset", [("k", 1)])
+        face(store.namespace(*["a"] * 999)).mset([("k", 1)])
         with pytest.raises(InvalidKeyError, match="1,000 labels, the limit of a namespaced collection is 999"):
-            call(store.namespace(*["a"] * 1000), "mset", [("k", 1)])
+            face(store.namespace(*["a"] * 1000)).mset([("k", 1)])
 
 
 FORMS: list[dict[str, bool]] = [{}, {"namespaced": True}, {"atomic": True}, {"namespaced": True, "atomic": True}]
@@ -337,11 +314,11 @@ class TestForms:
         if wanted.get("atomic"):
             assert store.namespace("a").update("k", increment) == 2
 
-    def test_other_targets_take_no_notice(self, tmp_path: Any, call: Call) -> None:
+    def test_other_targets_take_no_notice(self, tmp_path: Any, face: Any) -> None:
         for url in (f"memory:{tmp_path}", f"sqlite:{tmp_path / 'kv.db'}"):
             with KVStore("kv", url, namespaced=True, atomic=True) as store:
-                call(store.namespace("a"), "mset", [("k", 1)])
-                assert call(store, "update", "n", increment) == 1
+                face(store.namespace("a")).mset([("k", 1)])
+                assert face(store).update("n", increment) == 1
                 with KVStore("kv", url) as plain:
                     assert plain.mget(["n"]) == [1]
 

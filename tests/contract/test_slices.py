@@ -126,6 +126,10 @@ async def test_no_turn_of_the_loop_has_more_than_a_part_of_the_work(place: Any, 
     assert turns.most_bytes <= AT_MOST_BYTES
     assert sorted(await turns.of(collected(store.ayield_items()))) == pairs
     assert turns.most_bytes <= AT_MOST_BYTES
+    added = [(f"a{number:03}", value) for number, (_, value) in enumerate(pairs)]
+    assert await turns.of(store.aadd(added)) == [key for key, _ in added]
+    assert turns.total_bytes >= expected_bytes
+    assert turns.most_bytes <= AT_MOST_BYTES
 
 
 async def test_an_amset_that_is_cancelled_while_it_encodes_stores_nothing(place: Any) -> None:

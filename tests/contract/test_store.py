@@ -60,6 +60,22 @@ class TestEncryptedStore(TestStore):
         return super().open(collection, kind, encryption=Encryption({"k": bytes(32)}), statistics=True, **options)
 
 
+@pytest.mark.usefixtures("no_waiting")
+class TestAtomicStore(TestStore):
+    """The same over HTTP, in collections whose values have a version."""
+
+    @pytest.fixture(autouse=True)
+    def _lives_on(self, place: Place) -> None:
+        self.place = place
+
+    @pytest.fixture
+    def place(self, http_place: Place) -> Place:
+        return http_place
+
+    def open(self, collection: str, kind: type[Any], **options: Any) -> KVBaseStore[Any]:
+        return super().open(collection, kind, atomic=True, namespaced=True, **options)
+
+
 def test_what_is_stored_is_what_langchain_astradb_stores(place: Any, face: Any) -> None:
     store = place.store()
     face(store).mset([("a", {"n": [1, None]})])

@@ -318,7 +318,9 @@ class Misbehaving:
         # As the real one: a last page that is full is followed by an empty one.
         is_last = page not in self.empty_pages and len(chosen) < self.page_size
         if options.get("projection") == {"value": False, "encoding": False}:
-            chosen = [json.dumps({"_id": json.loads(text)["_id"]}) for text in chosen]
+            shown = [json.loads(text) for text in chosen]
+            left_out = ("value", "encoding")
+            chosen = [json.dumps({k: v for k, v in document.items() if k not in left_out}) for document in shown]
         return _page(chosen, None if is_last else str(page + 1))
 
     def _findOneAndReplace(self, options: dict[str, Any]) -> str:

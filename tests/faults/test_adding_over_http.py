@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,15 +10,11 @@ import pytest
 
 from faults.proxy import Answer, Fault, Misbehaving, api_error, errors
 from langchain_kv import KVStore, PartialWriteError, StoreError
-from langchain_kv.backends.dataapi import retry
+
+pytestmark = pytest.mark.usefixtures("no_waiting")
 
 LOST = [Fault("reset", applied=True), Fault("truncate", applied=True), Answer(502, b"<html>", applied=True)]
 REFUSED = errors(api_error("UNAUTHENTICATED_REQUEST", scope="SECURITY", family="REQUEST"))
-
-
-@pytest.fixture(autouse=True)
-def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "FIRST_DELAY_S", 0.0005)
 
 
 @pytest.fixture
@@ -88,6 +85,25 @@ def test_no_value_is_fetched_to_see_whether_what_is_there_has_expired(server: Mi
         assert store.add([("a", 2)]) == []
     (found,) = [request for request in server.requests if request.name == "find"]
     assert found.options["projection"] == {"value": False, "encoding": False}
+
+
+def test_a_purge_goes_on_with_a_fresh_token(server: Misbehaving) -> None:
+    server.plant(kept=1)
+    for number in range(60):
+        server.documents[f"k{number}"] = json.dumps({"_id": f"k{number}", "value": 1, "expires_at": {"$date": 1}})
+    with open_store(server, token=lambda: "t") as store:
+        refused: list[bool] = []
+
+        def refuse_once(request: Any) -> Any:
+            if request.name != "deleteMany" or len(server.documents) > 50 or refused:
+                return None
+            refused.append(True)
+            return REFUSED
+
+        server.script = refuse_once
+        store.purge()
+    assert refused
+    assert server.values() == {"kept": 1}
 
 
 def test_updating_is_refused_without_a_request(server: Misbehaving) -> None:

@@ -32,6 +32,7 @@ from langchain_kv.runtime import loop_thread, threads
 from langchain_kv.runtime.threads import Mutex
 from langchain_kv.runtime.work_queue import QueueBridge, run_aside
 from langchain_kv.server.http.running import run_in_thread
+from old_files import OLD
 
 LEFT_OUT = threading.__file__ if sys.version_info >= (3, 14) else None
 """Since 3.14 an interrupt in the middle of Thread.start may leave a lock of Python's own taken for ever, without which
@@ -144,7 +145,6 @@ CALLS: dict[str, Callable[[SQLiteEngine], object]] = {
 }
 
 
-OLD = Path(__file__).parent.parent / "data" / "files" / "schema1.db"
 KEPT = CollectionName("default_keyspace", "bytes")
 
 OLD_CALLS: dict[str, Callable[[SQLiteEngine], object]] = {

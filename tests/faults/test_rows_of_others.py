@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import sqlite3
-import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -14,13 +12,14 @@ from typing import Any
 
 import pytest
 
+import served
 from langchain_kv import CollectionConflictError, DamagedValueError, KVByteStore, KVStore, SetupMode
 from langchain_kv.engines.base import CollectionName
 from langchain_kv.engines.sqlite.engine import SQLiteEngine
 from langchain_kv.server.http.running import run_in_thread
+from old_files import OLD, version
 
 KV = CollectionName("default_keyspace", "kv")
-OLD = Path(__file__).parent.parent / "data" / "files" / "schema1.db"
 GOOD = {"a": 1, "b": 2, "z": 3}
 TEXT = '{"_id":"t","value":9}'
 
@@ -49,11 +48,7 @@ def insert(path: str, row: str, columns: str = "id, content") -> None:
 
 
 def ask(url: str, command: dict[str, Any]) -> dict[str, Any]:
-    headers = {"Content-Type": "application/json", "Token": "token"}
-    request = urllib.request.Request(f"{url}/v1/default_keyspace/kv", json.dumps(command).encode(), headers)
-    with urllib.request.urlopen(request, timeout=10) as reply:
-        answer: dict[str, Any] = json.loads(reply.read())
-        return answer
+    return served.ask(url, "token", command, "/v1/default_keyspace/kv")
 
 
 # -- bodies -----------------------------------------------------------------------------------------------------------
@@ -116,9 +111,8 @@ def test_text_in_a_byte_store_is_its_bytes(path: str, face: Any) -> None:
 def test_text_in_a_byte_store_of_an_old_file_is_its_bytes(body: str, found: bytes, tmp_path: Path, face: Any) -> None:
     path = shutil.copy(OLD, tmp_path / "old.db")
     run_sql(path, f"INSERT INTO docs_3 VALUES('t', {body})")
-    for version in (1, 2):
-        with closing(sqlite3.connect(path)) as connection:
-            assert connection.execute("PRAGMA user_version").fetchone() == (version,)
+    for number in (1, 2):
+        assert version(path) == number
         with KVByteStore("bytes", f"sqlite:{path}") as store:
             assert face(store).mget(["t", "plain"]) == [found, b"hello"]
             face(store).mset([("other", b"upgrades it")])

@@ -357,13 +357,11 @@ def test_a_request_that_fails_shows_no_token(caplog: pytest.LogCaptureFixture) -
 def test_a_server_logs_no_token(tmp_path: Path) -> None:
     import http.client
 
-    from langchain_kv.places.embedded import EmbeddedPlace, release_engine
-    from langchain_kv.places.schemes import parse_url
+    from langchain_kv.places.embedded import release_engine
     from langchain_kv.server.http.running import run_in_thread
+    from places import acquire_engine
 
-    place = parse_url(f"sqlite:{tmp_path / 'kv.db'}")
-    assert isinstance(place, EmbeddedPlace)
-    engine = place.acquire_engine()
+    engine = acquire_engine(f"sqlite:{tmp_path / 'kv.db'}")
     with run_in_thread(engine, TOKEN) as url:
         for token in (TOKEN, TOKEN + "x", ""):
             for body in (b"", b"{", b'{"find":{}}', b'{"insertOne":{"document":{"$":1}}}'):

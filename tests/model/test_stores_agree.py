@@ -129,16 +129,12 @@ class Stores(RuleBasedStateMachine):
     @rule(labels=LABELS, prefix=PREFIXES)
     def clear(self, labels: tuple[str, ...], prefix: str | None) -> None:
         self.each(labels, lambda store: store.clear(prefix), None)
-        if labels:
-            entries = self.model(labels).entries
-            for key in [key for key in entries if key.startswith(prefix or "")]:
-                del entries[key]
-        elif prefix is None:
+        if not labels and prefix is None:
             self.models.clear()
-        else:
-            entries = self.model(()).entries
-            for key in [key for key in entries if key.startswith(prefix)]:
-                del entries[key]
+            return
+        entries = self.model(labels).entries
+        for key in [key for key in entries if key.startswith(prefix or "")]:
+            del entries[key]
 
     @rule()
     def purge(self) -> None:
@@ -153,7 +149,7 @@ class Stores(RuleBasedStateMachine):
     @rule()
     def open_anew(self) -> None:
         self.stores = [
-            KVStore(store.collection.name, place.url, **place.arguments)
+            place.store(collection=store.collection.name)
             for store, place in zip(self.stores, self.targets, strict=True)
         ]
 

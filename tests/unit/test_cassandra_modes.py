@@ -17,6 +17,7 @@ from langchain_kv.engines.cassandra.cluster import Session
 from langchain_kv.engines.cassandra.engine import CassandraEngine
 from langchain_kv.engines.cassandra.settings import ClusterSettings
 from langchain_kv.errors import StoreClosedError, UsageError
+from langchain_kv.testing.backend_contract import Face
 from unit.fake_cassandra import KV, FakeCassandra, doc, value_of
 
 
@@ -191,21 +192,16 @@ def test_a_backend_stores_adds_changes_and_finds_both_ways(
     engine: CassandraEngine, driver: HeldCassandra, mode: str
 ) -> None:
     backend = CassandraBackend(engine, KV)
-
-    def call(name: str, *arguments: Any) -> Any:
-        if mode == "sync":
-            return getattr(backend, name)(*arguments)
-        return asyncio.run(getattr(backend, f"a{name}")(*arguments))
-
+    face = Face(backend, mode == "async")
     driver.rows["bad"] = ("tx_id", "{")
-    call("put_many", [Record("b", b"[1]"), Record("c", b"raw", Kind.BYTES)])
-    assert call("add_many", [Record("b", b"2"), Record("d", b"4")]) == [False, True]
-    call("update", "d", lambda found: Record("d", b"%d" % (found.value + 1)))
-    call("delete_many", ["a"])
+    face.put_many([Record("b", b"[1]"), Record("c", b"raw", Kind.BYTES)])
+    assert face.add_many([Record("b", b"2"), Record("d", b"4")]) == [False, True]
+    face.update("d", lambda found: Record("d", b"%d" % (found.value + 1)))
+    face.delete_many(["a"])
     good = [None, Found([1]), Found("cmF3"), Found(5)]
-    assert call("get_many", ["a", "b", "c", "d"]) == good
-    (damaged,) = call("get_many", ["bad"])
+    assert face.get_many(["a", "b", "c", "d"]) == good
+    (damaged,) = face.get_many(["bad"])
     assert "not valid JSON" in damaged.reason
-    call("close")
+    face.close()
     with pytest.raises(StoreClosedError):
-        call("get_many", ["a"])
+        face.get_many(["a"])

@@ -16,7 +16,6 @@ import pytest
 
 from faults.proxy import Answer, Fault, Misbehaving, api_error, errors
 from langchain_kv.backends.base import Damaged, Found, Record
-from langchain_kv.backends.dataapi import retry
 from langchain_kv.backends.dataapi.backend import DataAPIBackend
 from langchain_kv.errors import (
     AuthError,
@@ -31,6 +30,8 @@ from langchain_kv.errors import (
     UnknownCollectionError,
 )
 
+pytestmark = pytest.mark.usefixtures("no_waiting")
+
 TOKEN = "AstraCS:marked-token"
 
 user: ContextVar[str] = ContextVar("user")
@@ -41,11 +42,6 @@ def as_user(name: str) -> Iterator[None]:
     was = user.set(name)
     yield
     user.reset(was)
-
-
-@pytest.fixture(autouse=True)
-def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "FIRST_DELAY_S", 0.0005)
 
 
 @pytest.fixture

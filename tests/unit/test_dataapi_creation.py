@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import together
 from faults.proxy import Misbehaving, api_error, errors
 from langchain_kv import KVStore
 from langchain_kv.backends.base import Found, Record
@@ -203,25 +202,8 @@ def test_four_processes_open_one_new_collection_at_once() -> None:
     with DataAPIServer() as server:
         for number in range(3):
             server.create_slowly(1.0)
-            processes = [
-                subprocess.Popen(
-                    [sys.executable, "-c", OPENING, server.url, server.token, f"{number}-{at}"],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                )
-                for at in range(4)
-            ]
-            for process in processes:
-                assert process.stdout is not None
-                assert process.stdout.readline() == "ready\n"
-            for process in processes:  # all are let go before any is waited for
-                assert process.stdin is not None
-                process.stdin.write("go\n")
-                process.stdin.flush()
-            told = [process.communicate(timeout=100)[1] for process in processes]
-            assert told == [""] * 4
+            arguments = [[server.url, server.token, f"{number}-{at}"] for at in range(4)]
+            assert together.complaints(OPENING, arguments) == [""] * 4
             with KVStore("kv", server.url, token=server.token) as store:
                 assert sorted(store.yield_keys()) == [f"{number}-{at}" for at in range(4)]
             server.reset()

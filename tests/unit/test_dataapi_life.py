@@ -460,8 +460,16 @@ def test_interrupt_during_a_request_leaves_the_backend_usable(server: Misbehavin
     assert _in_python(server, code) == (0, "True", "")
 
 
+UNTIL_314 = pytest.mark.skipif(
+    sys.version_info >= (3, 14),
+    reason="from Python 3.14 on no coroutine goes on in a child that is forked in it: a bare program's hangs, too",
+)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("end", ["sys.exit(0)", "return", "os._exit(0)"])
+@pytest.mark.parametrize(
+    "end", [*(pytest.param(end, marks=UNTIL_314) for end in ("sys.exit(0)", "return")), "os._exit(0)"]
+)
 def test_child_that_ends_the_loop_it_was_forked_in_harms_no_connection(server: Misbehaving, end: str) -> None:
     code = f"""
         pid = os.getpid()

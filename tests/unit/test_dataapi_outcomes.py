@@ -12,7 +12,6 @@ import pytest
 
 from faults.proxy import Answer, Fault, Misbehaving, api_error, errors
 from langchain_kv.backends.base import Record
-from langchain_kv.backends.dataapi import retry
 from langchain_kv.backends.dataapi.backend import DataAPIBackend
 from langchain_kv.backends.dataapi.client import Pool
 from langchain_kv.errors import (
@@ -24,12 +23,9 @@ from langchain_kv.errors import (
     TransportError,
 )
 
+pytestmark = pytest.mark.usefixtures("no_waiting")
+
 REFUSED = api_error("UNAUTHENTICATED_REQUEST", scope="SECURITY", family="REQUEST")
-
-
-@pytest.fixture(autouse=True)
-def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "FIRST_DELAY_S", 0.0005)
 
 
 @pytest.fixture

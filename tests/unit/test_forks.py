@@ -345,7 +345,12 @@ def test_a_child_forked_while_another_thread_uses_a_store_for_the_first_time_goe
         os._exit(0)
     """
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60, check=False
+        # From 3.12 on Python warns of each fork of a process that has threads.
+        [sys.executable, "-W", "ignore:This process:DeprecationWarning", "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.stdout.strip() in ("child 0", "imported before"), done.stderr
     assert not done.stderr

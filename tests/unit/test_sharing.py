@@ -12,9 +12,9 @@ import pytest
 
 from langchain_kv import KVByteStore, KVStore
 from langchain_kv.errors import StoreClosedError
-from langchain_kv.places.embedded import EmbeddedPlace, release_engine
-from langchain_kv.places.schemes import parse_url
+from langchain_kv.places.embedded import release_engine
 from langchain_kv.runtime.sharing import Shared
+from places import acquire_engine
 
 
 class Item:
@@ -129,9 +129,7 @@ def test_a_store_that_was_not_closed_ends_no_use_of_others(tmp_path: Path) -> No
         gc.collect()
         with KVStore("kv", "memory:"):
             assert kept.mget(["a"]) == [1]
-    place = parse_url(url)
-    assert isinstance(place, EmbeddedPlace)
-    engine = place.acquire_engine()  # the only use of it, if all others were counted
+    engine = acquire_engine(url)  # the only use of it, if all others were counted
     release_engine(engine)
     with pytest.raises(StoreClosedError):
         engine.keyspaces()

@@ -25,10 +25,10 @@ from langchain_kv.cli.main import run
 from langchain_kv.engines.base import CollectionName
 from langchain_kv.engines.sqlite.read_only import ReadOnlyPool
 from langchain_kv.errors import EngineBusyError
+from old_files import OLD
 
 KV = CollectionName("default_keyspace", "kv")
 NOBODY = 65534
-OLD = Path(__file__).parent.parent / "data" / "files" / "schema1.db"  # of schema 1; nobody writes it
 VALUES = {f"{number:04}": "x" * number for number in range(1_200)}
 
 as_root = pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="needs root, to become another user")

@@ -22,14 +22,15 @@ from typing import Any
 
 import pytest
 
+import together
 from langchain_kv import DamagedValueError, KVByteStore, KVStore
 from langchain_kv.engines.base import CollectionName
 from langchain_kv.engines.sqlite import rows as rows_module
 from langchain_kv.engines.sqlite.engine import SQLiteEngine
 from langchain_kv.errors import EngineBusyError, EngineError, EngineFileError
 from langchain_kv.server.http.running import run_in_thread
+from old_files import OLD, version
 
-OLD = Path(__file__).parent.parent / "data" / "files" / "schema1.db"
 KILLS = int(os.environ.get("UPGRADE_KILLS", "20"))
 
 deep: Any = 1
@@ -83,12 +84,6 @@ def exactly(value: Any) -> str:
 @pytest.fixture
 def path(tmp_path: Path) -> str:
     return str(shutil.copy(OLD, tmp_path / "old.db"))
-
-
-def version(path: str) -> int:
-    with closing(sqlite3.connect(path)) as connection:
-        found: int = connection.execute("PRAGMA user_version").fetchone()[0]
-        return found
 
 
 def check(path: str, face: Any) -> None:
@@ -438,25 +433,7 @@ with KVStore("json", f"sqlite:{path}") as store, KVByteStore("bytes", f"sqlite:{
 @pytest.mark.filterwarnings("ignore:.*indexing")
 def test_several_processes_open_and_write_an_old_file_at_once(path: str, face: Any) -> None:
     names = [f"process {number}" for number in range(4)]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", WRITING, path, name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for name in names
-    ]
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:  # all are let go before any is waited for
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    told = [process.communicate(timeout=100)[1] for process in processes]
-    assert told == [""] * 4
+    assert together.complaints(WRITING, [[path, name] for name in names]) == [""] * 4
 
     assert version(path) == 2
     with KVStore("json", f"sqlite:{path}") as store, KVByteStore("bytes", f"sqlite:{path}") as raw:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from typing import Any
 
@@ -22,6 +21,7 @@ from langchain_kv.backends.base import (
 )
 from langchain_kv.backends.wrappers import Counted, Prefixed, Statistics, Wrapper
 from langchain_kv.errors import ConnectError, InvalidValueError, PartialWriteError, UnsupportedError
+from langchain_kv.testing.backend_contract import Face
 from langchain_kv.values.keys import shown
 from langchain_kv.values.lenient import parse_json
 
@@ -120,28 +120,6 @@ class Coroutines(AsyncBackend):
         self.held.update(key, change)
 
 
-class Face:
-    """One set of names for the plain calls and the coroutines of a backend."""
-
-    def __init__(self, backend: Backend, runner: asyncio.Runner | None) -> None:
-        self.backend, self._runner = backend, runner
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        if self._runner is None:
-            return getattr(self.backend, name)
-        runner, method = self._runner, getattr(self.backend, "a" + name)
-        return lambda *args, **names: runner.run(method(*args, **names))
-
-    def scan(self, prefix: str = "", *, values: bool = True) -> Page:
-        if self._runner is None:
-            return [item for page in self.backend.scan(prefix, values=values) for item in page]
-
-        async def gather() -> Page:
-            return [item async for page in self.backend.ascan(prefix, values=values) for item in page]
-
-        return self._runner.run(gather())
-
-
 Make = Callable[[Callable[[Backend], Backend]], Face]
 
 
@@ -151,18 +129,14 @@ def held() -> Held:
 
 
 @pytest.fixture(params=["sync", "async"])
-def mode(request: pytest.FixtureRequest) -> Any:
-    if request.param == "sync":
-        yield None
-        return
-    with asyncio.Runner() as runner:
-        yield runner
+def mode(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture(params=[PlainCalls, Coroutines])
-def make(request: pytest.FixtureRequest, held: Held, mode: asyncio.Runner | None) -> Any:
+def make(request: pytest.FixtureRequest, held: Held, mode: str) -> Any:
     backend = request.param(held)
-    yield lambda wrap: Face(wrap(backend), mode)
+    yield lambda wrap: Face(wrap(backend), mode == "async")
     backend.close()
 
 
@@ -253,7 +227,7 @@ def test_statistics_count_keys_hits_and_errors(make: Make, held: Held) -> None:
     held.failing = {"c"}
     with pytest.raises(PartialWriteError):
         face.put_many([json_record("c")])
-    assert face.backend.statistics == Statistics(gets=3, hits=2, puts=4, deletes=2, listed=1, errors=1)  # type: ignore[attr-defined]
+    assert face.target.statistics == Statistics(gets=3, hits=2, puts=4, deletes=2, listed=1, errors=1)  # type: ignore[attr-defined]
 
 
 def test_a_scan_that_is_left_early_is_no_error(held: Held) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from functools import partial
 from typing import Final
 
@@ -12,13 +12,13 @@ from langchain_kv.backends.async_base import AsyncBackend
 from langchain_kv.backends.base import Change, Damaged, Page, Record, Stored, is_alive
 from langchain_kv.backends.collections import check_settings
 from langchain_kv.backends.documents import found_in
-from langchain_kv.backends.rows import adding, changing, open_collection, postponing, rows_in_parts
-from langchain_kv.engines.base import CollectionName, Settings
+from langchain_kv.backends.rows import OverEngine, adding, changing, open_collection, postponing, rows_in_parts
+from langchain_kv.engines.base import Settings
 from langchain_kv.engines.cassandra.engine import CassandraEngine
 from langchain_kv.engines.cassandra.rows import BadRow
 from langchain_kv.engines.cassandra.scan import Found, Scan
 from langchain_kv.engines.pages import PAGE_DOCUMENTS
-from langchain_kv.errors import DataAPIError, StoreClosedError, StoreError
+from langchain_kv.errors import DataAPIError
 from langchain_kv.runtime.clock import now_ms
 from langchain_kv.runtime.slices import Steps, by_bytes, in_slices
 from langchain_kv.runtime.work_queue import run_aside
@@ -30,33 +30,13 @@ KEYS_PAGE: Final = 1_000
 _logger = logging.getLogger("langchain_kv")
 
 
-class CassandraBackend(AsyncBackend):
+class CassandraBackend(OverEngine[CassandraEngine], AsyncBackend):
     """Keeps the values of one collection on Apache Cassandra. Each key is written for itself.
 
-    Args:
-        engine: where the documents are; its owner closes it.
-        collection: the collection; it must exist, or ``open`` makes it, and its keyspace.
-        on_close: called once, by the first ``close`` or ``aclose``.
+    ``open`` makes a missing keyspace, too. The arguments are those of ``OverEngine``.
     """
 
     can_update = True
-
-    def __init__(
-        self, engine: CassandraEngine, collection: CollectionName, *, on_close: Callable[[], None] | None = None
-    ) -> None:
-        self._collection = collection
-        self._opened_engine = engine
-        self._on_close = on_close
-        self._closed = False
-
-    def __repr__(self) -> str:
-        return f"The collection '{self._collection.name}'"
-
-    @property
-    def _engine(self) -> CassandraEngine:
-        if self._closed:
-            raise StoreClosedError(f"The store on collection '{self._collection.name}' was closed; open a new one")
-        return self._opened_engine
 
     # -- the verbs ------------------------------------------------------------------------------------------------
 
@@ -120,17 +100,6 @@ class CassandraBackend(AsyncBackend):
 
     async def aopen(self, *, clear: bool = False) -> None:
         await run_aside(partial(self.open, clear=clear), "langchain-kv open")
-
-    def close(self) -> None:
-        self._closed = True
-        on_close, self._on_close = self._on_close, None
-        if on_close is None:
-            return
-        try:
-            on_close()
-        except StoreError:  # of the engine, which this was the last to use: the next call tries again
-            self._on_close = self._opened_engine.close
-            raise
 
     async def aclose(self) -> None:
         # It may wait for calls in flight, also of this loop.

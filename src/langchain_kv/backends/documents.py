@@ -26,6 +26,7 @@ from langchain_kv.runtime.slices import Steps, by_bytes
 from langchain_kv.values.keys import shown
 from langchain_kv.values.lenient import LenientDecoder, parse_json
 from langchain_kv.values.namespaces import ancestry
+from langchain_kv.values.plain import utf16_units
 
 __all__ = [
     "EXPIRY",
@@ -99,8 +100,9 @@ def encoded(records: Sequence[Record]) -> list[Encoded]:
         for record in records
     ]
     if pairs and max([len(document) for _, document in pairs]) > _SIZE_MAX:
-        for record in records:
-            document_of(record)  # finds the one that is too large, if it is
+        for record, (_, document) in zip(records, pairs, strict=True):
+            if len(document) > _SIZE_MAX:
+                _check_size(record, document)
     return pairs
 
 
@@ -158,7 +160,7 @@ def check_size(record: Record) -> None:
 
 def _check_size(record: Record, document: bytes) -> None:
     text = document.decode()
-    units = len(text) if text.isascii() else len(text.encode("utf-16-le")) // 2
+    units = utf16_units(text)
     if units <= _SIZE_MAX:
         return
     if record.kind is Kind.BYTES:

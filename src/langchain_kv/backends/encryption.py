@@ -30,6 +30,7 @@ from msgspec.structs import replace
 from langchain_kv.backends.base import Damaged, Found, Kind, Record, Stored
 from langchain_kv.backends.wrappers import Wrapper
 from langchain_kv.errors import ConfigError, UnsupportedError
+from langchain_kv.runtime.forks import importing
 from langchain_kv.values.codecs import UndecodableError, bytes_from_text
 from langchain_kv.values.lenient import parse_json
 
@@ -43,6 +44,7 @@ __all__ = ["Encrypted", "Encryption"]
 _VERSION: Final = 1
 _NONCE_BYTES: Final = 12
 _KINDS: Final = (Kind.JSON, Kind.TEXT, Kind.BYTES)
+NOT_ENCRYPTED: Final = Damaged("it is not encrypted, or by a later version: it is not trusted")
 
 
 class Encryption:
@@ -62,9 +64,12 @@ class Encryption:
 
     def __init__(self, keys: Mapping[str, bytes], *, primary: str | None = None) -> None:
         try:
-            from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+            with importing.lock:
+                from cryptography.exceptions import InvalidTag
+                from cryptography.hazmat.primitives.ciphers.aead import AESGCM
         except ImportError:
             raise ConfigError("Encryption needs cryptography: pip install 'langchain-kv[encryption]'.") from None
+        self._invalid_tag = InvalidTag
         self._ciphers: dict[str, AESGCM] = {}
         for name, key in keys.items():
             if not isinstance(name, str) or not 1 <= len(name.encode()) <= 255:
@@ -90,9 +95,27 @@ class Encryption:
     def __deepcopy__(self, memo: dict[int, Any]) -> Encryption:
         return self  # nothing in it changes
 
-    def cipher(self, name: str) -> AESGCM | None:
-        """Return what encrypts with the key of that id; None where it is not given."""
-        return self._ciphers.get(name)
+    def _seal(self, plain: bytes, bound: bytes) -> bytes:
+        """Return what keeps bytes that are bound to others: head, nonce, and what AES-GCM makes of them."""
+        name = self.primary.encode()
+        head = bytes((_VERSION, len(name))) + name
+        nonce = os.urandom(_NONCE_BYTES)
+        return head + nonce + self._ciphers[self.primary].encrypt(nonce, plain, head + bound)
+
+    def _unseal(self, sealed: bytes, bound: bytes) -> bytes | Damaged:
+        """Return what ``_seal`` was given, or why there is none."""
+        if len(sealed) < 2 or sealed[0] != _VERSION:
+            return NOT_ENCRYPTED
+        end = 2 + sealed[1]
+        head, nonce = sealed[:end], sealed[end : end + _NONCE_BYTES]
+        name = head[2:].decode(errors="replace")
+        cipher = self._ciphers.get(name)
+        if cipher is None:
+            return Damaged(f"it is encrypted with the key {name!r:.80}, which is not given")
+        try:
+            return cipher.decrypt(nonce, sealed[end + _NONCE_BYTES :], head + bound)
+        except (self._invalid_tag, ValueError):
+            return Damaged("it was changed, cut or moved, or encrypted with another key of the same id")
 
 
 class Encrypted(Wrapper):
@@ -110,35 +133,19 @@ class Encrypted(Wrapper):
         self._collection = _counted(collection)
 
     def inwards(self, record: Record) -> Record:
-        name = self._encryption.primary
-        cipher = self._encryption.cipher(name)
-        assert cipher is not None  # noqa: S101 - the constructor saw to it
-        head = bytes((_VERSION, len(name.encode()))) + name.encode()
-        nonce = os.urandom(_NONCE_BYTES)
         plain = bytes((_KINDS.index(record.kind),)) + record.payload
-        sealed = cipher.encrypt(nonce, plain, head + self._collection + _counted(record.key))
-        return replace(record, payload=head + nonce + sealed, kind=Kind.BYTES)
+        sealed = self._encryption._seal(plain, self._collection + _counted(record.key))
+        return replace(record, payload=sealed, kind=Kind.BYTES)
 
     def outwards(self, key: str, found: Found) -> Stored | None:
-        from cryptography.exceptions import InvalidTag
-
         sealed = found.value
         if isinstance(sealed, str):  # where documents are kept, bytes are base64 text
             with suppress(UndecodableError):
                 sealed = bytes_from_text(sealed)
-        if not isinstance(sealed, bytes) or len(sealed) < 2 or sealed[0] != _VERSION:
-            return Damaged("it is not encrypted, or by a later version: it is not trusted")
-        end = 2 + sealed[1]
-        head, nonce = sealed[:end], sealed[end : end + _NONCE_BYTES]
-        name = head[2:].decode(errors="replace")
-        cipher = self._encryption.cipher(name)
-        if cipher is None:
-            return Damaged(f"it is encrypted with the key {name!r:.80}, which is not given")
-        try:
-            plain = cipher.decrypt(nonce, sealed[end + _NONCE_BYTES :], head + self._collection + _counted(key))
-        except (InvalidTag, ValueError):
-            return Damaged("it was changed, cut or moved, or encrypted with another key of the same id")
-        return _opened(plain, found.expires_at_ms)
+        if not isinstance(sealed, bytes):
+            return NOT_ENCRYPTED
+        plain = self._encryption._unseal(sealed, self._collection + _counted(key))
+        return plain if isinstance(plain, Damaged) else _opened(plain, found.expires_at_ms)
 
 
 def _counted(text: str) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from contextlib import suppress
 from itertools import repeat
 from typing import Any, Final, cast
@@ -13,6 +13,7 @@ from typing import Any, Final, cast
 from langchain_kv.backends.base import Change, Page, Record, Stored, SyncBackend
 from langchain_kv.backends.collections import check_settings
 from langchain_kv.backends.rows import (
+    OverEngine,
     adding,
     changing,
     found_all,
@@ -24,7 +25,7 @@ from langchain_kv.backends.rows import (
 )
 from langchain_kv.engines.base import CollectionName, DocId, Engine, Row, Settings
 from langchain_kv.engines.pages import PAGE_BYTES, PAGE_DOCUMENTS, is_last
-from langchain_kv.errors import StoreClosedError, StoreError
+from langchain_kv.errors import StoreError
 from langchain_kv.runtime.clock import now_ms
 from langchain_kv.runtime.slices import Steps, in_slices, whole
 from langchain_kv.runtime.work_queue import Bridge
@@ -52,7 +53,7 @@ PURGED_BY_WRITE: Final = 16
 _logger = logging.getLogger("langchain_kv")
 
 
-class EngineBackend(SyncBackend):
+class EngineBackend(OverEngine[Engine], SyncBackend):
     """Keeps the values of one collection in an engine. A batch is written whole or not at all.
 
     Args:
@@ -72,21 +73,9 @@ class EngineBackend(SyncBackend):
         create_keyspace: bool = True,
         on_close: Callable[[], None] | None = None,
     ) -> None:
-        self._collection = collection
-        self._opened_engine = engine
+        super().__init__(engine, collection, on_close=on_close)
         self._keeps_raw = engine.keeps_raw_values
         self._create_keyspace = create_keyspace
-        self._on_close = on_close
-        self._closed = False
-
-    def __repr__(self) -> str:
-        return f"The collection '{self._collection.name}'"
-
-    @property
-    def _engine(self) -> Engine:
-        if self._closed:
-            raise StoreClosedError(f"The store on collection '{self._collection.name}' was closed; open a new one")
-        return self._opened_engine
 
     @property
     def bridge(self) -> Bridge:
@@ -114,8 +103,11 @@ class EngineBackend(SyncBackend):
 
     async def aput_many(self, records: Sequence[Record]) -> None:
         rows = await in_slices(rows_in_parts(records, keeps_raw=self._keeps_raw))
-        write = self.bridge.write if len(rows) < LONG_BATCH else self.bridge.write_long
-        await write(self._write, rows)
+        await self._writing(len(rows))(self._write, rows)
+
+    def _writing(self, count: int) -> Callable[..., Awaitable[Any]]:
+        """Return the way of the bridge that a call of so many keys takes."""
+        return self.bridge.write if count < LONG_BATCH else self.bridge.write_long
 
     def _write(self, rows: Sequence[Row]) -> None:
         self._engine.write(self._collection, rows)
@@ -127,8 +119,7 @@ class EngineBackend(SyncBackend):
         self._engine.delete(self._collection, keys)
 
     async def adelete_many(self, keys: Sequence[str]) -> None:
-        delete = self.bridge.write if len(keys) < LONG_BATCH else self.bridge.write_long
-        await delete(self._engine.delete, self._collection, keys)
+        await self._writing(len(keys))(self._engine.delete, self._collection, keys)
 
     # Sync and async scans differ in how a page is fetched; what is fetched, and when it ends, is said once, in _Scan.
 
@@ -147,15 +138,26 @@ class EngineBackend(SyncBackend):
             await asyncio.sleep(0)
 
     def add_many(self, records: Sequence[Record]) -> list[bool]:
-        added, insert = adding(self._rows(records))
+        return self._add(self._rows(records))
+
+    async def aadd_many(self, records: Sequence[Record]) -> list[bool]:
+        rows = await in_slices(rows_in_parts(records, keeps_raw=self._keeps_raw))
+        added: list[bool] = await self._writing(len(rows))(self._add, rows)
+        return added
+
+    def _add(self, rows: Sequence[Row]) -> list[bool]:
+        added, insert = adding(rows)
         self._engine.modify(self._collection, list(added), insert)
-        return [added[record.key] for record in records]
+        return [added[row[0]] for row in rows]
 
     def update(self, key: str, change: Change) -> None:
         self._engine.modify(self._collection, [key], changing(change, keeps_raw=self._keeps_raw))
 
     def touch_many(self, keys: Sequence[str], expires_at_ms: int) -> None:
         self._engine.modify(self._collection, keys, postponing(expires_at_ms))
+
+    async def atouch_many(self, keys: Sequence[str], expires_at_ms: int) -> None:
+        await self._writing(len(keys))(self.touch_many, keys, expires_at_ms)
 
     def clear(self, prefix: str) -> None:
         self._engine.clear(self._collection, prefix)
@@ -188,17 +190,6 @@ class EngineBackend(SyncBackend):
 
     def _open(self, clear: bool) -> Settings:
         return open_collection(self._engine, self._collection, clear=clear, create_keyspace=self._create_keyspace)
-
-    def close(self) -> None:
-        self._closed = True
-        on_close, self._on_close = self._on_close, None
-        if on_close is None:
-            return
-        try:
-            on_close()
-        except StoreError:  # of the engine, which this was the last to use: the next call tries again
-            self._on_close = self._opened_engine.close
-            raise
 
 
 def _items(rows: Sequence[Row]) -> Steps[Page]:

@@ -1,10 +1,10 @@
-"""What backends over an engine share: the rows that keep records, changes of them, and opening a collection."""
+"""What backends over an engine share: their life, the rows that keep records, changes of them, opening a collection."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 import orjson
 
@@ -14,12 +14,13 @@ from langchain_kv.backends.documents import check_size, document_of, found_in
 from langchain_kv.engines import base as engines
 from langchain_kv.engines.base import KEEP, CollectionName, DocId, Engine, Keep, Row, Settings
 from langchain_kv.engines.rows import has_expired, postponed
-from langchain_kv.errors import StoreError, UnknownCollectionError, UnknownKeyspaceError
+from langchain_kv.errors import StoreClosedError, StoreError, UnknownCollectionError, UnknownKeyspaceError
 from langchain_kv.limits import DOCUMENT_MAX_UTF16
 from langchain_kv.runtime.clock import now_ms
 from langchain_kv.runtime.slices import Steps, by_bytes
 
 __all__ = [
+    "OverEngine",
     "adding",
     "changing",
     "found_all",
@@ -32,6 +33,45 @@ __all__ = [
 
 SMALL_BYTES: Final = DOCUMENT_MAX_UTF16 // 2
 """What fits into a document whatever it is made of: base64 text is a third longer than its bytes."""
+
+E = TypeVar("E", bound=Engine)
+
+
+class OverEngine(Generic[E]):
+    """The life of a backend over one collection of an engine.
+
+    Args:
+        engine: where the documents are; its owner closes it.
+        collection: the collection; it must exist, or ``open`` makes it.
+        on_close: called by the first ``close`` or ``aclose``.
+    """
+
+    def __init__(self, engine: E, collection: CollectionName, *, on_close: Callable[[], None] | None = None) -> None:
+        self._collection = collection
+        self._opened_engine = engine
+        self._on_close = on_close
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"The collection '{self._collection.name}'"
+
+    @property
+    def _engine(self) -> E:
+        if self._closed:
+            raise StoreClosedError(f"The store on collection '{self._collection.name}' was closed; open a new one")
+        return self._opened_engine
+
+    def close(self) -> None:
+        self._closed = True
+        on_close, self._on_close = self._on_close, None
+        if on_close is None:
+            return
+        try:
+            on_close()
+        except StoreError:  # of the engine, which this was the last to use: the next call tries again
+            self._on_close = self._opened_engine.close
+            raise
+
 
 # -- records to rows, and back ----------------------------------------------------------------------------------------
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
 from contextlib import aclosing, closing, contextmanager
 from typing import NamedTuple
@@ -11,6 +10,8 @@ from msgspec.structs import replace
 
 from langchain_kv.backends.base import Backend, Change, Found, Page, Record, Stored
 from langchain_kv.errors import PartialWriteError, StoreError
+from langchain_kv.runtime import threads
+from langchain_kv.runtime.forks import renew_in_child
 from langchain_kv.values.keys import shown
 
 __all__ = ["Counted", "Prefixed", "Statistics", "Wrapper"]
@@ -291,7 +292,11 @@ class Counted(Wrapper):
     def __init__(self, inner: Backend) -> None:
         super().__init__(inner)
         self.statistics = Statistics()
-        self._lock = threading.Lock()
+        self._after_fork_in_child()
+        renew_in_child(self)
+
+    def _after_fork_in_child(self) -> None:
+        self._lock = threads.Mutex()  # another thread may have held the one that was inherited
 
     def ended(self, verb: str, asked: int, answered: int, error: BaseException | None) -> None:
         change = {

@@ -189,6 +189,7 @@ def get(
     value as it is, without a line end. A stored null cannot be told from a missing key: both end with exit code 1,
     after the others are printed.
     """
+    from langchain_kv.cli.notes import MISSING
     from langchain_kv.cli.values import Form, emit, json_line, printed
     from langchain_kv.errors import ConfigError, DamagedValueError
 
@@ -208,7 +209,7 @@ def get(
         raise damaged
     if len(found) < len(keys):
         _note_missing([key for key in keys if values.get(key) is None])
-        raise typer.Exit(1)
+        raise typer.Exit(MISSING)
 
 
 @app.command("set")

@@ -71,13 +71,20 @@ def checked_pairs(
     return found
 
 
-async def achecked_pairs(pairs: Iterable[Any], max_bytes: int = KEY_MAX_BYTES) -> dict[str, Any]:
-    """As ``checked_pairs``, of which the last wins."""
+async def achecked_pairs(
+    pairs: Iterable[Any], max_bytes: int = KEY_MAX_BYTES, *, verb: str = "mset", first_wins: bool = False
+) -> dict[str, Any]:
+    """As ``checked_pairs``."""
     if isinstance(pairs, Mapping) or not isinstance(pairs, Iterable):
-        return checked_pairs(pairs)
+        return checked_pairs(pairs, max_bytes, verb=verb)
     checked: dict[str, Any] = {}
     for some in parts(list(pairs), SLICE_KEYS):
-        checked.update(checked_pairs(some, max_bytes))
+        found = checked_pairs(some, max_bytes, verb=verb, first_wins=first_wins)
+        if first_wins:
+            for key, value in found.items():
+                checked.setdefault(key, value)
+        else:
+            checked.update(found)
         await asyncio.sleep(0)
     return checked
 

@@ -10,8 +10,14 @@ from typing import Any, Generic, TypeVar
 
 from langchain_kv.backends.base import Found, Stored
 from langchain_kv.errors import UsageError
-from langchain_kv.runtime.slices import Steps, in_slices, whole
-from langchain_kv.stores.arguments import checked_function, checked_labels, checked_pairs, checked_prefix
+from langchain_kv.runtime.slices import in_slices, whole
+from langchain_kv.stores.arguments import (
+    achecked_pairs,
+    checked_function,
+    checked_labels,
+    checked_pairs,
+    checked_prefix,
+)
 from langchain_kv.stores.coding import decode, encode, encode_pairs
 from langchain_kv.stores.damage import raise_damaged
 from langchain_kv.stores.expiry import checked_ttl, moment_after, refresh_due
@@ -92,13 +98,17 @@ class ExtendedStore(OpenedStore, ABC, Generic[V]):
             PartialWriteError: over HTTP, some failed; ``.unknown`` has those of which that cannot be known, such as
                 one whose answer was lost, and that was there when it was sent again.
         """
-        records = whole(self._added(key_value_pairs, ttl_s))
+        moment = self._moment(ttl_s)
+        checked = checked_pairs(key_value_pairs, self._key_max_bytes, verb="add", first_wins=True)
+        records = whole(encode_pairs(self.encode_value, checked, moment))
         self._begin()
         return _where(records, self._backend.add_many(records)) if records else []
 
     async def aadd(self, key_value_pairs: Iterable[tuple[str, V]], *, ttl_s: float | None = None) -> list[str]:
         """As ``add``."""
-        records = await in_slices(self._added(key_value_pairs, ttl_s))
+        moment = self._moment(ttl_s)
+        checked = await achecked_pairs(key_value_pairs, self._key_max_bytes, verb="add", first_wins=True)
+        records = await in_slices(encode_pairs(self.encode_value, checked, moment))
         await self._abegin()
         return _where(records, await self._backend.aadd_many(records)) if records else []
 
@@ -205,10 +215,6 @@ class ExtendedStore(OpenedStore, ABC, Generic[V]):
 
     def _checked_prefix(self, prefix: str | None) -> str:
         return checked_prefix(prefix, self._key_max_bytes)
-
-    def _added(self, pairs: Iterable[tuple[str, V]], ttl_s: float | None) -> Steps[list[Record]]:
-        checked = checked_pairs(pairs, self._key_max_bytes, verb="add", first_wins=True)
-        return encode_pairs(self.encode_value, checked, self._moment(ttl_s))
 
     def _change(self, key: str, f: Callable[[V | None], V | None], ttl_s: float | None) -> _Change[V]:
         is_given = checked_ttl(ttl_s) is not None or self._options.ttl_s is not None

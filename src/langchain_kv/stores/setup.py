@@ -57,7 +57,6 @@ class Setup:
     """
 
     def __init__(self, backend: Backend, mode: SetupMode, *, pre_delete: bool) -> None:
-        self.mode = mode
         self.done = mode is SetupMode.OFF
         self._backend = backend
         self._pre_delete = pre_delete

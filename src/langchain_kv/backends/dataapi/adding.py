@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
-from langchain_kv.backends.dataapi import commands, replies
+from langchain_kv.backends.dataapi import commands
 from langchain_kv.backends.dataapi.flow import CHUNKS_AT_ONCE, each
 from langchain_kv.backends.dataapi.outcome import BatchOutcome
 from langchain_kv.backends.dataapi.retry import Call
 from langchain_kv.backends.dataapi.verbs import INSERT_WIDTH, Verbs
 from langchain_kv.backends.documents import Encoded
-from langchain_kv.errors import StoreError
 from langchain_kv.runtime.slices import gathered, in_slices
 
 __all__ = ["add"]
@@ -31,11 +29,7 @@ async def add(verbs: Verbs, call: Call, records: Sequence[Encoded]) -> list[bool
     await in_slices(outcome.settle("added"))
     expired = {*await verbs.expired(call, sorted(outcome.there))}
     if expired:
-        try:
-            call.outcome = None
-            await verbs.delete(call, sorted(expired))
-        finally:
-            call.outcome = outcome
+        await verbs.remove(call, sorted(expired), BatchOutcome(sorted(expired)))
         outcome.there -= expired
         await _insert(verbs, call, [record for record in records if record[0] in expired], outcome)
         await in_slices(outcome.settle("added"))
@@ -44,25 +38,12 @@ async def add(verbs: Verbs, call: Call, records: Sequence[Encoded]) -> list[bool
 
 async def _insert(verbs: Verbs, call: Call, records: Sequence[Encoded], outcome: BatchOutcome) -> None:
     async def insert(chunk: Sequence[Encoded]) -> None:
-        keys = [key for key, _ in chunk]
-        if outcome.is_stopped(keys):
-            return
-        try:
-            inserted = await verbs.send(
-                call,
-                commands.insert_many(chunk),
-                partial(replies.parse_inserted, keys=keys),
-                on_doubt=partial(outcome.doubt, keys),
-            )
-        except StoreError as error:
-            outcome.fail(keys, error)
+        inserted = await verbs.insert_chunk(call, chunk, outcome)
+        if inserted is None:
             return
         outcome.find_there(inserted.existing)
-        for key, refusal in inserted.failed.items():
-            outcome.fail([key], refusal)
         again = {*inserted.again}
-        outcome.added.update({*keys} - again - {*inserted.existing} - inserted.failed.keys())
-        outcome.doubt(again)
+        outcome.added.update({key for key, _ in chunk} - again - {*inserted.existing} - inserted.failed.keys())
         if again:
             await insert([record for record in chunk if record[0] in again])
 

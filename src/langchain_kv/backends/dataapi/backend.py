@@ -61,7 +61,7 @@ class DataAPIBackend(AsyncBackend):
 
     Args:
         endpoint: ``https://HOST`` or ``http://HOST:PORT``.
-        collection: its name; need not exist before ``setup``.
+        collection: its name; need not exist before ``open``.
         keyspace: its name; must exist.
         token: the token, or a function that returns it, called in a thread (with the caller's context variables) once
             an operation, and once more after the service refused what it returned.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
 
 from yarl import URL
@@ -13,7 +13,7 @@ from langchain_kv.backends.dataapi.commands import Command
 from langchain_kv.backends.dataapi.retry import Attempt, Call
 from langchain_kv.errors import BadReplyError, DataAPIError, StoreError
 
-__all__ = ["Sender", "chunks", "next_state"]
+__all__ = ["Sender", "next_state"]
 
 T = TypeVar("T")
 
@@ -92,11 +92,6 @@ def _readable(read: Callable[[int, bytes | bytearray, str], T], reply: Reply, wh
             http_status=reply.status,
         )
     raise failure  # out here: the exception, which may hold the whole answer, is not its context
-
-
-def chunks(items: Sequence[str], size: int) -> list[Sequence[str]]:
-    """Return the items in parts of ``size``."""
-    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def next_state(page: replies.Page, state: str | None) -> str | None:

@@ -7,7 +7,7 @@ import logging
 import random
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from langchain_kv import limits
 from langchain_kv.backends.base import Page, Stored, is_alive
@@ -18,7 +18,7 @@ from langchain_kv.backends.dataapi.commands import Command
 from langchain_kv.backends.dataapi.flow import CHUNKS_AT_ONCE, each
 from langchain_kv.backends.dataapi.outcome import BatchOutcome
 from langchain_kv.backends.dataapi.retry import Call
-from langchain_kv.backends.dataapi.sending import Sender, chunks, next_state
+from langchain_kv.backends.dataapi.sending import Sender, next_state
 from langchain_kv.backends.documents import Encoded
 from langchain_kv.errors import (
     AuthError,
@@ -30,8 +30,6 @@ from langchain_kv.runtime.slices import SLICE_KEYS, Steps, gathered, in_slices, 
 from langchain_kv.values.namespaces import indexed_part
 
 __all__ = ["Verbs"]
-
-T = TypeVar("T")
 
 FIND_WIDTH: Final = 12
 INSERT_WIDTH: Final = 10
@@ -65,6 +63,8 @@ RACED: Final = frozenset(
 
 REPLY_TARGET_BYTES: Final = 4 * 1024 * 1024
 """Bytes of documents that one find of keys is meant to be answered with."""
+
+NOTHING_INSERTED: Final = replies.Inserted([], [], {})
 
 _log = logging.getLogger("langchain_kv")
 
@@ -211,7 +211,7 @@ class Verbs:
             return await self._upsert(call, records, outcome)
         some = next(commands.split_by_size(records[:PROBES]))
         rest = records[len(some) :]
-        inserted = await self._insert_chunk(call, some, outcome)
+        inserted = await self.insert_chunk(call, some, outcome) or NOTHING_INSERTED
         left = {*inserted.existing, *inserted.again}
         again = [record for record in some if record[0] in left]
         if len(inserted.existing) > MOSTLY * len(some):  # then so will most of the others
@@ -231,7 +231,7 @@ class Verbs:
                 existed = await self._upsert(call, chunk, outcome, width)
                 tried, existing = tried + len(chunk), existing + existed
                 return
-            inserted = await self._insert_chunk(call, chunk, outcome)
+            inserted = await self.insert_chunk(call, chunk, outcome) or NOTHING_INSERTED
             tried += len(chunk)
             existing += len(inserted.existing)
             if inserted.existing or inserted.again:
@@ -241,11 +241,13 @@ class Verbs:
         await each(insert, runs, INSERT_WIDTH)
         return existing
 
-    async def _insert_chunk(self, call: Call, chunk: Sequence[Encoded], outcome: BatchOutcome) -> replies.Inserted:
-        """Send one insert, where nothing stopped the operation; note what failed for good."""
+    async def insert_chunk(
+        self, call: Call, chunk: Sequence[Encoded], outcome: BatchOutcome
+    ) -> replies.Inserted | None:
+        """Send one insert, where nothing stopped the operation; note what failed for good. None: all of it did."""
         keys = [key for key, _ in chunk]
         if outcome.is_stopped(keys):
-            return replies.Inserted([], [], {})
+            return None
         try:
             inserted = await self.send(
                 call,
@@ -255,7 +257,7 @@ class Verbs:
             )
         except StoreError as error:
             outcome.fail(keys, error)
-            return replies.Inserted([], [], {})
+            return None
         outcome.doubt(inserted.again)
         for key, refusal in inserted.failed.items():
             outcome.fail([key], refusal)
@@ -288,30 +290,25 @@ class Verbs:
     async def purge(self, call: Call) -> int:
         """Remove what has expired; return how many keys those were."""
         removed = 0
-        async for keys in self._expired_pages(call):
-            await self.delete(call, keys)
-            call.outcome = None
-            removed += len(keys)
-        return removed
-
-    async def _expired_pages(self, call: Call) -> AsyncGenerator[list[str]]:
         state: str | None = None
         while True:
             page = await self._page(call, state, values=False)
             now = now_ms()
             items = [item for some in replies.documents(page) for item in some]
             keys = [key for key, stored in items if isinstance(key, str) and not is_alive(stored, now)]
-            if keys:
-                yield keys
+            await self.remove(call, keys, BatchOutcome(keys))
+            removed += len(keys)
             state = next_state(page, state)
             if state is None:
-                return
+                return removed
 
     async def delete(self, call: Call, keys: Sequence[str]) -> None:
         """Delete the keys' documents."""
         outcome, left = BatchOutcome.of(call, keys)
-        if left is not None:
-            keys = [key for key in keys if key in left]
+        await self.remove(call, keys if left is None else [key for key in keys if key in left], outcome)
+
+    async def remove(self, call: Call, keys: Sequence[str], outcome: BatchOutcome) -> None:
+        """Delete the keys' documents, and settle the outcome of an operation of which that may be a part."""
 
         async def remove(chunk: Sequence[str]) -> None:
             if outcome.is_stopped(chunk):
@@ -325,7 +322,7 @@ class Verbs:
                     error.applied = None
                 outcome.fail(chunk, error)
 
-        await each(remove, chunks(keys, limits.DELETE_MANY_MAX), DELETE_WIDTH)
+        await each(remove, list(parts(keys, limits.DELETE_MANY_MAX)), DELETE_WIDTH)
         await in_slices(outcome.settle("deleted"))
 
     # -- the collection -----------------------------------------------------------------------------------------

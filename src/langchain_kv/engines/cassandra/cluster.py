@@ -15,7 +15,7 @@ from langchain_kv.engines.cassandra.failures import translated
 from langchain_kv.engines.cassandra.settings import ClusterSettings
 from langchain_kv.errors import ConfigError, StoreError
 
-__all__ = ["Batch", "Call", "Outcome", "Row", "Session", "Statement", "Window", "token_of"]
+__all__ = ["Batch", "Call", "Outcome", "Row", "Session", "Statement", "token_of"]
 
 Statement = Any
 """A prepared statement of the driver."""

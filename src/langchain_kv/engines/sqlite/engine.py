@@ -332,7 +332,7 @@ class SQLiteEngine(Engine):
         self._hand_over(back_up, os.path.abspath(file), replace)
 
     def restore_to(self, path: str, *, replace: bool = False) -> None:
-        """Put a copy of this database, a backup, in the place of another one: see ``sqlite_backup.restore``."""
+        """Put a copy of this database, a backup, in the place of another one: see ``backup.restore``."""
         if not self._has_file():
             raise EngineError(f"There is no backup at {self._pool.path}; check the path")
         self._hand_over(restore, os.path.realpath(path), replace)

@@ -118,9 +118,6 @@ class FileLock:
         """Exclude this process's other threads; return whether that was possible in time."""
         return bool(self._threads.acquire(timeout=wait_s))
 
-    def unlock_threads(self) -> None:
-        self._threads.release()
-
     def lock_file(self, deadline: float) -> None:
         """Exclude other processes until ``unlock_file``, waiting up to ``deadline`` (of ``time.monotonic``)."""
         pause_s, vanished = FIRST_PAUSE_S, 0

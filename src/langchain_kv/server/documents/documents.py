@@ -12,6 +12,7 @@ from langchain_kv.errors import DataAPIError
 from langchain_kv.server.commands.settings import Indexing
 from langchain_kv.server.documents.ids import is_extended, is_object_id, is_uuid, new_id, parse_id
 from langchain_kv.values.json_text import utf16_length, write
+from langchain_kv.values.plain import utf16_units
 
 __all__ = ["Shredded", "check_special_fields", "new_id_of", "shred"]
 
@@ -76,7 +77,7 @@ def shred(document: Any, settings: Settings, indexing: Indexing) -> Shredded:
             # Most fields are seen at a glance to be right: of no more characters than fit whatever they are.
             is_simple = not isinstance(value, dict | list) and 0 < len(name) <= _SIMPLE_NAME_MAX and name[0] != "$"
             if not is_simple and name != "_id":
-                _check_field(name, value, 1, _units(name))
+                _check_field(name, value, 1, utf16_units(name))
         body = write(ordered)
         if len(body) > limits.DOCUMENT_MAX_UTF16:  # bytes are never fewer than UTF-16 units
             _check_limit(utf16_length(body), limits.DOCUMENT_MAX_UTF16, "The document", "characters (UTF-16)")
@@ -115,11 +116,7 @@ def _check_value(value: Any, depth: int, path_length: int) -> None:
             raise _bad_extended(kind)
     else:
         for name, field in value.items():
-            _check_field(name, field, depth + 1, path_length + 1 + _units(name))
-
-
-def _units(name: str) -> int:
-    return len(name) if name.isascii() else len(name.encode("utf-16-le", "surrogatepass")) // 2
+            _check_field(name, field, depth + 1, path_length + 1 + utf16_units(name))
 
 
 def _check_indexed(document: dict[str, Any]) -> None:
