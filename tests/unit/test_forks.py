@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 from langchain_kv import KVStore, StoreError
 from langchain_kv.engines.sqlite.connections import ConnectionPool
 from langchain_kv.engines.sqlite.file_lock import FileLock
+from langchain_kv.engines.sqlite.read_only import ReadOnlyPool
 from langchain_kv.runtime import forks
 from langchain_kv.runtime.forks import HeldAcrossForks, importing, renew_in_child, watch_forks
 
@@ -418,6 +420,76 @@ def test_a_child_forked_during_the_first_opening_of_a_file_can_open_it(
     assert os.waitpid(child, 0)[1] == 0
     os.close(read)
     os.close(write)
+
+
+@pytest.mark.parametrize("use", ["read", "change"])
+def test_a_fork_waits_for_the_look_at_a_file_that_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, use: str
+) -> None:
+    """SQLite has locks of its own meanwhile: the child would wait for them for ever."""
+    path = str(tmp_path / "kv.db")
+    with KVStore("c", f"sqlite:{path}") as store:
+        store.mset([("a", 1)])
+    looks: list[str] = []
+
+    def slow_look(path: str) -> None:
+        looks.append("begun")
+        looking.set()
+        time.sleep(0.2)
+        looks.append("ended")
+
+    looking = threading.Event()
+    monkeypatch.setattr("langchain_kv.engines.sqlite.opening.recognise", slow_look)
+    pool = ConnectionPool(path, "full")
+    thread = threading.Thread(target=getattr(pool, use), args=(lambda connection: None,))
+    thread.start()
+    assert looking.wait(30)
+    assert in_child(lambda: looks == ["begun", "ended"]) == 0
+    thread.join(30)
+    pool.close()
+
+
+def test_a_fork_waits_for_what_the_closing_of_a_removed_file_closes(
+    tmp_path: Path, holding: Callable[..., threading.Event]
+) -> None:
+    path = tmp_path / "kv.db"
+    with KVStore("c", f"sqlite:{path}") as store:
+        store.mset([("a", 1)])
+    pool = ConnectionPool(str(path), "full")
+    pool.read(lambda connection: None)
+    path.unlink()
+
+    def work(held: threading.Event, let: threading.Event) -> None:
+        pool._lock.lock_threads(-1)
+        held.set()
+        let.wait(30)
+        pool._lock.release()
+
+    let = holding(work)
+    thread = threading.Thread(target=pool.close)
+    thread.start()
+    thread.join(0.2)
+    assert pool._open  # they are closed by who excludes the other threads, and so a fork
+    let.set()
+    thread.join(30)
+    assert not pool._open
+
+
+def test_a_connection_to_an_older_state_of_a_file_is_not_closed_while_a_fork_is_under_way(tmp_path: Path) -> None:
+    path = tmp_path / "kv.db"
+    with KVStore("c", f"sqlite:{path}") as store:
+        store.mset([("a", 1)])
+    pool = ReadOnlyPool(str(path), "it is a test", 1.0)
+    pool.read(lambda connection: None)
+    os.utime(path)
+    pool._forking = True  # what a fork does first of all
+    opened = list(pool._open)
+    pool._drop_stale()
+    assert pool._open == opened != []
+    pool.after_fork_in_parent()
+    pool._drop_stale()
+    assert pool._open == []
+    pool.close()
 
 
 def test_a_child_forked_while_a_pool_is_made_knows_every_other_one(

@@ -13,7 +13,7 @@ from langchain_kv.places.arguments import Caller, Token, place_of, resolve
 from langchain_kv.runtime.slices import in_slices, is_short, whole
 from langchain_kv.stores import arguments
 from langchain_kv.stores.arguments import checked_keys, checked_pairs
-from langchain_kv.stores.coding import adecode_all, decode_all, encode_pairs
+from langchain_kv.stores.coding import adecode_all, decode_all, encode, encode_pairs
 from langchain_kv.stores.extended import ExtendedStore
 from langchain_kv.stores.life import Options
 from langchain_kv.stores.setup import AnySetupMode, SetupMode
@@ -224,6 +224,9 @@ class KVBaseStore(ExtendedStore[V], BaseStore[str, V], Generic[V]):
     def _encode_all(self, pairs: Iterable[tuple[str, V]], ttl_s: float | None) -> list[Record]:
         moment = self._moment(ttl_s)
         checked = checked_pairs(pairs, self._key_max_bytes)
+        if len(checked) == 1:
+            ((key, value),) = checked.items()
+            return [encode(self.encode_value, key, value, moment)]
         return whole(encode_pairs(self.encode_value, checked, moment))
 
     async def _achecked_keys(self, keys: Sequence[str]) -> list[str]:

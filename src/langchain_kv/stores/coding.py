@@ -49,9 +49,6 @@ def encode(encode_value: Encode[V], key: str, value: V, expires_at_ms: int | Non
 
 def encode_pairs(encode_value: Encode[V], pairs: Mapping[str, V], expires_at_ms: int | None) -> Steps[list[Record]]:
     """Return the record of each pair, whose key was checked. The usual values are looked at together."""
-    if len(pairs) == 1:
-        ((key, value),) = pairs.items()
-        return [encode(encode_value, key, value, expires_at_ms)]
     records: list[Record] = []
     left = list(pairs.items())
     size_bytes = 0

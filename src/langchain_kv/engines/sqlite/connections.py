@@ -131,8 +131,7 @@ class ConnectionPool(OpenFile):
             connection = self._using[call] = self._idle()
             wants_quick, self._wants_quick = self._wants_quick, False
         if connection is None:
-            self._recognise()
-            connection = self._locked(lambda: self._connect(deadline), deadline)
+            connection = self._locked(lambda: self._connect(deadline), deadline, look=self._recognise)
             with self._mutex:
                 self._using[call] = connection
                 if connection in self._open:
@@ -228,11 +227,9 @@ class ConnectionPool(OpenFile):
                 with self._translated:
                     return self._part(threads.transaction, work)
             return self._part(threads.transaction, work)
-        if not self._open:
-            self._recognise()
         deadline = self.waits.deadline()
         try:
-            self._lock.acquire(deadline)
+            self._lock.acquire(deadline, look=None if self._open else self._recognise)
             threads.transaction = connection = self._writing_connection(create, deadline)
             self.waits.limit(connection, deadline)
             if single:
@@ -328,11 +325,12 @@ class ConnectionPool(OpenFile):
             self._wait_until(lambda: not self._using, wait_s)
             if self._using:
                 return
-        if self._open or self._given_up:
-            # Where the file is gone its directory may be, too, and there is nothing that a lock could keep in order.
-            self._locked(self._close_connections) if exists(self.path) else self._close_connections()
+        if (self._open or self._given_up) and exists(self.path):
+            self._locked(self._close_connections)
         self._lock.lock_threads(-1)
         try:
+            # Where the file is gone its directory may be, too, and there is nothing that a lock could keep in order.
+            self._close_connections()
             if what_stands_beside(self.path) is None:  # the last removes both
                 self._lock.remove()
             self._lock.close()

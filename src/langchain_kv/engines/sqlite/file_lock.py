@@ -12,6 +12,7 @@ import random
 import stat
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Final
@@ -72,17 +73,20 @@ class FileLock:
         self._descriptor: int | None = None
         self._opened: tuple[int, int] | None = None  # which file the descriptor is of
 
-    def acquire(self, deadline: float | None = None) -> None:
+    def acquire(self, deadline: float | None = None, *, look: Callable[[], None] | None = None) -> None:
         """Take it. Where that fails, for whatever reason, it is not held.
 
         Args:
             deadline: until when to wait (of ``time.monotonic``); None: for ``wait_s``.
+            look: run before the lock file is made, when the other threads of this process are excluded.
         """
         try:
             if deadline is None:
                 deadline = time.monotonic() + self._wait_s
             if not self._threads.acquire(timeout=max(deadline - time.monotonic(), 0)):
                 raise EngineBusyError(f"Another thread held {self.path} for {self._wait_s:g} s; try again later")
+            if look is not None:
+                look()
             self.lock_file(deadline)
         except BaseException:
             self.release()

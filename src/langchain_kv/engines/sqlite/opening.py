@@ -89,7 +89,10 @@ class OpenFile:
         return (found.st_dev, found.st_ino) == self._file.identity
 
     def _recognise(self) -> None:
-        """Refuse a file that is not ours before the lock file is made beside it."""
+        """Refuse a file that is not ours before the lock file is made beside it.
+
+        Where other threads write, a fork must wait for it: it would leave SQLite's own locks taken in its child.
+        """
         self.require_open()
         if not self._open and exists(self.path):
             try:
@@ -162,10 +165,12 @@ class OpenFile:
         self._given_up += self._open
         self._open, self._readers, self._writer, self._quick = [], [], None, None
 
-    def _locked(self, work: Callable[[], T], deadline: float | None = None) -> T:
+    def _locked(
+        self, work: Callable[[], T], deadline: float | None = None, *, look: Callable[[], None] | None = None
+    ) -> T:
         """Run ``work`` under the file lock."""
         try:
-            self._lock.acquire(deadline)
+            self._lock.acquire(deadline, look=look)
             result = work()
             self._lock.release()
             return result

@@ -175,6 +175,8 @@ class ReadOnlyPool(ConnectionPool):
     def _drop_stale(self) -> None:
         """Use no connection to what the file was before it changed; close those that no call uses."""
         with self._mutex:
+            if self._forking:
+                return  # all are closed, and a child would inherit SQLite's own locks, taken for this
             for connection in [each for each in self._open if not self._is_current(each)]:
                 if connection in self._readers:
                     self._readers.remove(connection)
