@@ -63,7 +63,8 @@ def peak_bytes_of_listing(store: Any, mode: str, expected: int) -> int:
 def test_listing_a_hundred_thousand_keys_takes_constant_memory(listed: Any, shared_place: Any, mode: str) -> None:
     large, small = listed
     extra = peak_bytes_of_listing(large, mode, 100_000) - peak_bytes_of_listing(small, mode, 1_000)
-    assert extra < 3_000_000, f"{extra:,} bytes more than for 1,000 keys"
+    # On Cassandra eight pages of 1,000 rows are under way, about 3 MB; 100,000 keys held are 6.6 MB.
+    assert extra < 5_000_000, f"{extra:,} bytes more than for 1,000 keys"
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
