@@ -3,9 +3,11 @@
 ``make run`` runs this. It does the same thing twice, on a file (``sqlite:``) and over HTTP (``lckv serve``):
 
 1. *fill*, in one process: every source file becomes a parent ``Document`` in a docstore and is split into chunks; every
-   chunk gets a vector of 256 numbers, through LangChain's own ``CacheBackedEmbeddings``.
+   chunk gets a vector of 256 numbers, through an ``EmbeddingCache``.
 2. *check*, in a new process: the parents come back and are compared with the files; their chunks are embedded once
    more, and not one of them may reach the embedding: every vector comes from the cache.
+
+At the end it prints what ``EmbeddingCache`` saves beside LangChain's own ``CacheBackedEmbeddings``, on files.
 
 The exit code is 0 only if all of it holds.
 """
@@ -17,6 +19,7 @@ import itertools
 import json
 import math
 import os
+import random
 import re
 import subprocess
 import sys
@@ -30,12 +33,11 @@ from pathlib import Path
 from typing import Any
 
 from langchain_classic.embeddings import CacheBackedEmbeddings
-from langchain_classic.storage import create_kv_docstore
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_text_splitters import Language, RecursiveCharacterTextSplitter
 
-from langchain_kv import AstraDBByteStore
+from langchain_kv import DocumentStore, EmbeddingCache, KVByteStore
 
 DIMENSIONS = 256
 TOKEN = "a token of this example"
@@ -49,8 +51,8 @@ BATCH = 32  # files at a time
 class FeatureHashing(Embeddings):
     """Plain feature hashing: each word adds or takes 1 at the place that its checksum names. No meaning is learnt.
 
-    Your own model goes here: any LangChain ``Embeddings``, such as ``OpenAIEmbeddings(...)``. Give
-    ``CacheBackedEmbeddings`` below its name as the namespace, so that no two models share vectors.
+    Your own model goes here: any LangChain ``Embeddings``, such as ``OpenAIEmbeddings(...)``, whose name the cache
+    below finds itself: no two models share vectors.
 
     Attributes:
         texts_embedded: how many texts came here, and not from the cache.
@@ -78,14 +80,9 @@ class FeatureHashing(Embeddings):
 def open_stores(url: str) -> tuple[Any, Any, Any, Any]:
     """Return the docstore, the cached embedding, the model below it and the splitter."""
     token = TOKEN if url.startswith("http") else None
-    docstore = create_kv_docstore(AstraDBByteStore(collection_name="parents", token=token, api_endpoint=url))
+    docstore = DocumentStore("parents", url, token=token)
     model = FeatureHashing()
-    cached = CacheBackedEmbeddings.from_bytes_store(
-        model,
-        AstraDBByteStore(collection_name="vectors", token=token, api_endpoint=url),
-        namespace="feature-hashing-256",
-        key_encoder="blake2b",
-    )
+    cached = EmbeddingCache(model, url, name="feature-hashing-256", collection="vectors", token=token)
     splitter = RecursiveCharacterTextSplitter.from_language(Language.PYTHON, chunk_size=2_000, chunk_overlap=0)
     return docstore, cached, model, splitter
 
@@ -201,6 +198,7 @@ def main(directory: Path) -> int:
         print(f"2. Over HTTP, from a server of our own: {server.url}")
         rows.append(("over HTTP", *both_steps(server.url)))
     show_table(rows)
+    show_factors(directory)
     faults = [fault for row in rows for fault in faults_of(*row)]
     if rows[0][1]["vectors"] != rows[1][1]["vectors"]:
         faults.append("the file and the server do not hold the same vectors")
@@ -243,6 +241,52 @@ def faults_of(name: str, filled: dict[str, Any], checked: dict[str, Any]) -> Ite
         yield f"{name}: {checked['embedded']} texts were embedded again"
     if (checked["chunks"], checked["vectors"]) != (filled["chunks"], filled["vectors"]):
         yield f"{name}: the vectors that came back are not those that were cached"
+
+
+# -- beside LangChain's own cache -------------------------------------------------------------------------------------
+
+
+class Free(Embeddings):
+    """Answers vectors as long as usual ones, which were made before, and takes no time."""
+
+    def __init__(self, count: int) -> None:
+        numbers = random.Random(7)
+        self._vectors = [array("f", [numbers.gauss(0, 1) for _ in range(1_536)]).tolist() for _ in range(count)]
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        return [self._vectors[int(text)] for text in texts]
+
+    def embed_query(self, text: str) -> list[float]:
+        return self._vectors[int(text)]
+
+
+def show_factors(directory: Path, count: int = 1_000) -> dict[str, float]:
+    """Have both caches keep and read the same vectors, each on a file of its own; print how many times as much
+    processor time and room LangChain's takes."""
+    model, texts = Free(count), [str(number) for number in range(count)]
+    right = model.embed_documents(texts)
+    costs = []
+    for name in ("theirs", "ours"):
+        file = directory / f"{name}.db"
+        with KVByteStore("vectors", f"sqlite:{file}") as store:
+            if name == "ours":
+                cache: Embeddings = EmbeddingCache(model, store, name="free")
+            else:
+                cache = CacheBackedEmbeddings.from_bytes_store(model, store, namespace="free", key_encoder="blake2b")
+            kept_s = processor_time(lambda cache=cache: cache.embed_documents(texts) == right)
+            read_s = processor_time(lambda cache=cache: cache.embed_documents(texts) == right)
+        costs.append((kept_s, read_s, file.stat().st_size))
+    factors = dict(zip(("to keep", "to read", "room"), (a / b for a, b in zip(*costs, strict=True)), strict=True))
+    told = ", ".join(f"{value:.1f} times {name}" for name, value in factors.items())
+    print(f"Beside EmbeddingCache, CacheBackedEmbeddings takes ({count:,} vectors of 1,536 numbers): {told}.")
+    return factors
+
+
+def processor_time(work: Callable[[], bool]) -> float:
+    started = time.process_time()
+    if not work():
+        sys.exit("FAILED: a cache answered other vectors than the model.")
+    return time.process_time() - started
 
 
 class LocalServer:

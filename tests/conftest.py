@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from langchain_kv.testing.contract import StoreFace
 from places import PLACES, Place, open_place
@@ -19,6 +20,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+# A machine that runs the tests may be slow, and a random value then takes long to make: that is no fault of a test.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 MARKS = {"http+memory": [pytest.mark.slow], "cassandra": [pytest.mark.slow, pytest.mark.cassandra]}
 MARKED = [pytest.param(name, marks=MARKS.get(name, [])) for name in PLACES]

@@ -15,10 +15,16 @@ if TYPE_CHECKING:
     from langchain_kv.backends.base import Backend, Damaged, Found, Kind, Record, SyncBackend
     from langchain_kv.backends.encryption import Encryption
     from langchain_kv.backends.wrappers import Statistics, Wrapper
+    from langchain_kv.documents.parents import ParentDocuments
+    from langchain_kv.documents.store import DocumentStore
+    from langchain_kv.embeddings.cache import EmbeddingCache
+    from langchain_kv.embeddings.older import OlderCache
+    from langchain_kv.embeddings.tally import EmbeddingStatistics
     from langchain_kv.errors import (
         AstraDBError,
         AuthError,
         BadReplyError,
+        BadVectorError,
         CollectionConflictError,
         ConfigError,
         ConnectError,
@@ -43,6 +49,7 @@ if TYPE_CHECKING:
         UnsupportedError,
         UsageError,
     )
+    from langchain_kv.llm_cache import KVCache
     from langchain_kv.places.base import BackendOptions, Place
     from langchain_kv.stores.astradb import AstraDBBaseStore, AstraDBByteStore, AstraDBStore
     from langchain_kv.stores.base import KVBaseStore, KVByteStore, KVStore
@@ -58,6 +65,7 @@ __all__ = [
     "Backend",
     "BackendOptions",
     "BadReplyError",
+    "BadVectorError",
     "CollectionConflictError",
     "ConfigError",
     "ConnectError",
@@ -65,6 +73,9 @@ __all__ = [
     "DamagedValueError",
     "DataAPIError",
     "DocumentExistsError",
+    "DocumentStore",
+    "EmbeddingCache",
+    "EmbeddingStatistics",
     "Encryption",
     "EngineBusyError",
     "EngineError",
@@ -75,9 +86,12 @@ __all__ = [
     "InvalidValueTypeError",
     "KVBaseStore",
     "KVByteStore",
+    "KVCache",
     "KVStore",
     "Kind",
     "LimitError",
+    "ParentDocuments",
+    "OlderCache",
     "PartialWriteError",
     "Place",
     "Record",
@@ -97,6 +111,28 @@ __all__ = [
     "__version__",
 ]
 
+_HOMES = {
+    name: module
+    for module, names in {
+        "backends.async_base": ("AsyncBackend",),
+        "backends.base": ("Backend", "Damaged", "Found", "Kind", "Record", "SyncBackend"),
+        "backends.encryption": ("Encryption",),
+        "backends.wrappers": ("Statistics", "Wrapper"),
+        "documents.parents": ("ParentDocuments",),
+        "documents.store": ("DocumentStore",),
+        "embeddings.cache": ("EmbeddingCache",),
+        "embeddings.older": ("OlderCache",),
+        "embeddings.tally": ("EmbeddingStatistics",),
+        "llm_cache": ("KVCache",),
+        "places.base": ("BackendOptions", "Place"),
+        "stores.astradb": ("AstraDBBaseStore", "AstraDBByteStore", "AstraDBStore"),
+        "stores.base": ("KVBaseStore", "KVByteStore", "KVStore"),
+        "stores.setup": ("SetupMode",),
+    }.items()
+    for name in names
+}
+"""In which module each public name is, but for the errors."""
+
 # Nothing is loaded before it is asked for: the stores load langchain-core, which takes half a second. Type checkers do
 # not see this, because they would take any name, a misspelt one too, for one that it answers.
 if not TYPE_CHECKING:
@@ -104,6 +140,8 @@ if not TYPE_CHECKING:
     def __getattr__(name: str) -> object:
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
         from langchain_kv import errors
         from langchain_kv.runtime.forks import importing
 
@@ -111,28 +149,9 @@ if not TYPE_CHECKING:
             item = getattr(errors, name)
         else:
             with importing.lock:
-                item = _loaded(name)
+                item = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
         globals()[name] = item
         return item
-
-    def _loaded(name: str) -> object:
-        if name == "Encryption":
-            from langchain_kv.backends import encryption as home
-        elif name == "AsyncBackend":
-            from langchain_kv.backends import async_base as home
-        elif name in ("Statistics", "Wrapper"):
-            from langchain_kv.backends import wrappers as home
-        elif name in ("Backend", "Damaged", "Found", "Kind", "Record", "SyncBackend"):
-            from langchain_kv.backends import base as home
-        elif name in ("BackendOptions", "Place"):
-            from langchain_kv.places import base as home
-        elif name in ("KVBaseStore", "KVByteStore", "KVStore"):
-            from langchain_kv.stores import base as home
-        elif name == "SetupMode":
-            from langchain_kv.stores import setup as home
-        else:
-            from langchain_kv.stores import astradb as home
-        return getattr(home, name)
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})

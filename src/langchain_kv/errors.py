@@ -25,6 +25,7 @@
     |- AstraDBError                       upstream's name for a collection that does not fit
     |- PartialWriteError (ValueError)     .written .unwritten .unknown .errors
     |- DamagedValueError (ValueError)     .errors (key -> reason), .values (the good ones)
+    |- BadVectorError (ValueError)        an embedding model's answer is not one vector for each text
     '- EngineError                        local storage failed
        |- EngineFileError (ValueError)    not a langchain-kv file, or one of a newer version
        '- EngineBusyError                 another process held the file's lock for too long
@@ -43,6 +44,7 @@ __all__ = [
     "AstraDBError",
     "AuthError",
     "BadReplyError",
+    "BadVectorError",
     "CollectionConflictError",
     "ConfigError",
     "ConnectError",
@@ -399,6 +401,13 @@ class DamagedValueError(StoreError, ValueError):
         super().__init__(*args)
         self.errors = dict(errors or {})
         self.values = dict(values or {})
+
+
+class BadVectorError(StoreError, ValueError):
+    """An embedding model did not answer one vector of finite numbers, all of one length, for each text.
+
+    Where it is known whose the others of the answer are, they were cached.
+    """
 
 
 class EngineError(StoreError):

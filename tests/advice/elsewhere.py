@@ -5,11 +5,30 @@ from __future__ import annotations
 from typing import Final
 
 FOLLOWED: Final = {
+    "unit/test_document_forms.py::test_only_documents_are_kept": ["keep JSON values in KVStore, bytes in"],
+    "unit/test_document_forms.py::test_a_subclass_with_fields_of_its_own_is_refused": ["put them into its metadata"],
+    "unit/test_refusals.py::test_a_document_in_a_store_of_json_or_bytes_is_told_of_the_docstore": [
+        "keep Documents in DocumentStore"
+    ],
+    "contract/test_parent_documents.py::test_only_a_document_store_notes_children": ["give DocumentStore(...)"],
+    "contract/test_parent_documents.py::test_parents_of_others_are_refused_before_anything_is_done": [
+        "Remove their children from the vector store by"
+    ],
+    "contract/test_parent_documents.py::test_a_vector_store_that_says_it_does_not_delete_is_believed": [
+        "repeat the call once it can"
+    ],
+    "contract/test_llm_cache.py::test_rows_in_another_order_are_refused": ["add ORDER BY prompt, llm, idx"],
     "unit/test_engine_backend.py::test_what_a_data_api_cannot_do_in_one_step_another_target_can": [
         "in one step with looking at it: use a target that can"
     ],
     "contract/test_collection_forms.py::test_being_overtaken_all_the_time_is_told": [
         "try again, or have fewer of them change one key"
+    ],
+    "unit/test_embedding_cache.py::test_without_numpy_an_array_is_refused_and_lists_are_not": [
+        "embed_documents_array needs numpy: pip install 'langchain-kv[vector]', or use embed_documents"
+    ],
+    "unit/test_embedding_cache.py::test_a_model_with_other_settings_under_the_same_name_is_told": [
+        "give a model with other settings another name, or dimensions"
     ],
     "unit/test_encryption.py::test_without_its_library_the_error_names_the_extra": [
         "pip install 'langchain-kv[encryption]'"

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from langchain_core.documents import Document
 from langchain_core.stores import BaseStore
 from langchain_tests.integration_tests.base_store import BaseStoreAsyncTests, BaseStoreSyncTests
 
-from langchain_kv import AstraDBByteStore, AstraDBStore
+from langchain_kv import AstraDBByteStore, AstraDBStore, DocumentStore
 
 
 class TestJSONSync(BaseStoreSyncTests[Any]):
@@ -49,3 +50,23 @@ class TestBytesAsync(BaseStoreAsyncTests[bytes]):
     @pytest.fixture
     def three_values(self) -> tuple[bytes, bytes, bytes]:
         return b"one", b"", b"\x00\xff"
+
+
+class TestDocumentsSync(BaseStoreSyncTests[Document]):
+    @pytest.fixture
+    def kv_store(self, place: Any) -> BaseStore[str, Document]:
+        return place.store(DocumentStore)
+
+    @pytest.fixture
+    def three_values(self) -> tuple[Document, Document, Document]:
+        return Document("one"), Document("two", id="2"), Document("three", metadata={"n": 3})
+
+
+class TestDocumentsAsync(BaseStoreAsyncTests[Document]):
+    @pytest.fixture
+    async def kv_store(self, place: Any) -> BaseStore[str, Document]:
+        return place.store(DocumentStore)
+
+    @pytest.fixture
+    def three_values(self) -> tuple[Document, Document, Document]:
+        return Document("one"), Document("two", id="2"), Document("three", metadata={"n": 3})

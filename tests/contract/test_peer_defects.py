@@ -275,7 +275,7 @@ def test_c6_listing_keys_ships_no_values(opened: Any, server: Misbehaving) -> No
     server.plant(**dict(PAIRS))
     assert len(opened().keys("k1")) == 111
     assert {json.dumps(request.options["projection"]) for request in server.requests} == {
-        '{"value": false, "encoding": false}'
+        '{"value": false, "encoding": false, "body_blob": false}'
     }
 
 

@@ -317,9 +317,9 @@ class Misbehaving:
         chosen = [] if page in self.empty_pages else texts[start : start + self.page_size]
         # As the real one: a last page that is full is followed by an empty one.
         is_last = page not in self.empty_pages and len(chosen) < self.page_size
-        if options.get("projection") == {"value": False, "encoding": False}:
+        if options.get("projection") == {"value": False, "encoding": False, "body_blob": False}:
             shown = [json.loads(text) for text in chosen]
-            left_out = ("value", "encoding")
+            left_out = ("value", "encoding", "body_blob")
             chosen = [json.dumps({k: v for k, v in document.items() if k not in left_out}) for document in shown]
         return _page(chosen, None if is_last else str(page + 1))
 

@@ -84,7 +84,7 @@ def test_no_value_is_fetched_to_see_whether_what_is_there_has_expired(server: Mi
     with open_store(server) as store:
         assert store.add([("a", 2)]) == []
     (found,) = [request for request in server.requests if request.name == "find"]
-    assert found.options["projection"] == {"value": False, "encoding": False}
+    assert found.options["projection"] == {"value": False, "encoding": False, "body_blob": False}
 
 
 def test_a_purge_goes_on_with_a_fresh_token(server: Misbehaving) -> None:

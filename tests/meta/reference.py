@@ -31,9 +31,12 @@ FOLDER: Final = Path(__file__).parents[2] / "docs" / "reference"
 
 STORES: Final = (
     *("KVStore", "KVByteStore", "AstraDBStore", "AstraDBByteStore", "KVBaseStore", "AstraDBBaseStore"),
-    *("SetupMode", "Statistics", "Encryption", "CollectionHandle"),
+    *("DocumentStore", "ParentDocuments", "KVCache"),
+    *("SetupMode", "Statistics", "Encryption", "CollectionHandle", "Parent"),
 )
-STORE_TYPES: Final = ("Token", "Caller", "AnySetupMode")
+STORE_TYPES: Final = ("Token", "Caller", "AnySetupMode", "Family", "Row")
+EMBEDDINGS: Final = ("EmbeddingCache", "EmbeddingStatistics", "OlderCache")
+EMBEDDING_TYPES: Final = ("KeyEncoder", "OnStoreError")
 BACKENDS: Final = (
     *("Backend", "SyncBackend", "AsyncBackend", "Wrapper", "Record", "Kind", "Found", "Damaged"),
     *("Place", "BackendOptions"),
@@ -48,7 +51,11 @@ APPLIED: Final = {
 }
 
 _SEEN_FROM: Final = tuple(
-    f"langchain_kv.{module}" for module in ("stores.base", "stores.life", "backends.base", "places.base")
+    f"langchain_kv.{module}"
+    for module in (
+        *("stores.base", "stores.life", "backends.base", "places.base", "documents.parents", "llm_cache"),
+        *("embeddings.older", "embeddings.call"),
+    )
 )
 _HELP_COLUMNS: Final = 78  # what a terminal of 80 columns shows
 
@@ -58,6 +65,7 @@ def pages() -> dict[str, str]:
     return {
         "README.md": _index_page(),
         "stores.md": _stores_page(),
+        "embeddings.md": _embeddings_page(),
         "backends.md": _backends_page(),
         "errors.md": _errors_page(),
         "command.md": _command_page(),
@@ -86,6 +94,21 @@ def _stores_page() -> str:
             )
         ],
         [*parts, f"## How namespaces are kept\n\n{namespaces}", *_types(STORE_TYPES, links)],
+    )
+
+
+def _embeddings_page() -> str:
+    links = _links("embeddings.md")
+    form = module_doc("langchain_kv.embeddings.vectors").partition("\n\n")[2]
+    return _page(
+        "Embeddings",
+        "the docstrings of the cache",
+        ["[embeddings.md](../embeddings.md) says how it is used."],
+        [
+            *(_class(name, EMBEDDINGS, links) for name in EMBEDDINGS),
+            f"## Form of a vector\n\n{markdown(form, links)}",
+            *_types(EMBEDDING_TYPES, links),
+        ],
     )
 
 
@@ -157,6 +180,7 @@ def _index_page() -> str:
         "the docstrings of what it names",
         [
             "- [stores.md](stores.md): the stores, their methods, and what is given to them\n"
+            "- [embeddings.md](embeddings.md): the cache of embeddings\n"
             "- [errors.md](errors.md): every error, and the codes of the Data API\n"
             "- [command.md](command.md): the command `lckv`\n"
             "- [backends.md](backends.md): backends and places, for those who add one, or change records on their way\n"
@@ -183,6 +207,7 @@ def _links(page: str) -> dict[str, str]:
     """Return a link from a page to where each name is documented."""
     homes = {
         "stores.md": (*STORES, *STORE_TYPES),
+        "embeddings.md": (*EMBEDDINGS, *EMBEDDING_TYPES),
         "backends.md": (*BACKENDS, *BACKEND_TYPES),
         "errors.md": [kind.__name__ for kind, _ in _tree(StoreError)],
     }

@@ -77,12 +77,20 @@ def test_a_vector_that_is_lost_is_noticed(example: ModuleType, url: str) -> None
 def test_a_vector_that_is_another_is_noticed(example: ModuleType, url: str) -> None:
     filled = example.fill(url)
     with AstraDBByteStore("vectors", api_endpoint=url) as vectors:
-        key = next(iter(vectors.yield_keys()))
-        vectors.mset([(key, b"[" + b"0.5," * 255 + b"0.5]")])
+        key, value = next(iter(vectors.yield_items()))
+        vectors.mset([(key, value[:8] + bytes(len(value) - 8))])  # of zeros
 
     found = faults(example, filled, example.check(url))
 
     assert found == ["here: the vectors that came back are not those that were cached"]
+
+
+def test_both_caches_are_compared(example: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    factors = example.show_factors(tmp_path, 20)
+
+    assert factors.keys() == {"to keep", "to read", "room"}
+    assert min(factors.values()) > 0
+    assert "CacheBackedEmbeddings takes (20 vectors" in capsys.readouterr().out
 
 
 def test_the_vectors_have_256_numbers_and_length_1(example: ModuleType) -> None:

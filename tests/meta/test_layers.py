@@ -34,7 +34,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "places": BASE | {"places", "backends", "engines", "values", "runtime"},
     "server": BASE | {"server", "engines", "values", "runtime"},
     "stores": BASE | {"stores", "backends", "places", "values", "runtime"},
-    "__init__": {"stores", "backends", "errors", "places", "runtime", "_version"},
+    "documents": BASE | {"documents", "stores", "values"},
+    "llm_cache": BASE | {"stores", "backends", "places", "values"},
+    "embeddings": BASE | {"embeddings", "stores", "backends", "places", "values", "runtime"},
+    "__init__": {
+        *("documents", "embeddings", "llm_cache", "stores", "backends", "errors", "places", "runtime", "_version")
+    },
     "__main__": {"cli"},
     "cli": BASE | {"cli", "top", "backends", "engines", "places", "server", "values"},
     "testing": BASE | {"testing", "top", "stores", "backends", "engines", "places", "server", "values", "runtime"},
@@ -46,8 +51,11 @@ PLACES: dict[str, set[str]] = {
     "cryptography": {"backends/encryption"},
     "fcntl": {"engines/sqlite/file_lock"},
     "httptools": {"server/http/connections"},
-    "langchain_core": {"stores/base", "places/options"},  # options: its version, for the User-Agent
+    # options: its version, for the User-Agent
+    "langchain_core": {"stores/base", "places/options", "documents/store", "documents/parents", "llm_cache"}
+    | {f"embeddings/{part}" for part in ("cache", "call", "older")},
     "msvcrt": {"engines/sqlite/file_lock"},
+    "numpy": {"embeddings/cache", "embeddings/vectors"},  # cache: its types
     "sqlite3": {f"engines/sqlite/{part}" for part in ("backup", "catalog", "connections", "copies", "engine", "errors")}
     | {f"engines/sqlite/{part}" for part in ("file", "read_only", "rows", "schema", "waits")},
     "typer": {"cli/app", "cli/main", "cli/stopping"},

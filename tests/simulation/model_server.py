@@ -177,7 +177,7 @@ class ModelServer:
         if following is not None:
             self._pages += 1
             following["page"] = self._pages  # no state comes twice, also not after an empty page
-        without_value = command.fields.get("projection") == {"value": False, "encoding": False}
+        without_value = command.fields.get("projection") == {"value": False, "encoding": False, "body_blob": False}
         shown = [{"_id": document["_id"]} if without_value else document for document in documents]
         return {"data": {"documents": shown, "nextPageState": following and json.dumps(following)}}
 

@@ -363,7 +363,10 @@ def test_scan_lists_each_key_once_without_values(server: Misbehaving, do: Caller
     assert {stored for page in pages for _, stored in page} <= {None}
     assert sorted(key for page in pages for key, _ in page) == sorted(_keys(count))
     assert all(pages)
-    assert all(request.options["projection"] == {"value": False, "encoding": False} for request in server.requests)
+    assert all(
+        request.options["projection"] == {"value": False, "encoding": False, "body_blob": False}
+        for request in server.requests
+    )
 
 
 def test_empty_page_does_not_end_a_scan(server: Misbehaving, do: Caller) -> None:

@@ -72,7 +72,7 @@ def test_upsert_asks_for_no_value_back() -> None:
 def test_page_request_names_state_and_projection() -> None:
     assert json.loads(commands.find_page(None, values=True).body) == {"find": {}}
     assert json.loads(commands.find_page("s", values=False).body) == {
-        "find": {"projection": {"value": False, "encoding": False}, "options": {"pageState": "s"}}
+        "find": {"projection": {"value": False, "encoding": False, "body_blob": False}, "options": {"pageState": "s"}}
     }
 
 

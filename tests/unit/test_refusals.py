@@ -19,7 +19,7 @@ from langchain_core.documents import Document
 from langchain_core.load import dumps
 from langchain_core.messages import HumanMessage
 
-from langchain_kv import KVByteStore, KVStore
+from langchain_kv import DocumentStore, KVByteStore, KVStore
 from langchain_kv.errors import InvalidValueError, InvalidValueTypeError
 from places import Place
 
@@ -107,14 +107,14 @@ class Own(Document):
 def test_a_document_in_a_store_of_json_or_bytes_is_told_of_the_docstore(kind: type[Document]) -> None:
     document = kind(page_content="x")
     store = KVByteStore("parents", "memory:told-of-the-docstore")
-    with pytest.raises(InvalidValueTypeError, match=r"'k'.*create_kv_docstore\(KVByteStore"):
+    with pytest.raises(InvalidValueTypeError, match=r"'k'.*: keep Documents in DocumentStore"):
         KVStore("json", "memory:told-of-the-docstore").mset([("k", document)])
-    with pytest.raises(InvalidValueTypeError, match=r"'k'.*create_kv_docstore\(KVByteStore"):
+    with pytest.raises(InvalidValueTypeError, match=r"'k'.*: keep Documents in DocumentStore"):
         store.mset([("k", document)])  # type: ignore[list-item]
 
-    docstore = create_kv_docstore(store)
-    docstore.mset([("k", Document(page_content="x"))])
-    assert docstore.mget(["k"]) == [Document(page_content="x")]
+    with DocumentStore("documents", "memory:told-of-the-docstore") as documents:
+        documents.mset([("k", document)])
+        assert documents.mget(["k"]) == [Document(page_content="x")]
     store.close()
 
 
@@ -125,6 +125,9 @@ def test_a_document_that_langchain_could_not_load_again_is_refused(others: dict[
     with pytest.raises(InvalidValueError, match=r"'k' is a Document with metadata of type \w+\.\w+, .*isoformat"):
         keep({**others, "k": text}, KVByteStore)
     keep({**others, "k": b" " + text}, KVByteStore)  # other bytes are nobody's business
+    with DocumentStore("documents", "memory:could-not-load") as documents:
+        documents.mset([("k", Document(page_content="good", metadata={"m": metadata}))])
+        assert documents.mget(["k"]) == [Document(page_content="good", metadata={"m": metadata})]
 
 
 @pytest.mark.parametrize("metadata", ["x", {"lc": 1, "type": "not_implemented", "id": ["a"]}, [1, None, {"a": 1.5}]])

@@ -6,6 +6,8 @@ inside a document goes as text, with a marker beside it, and a moment of expiry 
     {"_id": k, "value": "<JSON text>", "encoding": "json", "expires_at": {"$date": <milliseconds>}}
 
 In collections that were made so (``collections.CollectionForm``) two more fields follow: ``ns`` and ``version``.
+
+A cache of answers keeps ``{"_id": k, "body_blob": v}``, as langchain-astradb's does.
 """
 
 from __future__ import annotations
@@ -61,6 +63,7 @@ class Envelope(Found, gc=False, rename={"kind": "encoding", "expires_at_ms": EXP
     value: Any = None
     kind: Any = Kind.JSON
     expires_at_ms: Any = None
+    body_blob: Any = None
 
 
 _envelopes = LenientDecoder(Envelope)
@@ -74,16 +77,20 @@ def document_of(record: Record) -> bytes:
         InvalidValueError: it is larger than the Data API takes.
     """
     key, payload, kind, expires_at_ms = record.key, record.payload, record.kind, record.expires_at_ms
+    field = b"value"
     if kind is Kind.JSON:
         value = payload
+    elif kind is Kind.BODY_BLOB:
+        field, value = b"body_blob", payload
     elif kind is Kind.BYTES:
         value = msgspec.json.encode(payload)  # base64 text, in a third of the time that the standard library takes
     else:
         value = b'%b,"encoding":"json"' % orjson.dumps(payload.decode())
     if expires_at_ms is None:
-        document = b'{"_id":%b,"value":%b}' % (orjson.dumps(key), value)
+        document = b'{"_id":%b,"%b":%b}' % (orjson.dumps(key), field, value)
     else:
-        document = b'{"_id":%b,"value":%b,"expires_at":{"$date":%d}}' % (orjson.dumps(key), value, expires_at_ms)
+        expiry = b'"expires_at":{"$date":%d}' % expires_at_ms
+        document = b'{"_id":%b,"%b":%b,%b}' % (orjson.dumps(key), field, value, expiry)
     # UTF-16 never takes more units than UTF-8 takes bytes, so only documents that are long in bytes are counted.
     if len(document) > _SIZE_MAX:
         _check_size(record, document)
@@ -94,7 +101,7 @@ def encoded(records: Sequence[Record]) -> list[Encoded]:
     """Return each record's key and document, as ``document_of`` does, in order."""
     write, usual = orjson.dumps, Kind.JSON
     pairs = [
-        (record.key, b'{"_id":%b,"value":%b}' % (write(record.key), record.payload))
+        (record.key, b"".join((b'{"_id":', write(record.key), b',"value":', record.payload, b"}")))
         if record.kind is usual and record.expires_at_ms is None
         else (record.key, document_of(record))
         for record in records
@@ -181,7 +188,8 @@ def found_in(document: bytes) -> Stored:
         envelope = _decode(document)
     except (ValueError, RecursionError):
         return _found_slowly(document)
-    return envelope if envelope.kind is Kind.JSON and envelope.expires_at_ms is None else opened(envelope)
+    is_usual = envelope.kind is Kind.JSON and envelope.expires_at_ms is None and envelope.value is not None
+    return envelope if is_usual else opened(envelope)
 
 
 def _found_slowly(document: bytes) -> Stored:
@@ -193,6 +201,8 @@ def _found_slowly(document: bytes) -> Stored:
 
 def opened(envelope: Envelope) -> Stored:
     """Return what a decoded document keeps."""
+    if envelope.value is None and envelope.body_blob is not None:
+        return Found(envelope.body_blob, Kind.BODY_BLOB, moment_of(envelope.expires_at_ms))
     if envelope.kind is Kind.JSON and envelope.expires_at_ms is None:
         return envelope
     expires_at_ms = moment_of(envelope.expires_at_ms)

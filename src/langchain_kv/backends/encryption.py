@@ -43,7 +43,7 @@ __all__ = ["Encrypted", "Encryption"]
 
 _VERSION: Final = 1
 _NONCE_BYTES: Final = 12
-_KINDS: Final = (Kind.JSON, Kind.TEXT, Kind.BYTES)
+_KINDS: Final = (Kind.JSON, Kind.TEXT, Kind.BYTES, Kind.BODY_BLOB)
 NOT_ENCRYPTED: Final = Damaged("it is not encrypted, or by a later version: it is not trusted")
 
 

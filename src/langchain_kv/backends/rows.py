@@ -89,7 +89,7 @@ def rows_of(records: Sequence[Record], *, keeps_raw: bool) -> list[Row]:
     write, usual = orjson.dumps, Kind.JSON
     raw = Kind.BYTES if keeps_raw else None
     rows: list[Row] = [
-        (record.key, b'{"_id":%b,"value":%b}' % (write(record.key), record.payload), False, None)
+        (record.key, b"".join((b'{"_id":', write(record.key), b',"value":', record.payload, b"}")), False, None)
         if record.kind is usual and record.expires_at_ms is None
         else (record.key, record.payload, True, record.expires_at_ms)
         if record.kind is raw

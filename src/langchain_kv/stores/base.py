@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing, closing
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["KVBaseStore", "KVByteStore", "KVStore"]
 
 V = TypeVar("V")
+W = TypeVar("W")
 
 _BYTES = (bytes, bytearray, memoryview)
 _first = itemgetter(0)
@@ -126,27 +127,11 @@ class KVBaseStore(ExtendedStore[V], BaseStore[str, V], Generic[V]):
             InvalidKeyError: a key is not a non-empty string of at most 8,000 bytes of UTF-8; nothing was sent.
             DamagedValueError: stored values cannot be read; it names their keys and carries the values of the others.
         """
-        wanted = checked_keys(keys, self._key_max_bytes)
-        self._begin()
-        unique = list(dict.fromkeys(wanted))
-        stored = self._backend.get_many(unique) if unique else []
-        if self._options.refresh_on_read:
-            due, moment = self._refreshed(unique, stored)
-            if due:
-                self._backend.touch_many(due, moment)
-        return decode_all(self.decode_value, wanted, unique, stored)
+        return self._get(keys, self.decode_value)
 
     async def amget(self, keys: Sequence[str]) -> list[V | None]:
         """As ``mget``."""
-        wanted = await self._achecked_keys(keys)
-        await self._abegin()
-        unique = list(dict.fromkeys(wanted)) if is_short(wanted) else await arguments.unique_keys(wanted)
-        stored = await self._backend.aget_many(unique) if unique else []
-        if self._options.refresh_on_read:
-            due, moment = self._refreshed(unique, stored)
-            if due:
-                await self._backend.atouch_many(due, moment)
-        return await adecode_all(self.decode_value, wanted, unique, stored)
+        return await self._aget(keys, self.decode_value)
 
     def mset(self, key_value_pairs: Sequence[tuple[str, V]], *, ttl_s: float | None = None) -> None:
         """Store every pair; of a repeated key the last one wins. Everything is checked before anything is stored.
@@ -220,6 +205,28 @@ class KVBaseStore(ExtendedStore[V], BaseStore[str, V], Generic[V]):
                     yield key
 
     # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _get(self, keys: Sequence[str], decode_value: Callable[[Any], W | None]) -> list[W | None]:
+        wanted = checked_keys(keys, self._key_max_bytes)
+        self._begin()
+        unique = list(dict.fromkeys(wanted))
+        stored = self._backend.get_many(unique) if unique else []
+        if self._options.refresh_on_read:
+            due, moment = self._refreshed(unique, stored)
+            if due:
+                self._backend.touch_many(due, moment)
+        return decode_all(decode_value, wanted, unique, stored)
+
+    async def _aget(self, keys: Sequence[str], decode_value: Callable[[Any], W | None]) -> list[W | None]:
+        wanted = await self._achecked_keys(keys)
+        await self._abegin()
+        unique = list(dict.fromkeys(wanted)) if is_short(wanted) else await arguments.unique_keys(wanted)
+        stored = await self._backend.aget_many(unique) if unique else []
+        if self._options.refresh_on_read:
+            due, moment = self._refreshed(unique, stored)
+            if due:
+                await self._backend.atouch_many(due, moment)
+        return await adecode_all(decode_value, wanted, unique, stored)
 
     def _encode_all(self, pairs: Iterable[tuple[str, V]], ttl_s: float | None) -> list[Record]:
         moment = self._moment(ttl_s)

@@ -17,11 +17,14 @@ class Kind(Enum):
         TEXT: the same, of a value that a document of the Data API cannot hold as it is (a name that begins with ``$``,
             a number of more than 100 digits, more than 15 levels): backends that keep documents keep it as text.
         BYTES: bytes, as they are.
+        BODY_BLOB: as JSON, and backends that keep documents keep it in the field ``body_blob``, where caches of
+            LangChain's have it.
     """
 
     JSON = "json"
     TEXT = "text"
     BYTES = "bytes"
+    BODY_BLOB = "body_blob"
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):

@@ -21,7 +21,7 @@ __all__ = [
     "unreadable_document",
 ]
 
-_DOCSTORE: Final = "keep Documents by create_kv_docstore(KVByteStore(...)), of langchain_classic.storage"
+_DOCSTORE: Final = "keep Documents in DocumentStore"
 
 _WITH_METHODS: Final = (
     ("isoformat", "convert it with .isoformat()"),
@@ -63,10 +63,10 @@ def refuse_integer(key: str, path: Sequence[str | int]) -> NoReturn:
 
 
 def refuse_deep(key: str, levels: int) -> NoReturn:
-    """Raise for more nesting than ``levels``."""
+    """Raise for more nesting than ``levels``; an empty key is not told."""
     raise InvalidValueError(
-        f"The value of key {shown(key)} is nested more than {levels} levels deep, or holds itself: flatten it, or store"
-        " it as text."
+        f"The value{f' of key {shown(key)}' if key else ''} is nested more than {levels} levels deep, or holds itself:"
+        " flatten it, or store it as text."
     )
 
 
@@ -128,8 +128,8 @@ def unreadable_document(value: bytes) -> str | None:
         return None
     name = ".".join(re.findall(r'"([^"]*)"', found[1].decode(errors="replace")))
     return (
-        f"is a Document with metadata of type {name:.80}, which LangChain could not load again: convert what is not"
-        " JSON in its metadata (a datetime with .isoformat(), others with str())."
+        f"is a Document with metadata of type {name:.80}, which LangChain could not load again: keep it in"
+        " DocumentStore, or convert what is not JSON in its metadata (a datetime with .isoformat(), others with str())."
     )
 
 

@@ -54,7 +54,7 @@ class Command(NamedTuple):
 
 # Only an exclusion keeps values at home: {"_id": true} alone would ship the whole document (measured). Without its
 # value a marker beside it would mean nothing.
-_WITHOUT_VALUE: Final = b'{"value":false,"encoding":false}'
+_WITHOUT_VALUE: Final = b'{"value":false,"encoding":false,"body_blob":false}'
 
 
 def find_keys(keys: Sequence[str], state: str | None = None, *, values: bool = True) -> Command:

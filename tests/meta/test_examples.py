@@ -1,0 +1,51 @@
+"""The short examples, run as a reader runs them, on a file and over HTTP."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from places import TOKEN, Place
+
+pytestmark = pytest.mark.slow  # each loads LangChain in a process or two
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+PRINTED = {
+    "parent_documents.py": [
+        f"found: {'The hill is steep. The sheep are white. The wind goes through the grass.'}",
+        "changed: The hill is gone. A quarry is here.",
+        "removed; left: ['sea'] with 3 children",
+    ],
+    "embedding_cache.py": [
+        "first: 3 texts and a query: 0 from the cache, 3 from the model",
+        "a new process: 4 texts and a query: 3 from the cache, 1 from the model",
+    ],
+    "llm_cache.py": [
+        "first: two; the model was asked 1 times",
+        "a new process: two; the model was asked 0 times",
+        "after clear: two; the model was asked 2 times",
+    ],
+}
+
+
+def run(name: str, *arguments: str) -> list[str]:
+    environment = {**os.environ, "ASTRA_DB_APPLICATION_TOKEN": TOKEN}
+    command = [sys.executable, "-W", "error", str(EXAMPLES / name), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("name", PRINTED)
+def test_an_example_prints_what_it_is_about(name: str) -> None:
+    assert run(name) == PRINTED[name]
+
+
+@pytest.mark.parametrize("name", PRINTED)
+def test_an_example_does_the_same_over_http(http_place: Place, name: str) -> None:
+    assert run(name, http_place.url) == PRINTED[name]
