@@ -270,6 +270,12 @@ class Child:
         readable, _, _ = select.select([self.process.stdout], [], [], TIMEOUT_S)
         return (self.process.stdout.readline().strip() if readable else ""), monotonic() - started
 
+    def complaints(self, elapsed_s: float) -> str:
+        """Return, of a child that went wrong, whether it had ended by itself and what it wrote."""
+        ended = self.process.poll()
+        self.process.kill()
+        return f"after {elapsed_s:.1f} s, ended: {ended}: {self.process.communicate()[1]}"
+
     def __enter__(self) -> Child:
         return self
 
@@ -294,7 +300,7 @@ def test_ctrl_c_returns_soon_and_leaves_nothing_behind(server: Misbehaving, oper
         else:
             server.wait_for(lambda: server.in_flight > 0, TIMEOUT_S)
         said, elapsed_s = child.interrupt()
-        assert said == "interrupted"
+        assert said == "interrupted", child.complaints(elapsed_s)
         assert elapsed_s < SOON_S
         assert child.process.stdout is not None
         assert child.process.stdout.readline() == "0\n"  # tasks left

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 
@@ -59,10 +63,37 @@ def test_ctrl_c_within_the_start_of_a_thread_is_not_taken_for_a_refusal(monkeypa
 
 
 def test_a_taken_lock_is_waited_for_until_another_thread_gives_it_back() -> None:
-    lock = threads.taken_lock()
-    assert not lock.acquire(timeout=0.01)
-    threads.start(lock.release, "giver")
-    assert lock.acquire(timeout=30)
+    lock, given = threads.taken_lock(), []
+
+    def give() -> None:
+        given.append(True)
+        lock.release()
+
+    threads.start(give, "giver")
+    lock.wait()
+    assert given == [True]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT to a thread")
+def test_ctrl_c_that_the_system_hands_to_another_thread_ends_the_wait() -> None:
+    code = """
+        import signal, threading, time
+        from langchain_kv.runtime import threads
+        lock = threads.taken_lock()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        def interrupt():
+            time.sleep(0.3)  # the wait has begun
+            signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+        threads.start(interrupt, "other")
+        try:
+            lock.wait()
+        except KeyboardInterrupt:
+            print("interrupted")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout, done.stderr) == ("interrupted\n", "")
 
 
 def test_a_condition_wakes_all_that_wait_and_the_lock_is_held_again() -> None:

@@ -144,7 +144,7 @@ class Flight:
         """Wait until none of the keys is open."""
         done = threads.taken_lock()
         if self._tell(keys, done.release):
-            done.acquire()
+            done.wait()
 
     async def await_(self, keys: Set[str]) -> None:
         """As ``wait``. A waiter that is cancelled leaves the flight as it is."""

@@ -1,6 +1,6 @@
 """Plain calls over coroutines: one daemon thread of this process runs an event loop, and whole operations run on it.
 
-A caller hands a coroutine over and waits on a raw lock: one hop an operation. Where gevent or eventlet make greenlets
+A caller hands a coroutine over and waits for its end: one hop an operation. Where gevent or eventlet make greenlets
 of threads, this one is a thread all the same, and a caller that waits for it lets other greenlets run. The loop is
 uvloop where it is installed. It starts with the first call; a forked child starts one of its own, and leaves alone what
 it inherited. Nothing that is raised ends the loop.
@@ -38,7 +38,6 @@ __all__ = ["iterate", "owns", "run"]
 T = TypeVar("T")
 
 _EXIT_WAIT_S: Final = 1.0
-_WINDOWS_SLICE_S: Final = 0.1
 _END: Final = object()
 
 _logger = logging.getLogger("langchain_kv")
@@ -118,11 +117,7 @@ class _Call(Generic[T]):
         # The submission stands inside: an interrupt between it and the wait would else leave the operation running.
         try:
             loop.call_soon_threadsafe(self._start)
-            if sys.platform == "win32":  # where a lock's wait is not interrupted
-                while not self._done.acquire(timeout=_WINDOWS_SLICE_S):
-                    pass
-            else:
-                self._done.acquire()
+            self._done.wait()
         except BaseException as error:
             try:
                 loop.call_soon_threadsafe(self._cancel)

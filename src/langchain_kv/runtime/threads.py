@@ -47,6 +47,8 @@ def real(module: str, name: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
+_SLICE_S: Final = 0.1
+
 Lock: Final[Callable[[], threading.Lock]] = real("_thread", "allocate_lock")
 _RLock: Final[Callable[[], Any]] = real("_thread", "RLock")
 Local: Final[type[Any]] = real("_thread", "_local")
@@ -207,9 +209,9 @@ class Event:
 
 
 class TakenLock(Protocol):
-    """A lock that one side waits to take, once, and another, on any thread, gives back, once."""
+    """A lock that one side waits for, once, and another, on any thread, gives back, once."""
 
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+    def wait(self) -> None:
         """Wait, in the greenlet and thread that it was made in, until it is given back."""
 
     def release(self) -> None:
@@ -224,20 +226,35 @@ def taken_lock() -> TakenLock:
     eventlet = sys.modules.get("eventlet.patcher")
     if eventlet is not None and eventlet.is_monkey_patched("thread"):
         return _eventlet_lock()
-    lock = Lock()
-    lock.acquire()
-    return lock
+    return _ThreadLock()
+
+
+class _ThreadLock:
+    """Wakes up now and then, because only who runs is interrupted by a signal that came in the wrong moment.
+
+    One that arrives just before the thread sleeps, or that the system hands to another thread, wakes nobody: Ctrl-C
+    would wait for the end of what the lock stands for. (On Windows no signal ends the wait for a lock.)
+    """
+
+    __slots__ = ("_lock", "release")
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._lock.acquire()
+        self.release = self._lock.release
+
+    def wait(self) -> None:
+        while not self._lock.acquire(timeout=_SLICE_S):
+            pass
 
 
 def _gevent_lock() -> TakenLock:
     import gevent
     from gevent.event import Event
 
-    lock = Lock()
-    lock.acquire()
     hub = gevent.get_hub()
     if gevent.getcurrent() is hub:  # it takes no turns itself
-        return lock
+        return _ThreadLock()
     return _GeventLock(Event(), hub.loop.async_())
 
 
@@ -250,9 +267,9 @@ class _GeventLock:
         self._watcher = watcher
         watcher.start(event.set)
 
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+    def wait(self) -> None:
         try:
-            return bool(self._event.wait(None if timeout < 0 else timeout))
+            self._event.wait()
         finally:
             with self._guard:
                 self._watcher.close()
@@ -268,21 +285,17 @@ def _eventlet_lock() -> TakenLock:
     from eventlet.hubs import get_hub
     from greenlet import getcurrent
 
-    lock = Lock()
-    lock.acquire()
     # eventlet's own threads answer to one thread, the main one; elsewhere, and in the hub, there is none to let run.
     is_main = threading.get_native_id() == threading.main_thread().native_id
-    return _EventletLock(lock) if is_main and getcurrent() is not get_hub().greenlet else lock
+    return _EventletLock() if is_main and getcurrent() is not get_hub().greenlet else _ThreadLock()
 
 
-class _EventletLock:
+class _EventletLock(_ThreadLock):
     """Is waited for by one of eventlet's threads."""
 
-    def __init__(self, lock: threading.Lock) -> None:
-        self._lock = lock
-        self.release = lock.release
+    __slots__ = ()
 
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+    def wait(self) -> None:
         from eventlet import tpool
 
-        return bool(tpool.execute(self._lock.acquire, blocking, timeout))
+        tpool.execute(super().wait)

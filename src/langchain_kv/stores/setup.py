@@ -201,7 +201,7 @@ class _Attempt:
     def wait(self) -> None:
         done = threads.taken_lock()
         if self._tell(done.release):
-            done.acquire()
+            done.wait()
         if self.error is not None:
             raise self.error
 

@@ -82,7 +82,7 @@ def run_app_in_thread(application: Application, host: str = "127.0.0.1", port: i
         thread: threads.Thread | None = None
         try:
             thread = threads.start(run, "langchain-kv server")
-            ready.acquire()
+            ready.wait()
             if failures:
                 raise ConfigError("The server could not be started.") from failures[0]
             yield _url_of(listener)
