@@ -157,7 +157,8 @@ pins: clean $(VENV)/bin/python
 	$(PIP) install --upgrade -r requirements/run.in --editable '.[cli]'
 	$(PIP) freeze --exclude-editable > requirements/run.txt
 	$(PIP) install -r requirements/dev.in -c requirements/run.txt
-	{ echo "-r run.txt"; $(PIP) freeze --exclude-editable | grep -vxFf requirements/run.txt; } > requirements/dev.txt
+	{ echo "-r run.txt"; $(PIP) freeze --exclude-editable | grep -vxFf requirements/run.txt \
+		| sed 's/^SecantusDB==.*/&; python_version < "3.14"/'; } > requirements/dev.txt
 	$(PIP) install -r requirements/bench.in -c requirements/run.txt
 	{ echo "-r run.txt"; $(PIP) freeze --exclude-editable | grep -vxFf requirements/run.txt; } > requirements/bench.txt
 

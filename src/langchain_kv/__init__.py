@@ -51,9 +51,17 @@ if TYPE_CHECKING:
     )
     from langchain_kv.llm_cache import KVCache
     from langchain_kv.places.base import BackendOptions, Place
+    from langchain_kv.places.mongodb import MongoDBClientPlace
+    from langchain_kv.places.redis import RedisClientPlace
+    from langchain_kv.places.sql import SQLPlace
     from langchain_kv.stores.astradb import AstraDBBaseStore, AstraDBByteStore, AstraDBStore
     from langchain_kv.stores.base import KVBaseStore, KVByteStore, KVStore
+    from langchain_kv.stores.cassandra import CassandraByteStore
+    from langchain_kv.stores.mongodb import MongoDBByteStore, MongoDBStore
+    from langchain_kv.stores.redis import RedisStore
     from langchain_kv.stores.setup import SetupMode
+    from langchain_kv.stores.sql import SQLStore
+    from langchain_kv.stores.upstash import UpstashRedisByteStore, UpstashRedisStore
 
 __all__ = [
     "AstraDBBaseStore",
@@ -66,6 +74,7 @@ __all__ = [
     "BackendOptions",
     "BadReplyError",
     "BadVectorError",
+    "CassandraByteStore",
     "CollectionConflictError",
     "ConfigError",
     "ConnectError",
@@ -90,12 +99,19 @@ __all__ = [
     "KVStore",
     "Kind",
     "LimitError",
+    "MongoDBByteStore",
+    "MongoDBClientPlace",
+    "MongoDBStore",
     "ParentDocuments",
     "OlderCache",
     "PartialWriteError",
     "Place",
     "Record",
+    "RedisClientPlace",
+    "RedisStore",
     "RequestTimeoutError",
+    "SQLPlace",
+    "SQLStore",
     "SetupMode",
     "SetupPendingError",
     "Statistics",
@@ -106,6 +122,8 @@ __all__ = [
     "UnknownCollectionError",
     "UnknownKeyspaceError",
     "UnsupportedError",
+    "UpstashRedisByteStore",
+    "UpstashRedisStore",
     "UsageError",
     "Wrapper",
     "__version__",
@@ -125,9 +143,17 @@ _HOMES = {
         "embeddings.tally": ("EmbeddingStatistics",),
         "llm_cache": ("KVCache",),
         "places.base": ("BackendOptions", "Place"),
+        "places.mongodb": ("MongoDBClientPlace",),
+        "places.redis": ("RedisClientPlace",),
+        "places.sql": ("SQLPlace",),
         "stores.astradb": ("AstraDBBaseStore", "AstraDBByteStore", "AstraDBStore"),
         "stores.base": ("KVBaseStore", "KVByteStore", "KVStore"),
+        "stores.cassandra": ("CassandraByteStore",),
+        "stores.mongodb": ("MongoDBByteStore", "MongoDBStore"),
+        "stores.redis": ("RedisStore",),
         "stores.setup": ("SetupMode",),
+        "stores.sql": ("SQLStore",),
+        "stores.upstash": ("UpstashRedisByteStore", "UpstashRedisStore"),
     }.items()
     for name in names
 }

@@ -5,6 +5,45 @@ from __future__ import annotations
 from typing import Final
 
 FOLLOWED: Final = {
+    "mongodb/test_mongodb_errors.py::test_an_async_client_serves_its_loop_itself_and_threads_there": [
+        "would wait for itself: await the method with a leading a"
+    ],
+    "mongodb/test_mongodb_errors.py::test_an_async_client_whose_loop_has_ended_is_told": [
+        "make a new client in each loop, or use one of plain calls"
+    ],
+    "mongodb/test_mongodb_errors.py::test_a_client_of_the_programs_stays_open_and_one_that_it_closed_is_told": [
+        "was closed: open a new one.",
+        "was closed: make a new one, and a new store",
+    ],
+    "mongodb/test_mongodb_errors.py::test_being_overtaken_all_the_time_is_told": [
+        "again and again meanwhile: nothing was done"
+    ],
+    "mongodb/test_mongodb_errors.py::test_a_store_is_not_made_where_nobody_answers": [
+        "check the host, the port and tls= of its URL"
+    ],
+    "mongodb/test_mongodb_errors.py::test_an_update_of_what_is_too_large_for_one_request_is_told": [
+        "split the value over several keys, or write it without update()"
+    ],
+    "mongodb/test_mongodb_errors.py::test_what_takes_too_long_is_told": [
+        "was not answered in time: try again",
+    ],
+    "mongodb/test_mongodb_errors.py::test_a_server_that_goes_away_is_told_and_served_again_when_it_is_back": [
+        "was lost (\0): try again"
+    ],
+    "mongodb/test_mongodb_errors.py::test_what_a_server_refuses_is_named": [
+        "check user, password and authSource= of its URL",
+        "grant it, or use another user",
+    ],
+    "mongodb/test_mongodb_errors.py::test_a_url_of_another_form_is_told_and_not_shown": [
+        "pymongo does not take the URL"
+    ],
+    "unit/test_libraries_missing.py::test_a_library_that_is_missing_is_told": [
+        "which is not installed: pip install 'langchain-kv[\0]'"
+    ],
+    "unit/test_libraries_missing.py::test_a_driver_that_is_missing_is_told": [
+        "needs a driver: pip install",
+        "Install it with pip",
+    ],
     "unit/test_document_forms.py::test_only_documents_are_kept": ["keep JSON values in KVStore, bytes in"],
     "unit/test_document_forms.py::test_a_subclass_with_fields_of_its_own_is_refused": ["put them into its metadata"],
     "unit/test_refusals.py::test_a_document_in_a_store_of_json_or_bytes_is_told_of_the_docstore": [
@@ -95,12 +134,81 @@ FOLLOWED: Final = {
     "unit/test_places_of_others.py::test_two_packages_with_one_scheme_are_an_error_that_names_both": [
         "uninstall all of them but one"
     ],
+    "cluster/test_cassandra_byte_store.py::test_json_is_refused_with_the_right_way": [
+        "keep JSON by the URL of the cluster"
+    ],
+    "cluster/test_cassandra_byte_store.py::test_6_5_values_expire_by_the_clusters_own_time": [
+        "give a shorter ttl_s, or none"
+    ],
+    "cluster/test_cassandra_byte_store.py::test_arguments_that_are_missing_or_too_many_are_told": [
+        "as they are in the cluster.",
+        "needs to know the cluster: give session=",
+        "session= and url= are two ways",
+    ],
     "cluster/test_cassandra_tls.py::test_files_that_are_no_certificates_are_told": [
         "check ca_file=, cert_file= and key_file="
     ],
     "cluster/test_cassandra_rows.py::test_a_store_does_not_open_them": [
         "give the URL of the cluster's Data API (https:...)"
     ],
+    "sql/test_sql_advice.py::test_a_database_of_its_own_takes_what_one_store_refuses": [
+        "make it with setup_mode=SetupMode.SYNC, or create_schema() of SQLStore",
+        "leave ttl_s out, or use KVByteStore on this database",
+        "got None: delete the key instead",
+        "was closed: open a new one.",
+    ],
+    "sql/test_sql_advice.py::test_the_path_of_a_file_is_what_the_url_wants": ["Write sqlite+sqlalchemy:PATH"],
+    "sql/test_sql_bad_input.py::test_a_wrong_password_is_told_without_showing_it": ["Check user and password"],
+    "sql/test_sql_bad_input.py::test_a_host_that_does_not_answer_is_named": ["Check that the server runs, and host"],
+    "sql/test_sql_bad_input.py::test_a_table_of_another_shape_is_refused_and_left_alone": ["Use another database, or"],
+    "sql/test_sql_bad_input.py::test_a_value_that_a_packet_cannot_take_is_refused_by_name": [
+        "max_allowed_packet: split it over several keys"
+    ],
+    "sql/test_sql_advice.py::test_a_url_of_another_form_is_told_the_right_one": [
+        "with the name of a database",
+        "is no URL that SQLAlchemy takes",
+    ],
+    "sql/test_sql_advice.py::test_another_kind_of_database_is_refused": ["not in \0: use one of them"],
+    "sql/test_sql_advice.py::test_a_call_that_others_win_against_can_be_repeated": [
+        "others write the same keys all the time: repeat the call later"
+    ],
+    "sql/test_sql_store.py::test_nul_in_a_key_is_refused_by_name_where_the_column_cannot_take_it": [
+        "leave it out, or use KVByteStore, whose table takes it"
+    ],
+    "contract/test_redis_store.py::test_its_arguments_are_refused_with_the_errors_of_the_archived_one": [
+        "give a Redis or RedisCluster of redis or of redis.asyncio"
+    ],
+    "contract/test_redis_store.py::test_5_a_client_that_makes_text_of_bytes_is_refused_by_name": [
+        "bytes would be lost. Make it without"
+    ],
+    "contract/test_redis_store.py::test_a_server_that_does_not_answer_in_time_is_told": [
+        "repeat the call, or give it more time"
+    ],
+    "contract/test_upstash_store.py::test_its_arguments_are_refused_with_the_errors_of_the_archived_one": [
+        "Expected Upstash Redis client, got",
+        "as its console shows it, or is",
+        "the token is missing. Give token=",
+    ],
+    "contract/test_upstash_store.py::test_a_client_that_does_not_tell_where_it_goes_is_refused": [
+        "give url= and token="
+    ],
+    "contract/test_upstash_store.py::test_5_empty_batches_send_nothing_and_none_is_refused_by_name": [
+        "keep bytes in UpstashRedisByteStore, JSON in KVStore"
+    ],
+    "contract/test_upstash_store.py::test_a_value_of_another_kind_is_an_error_that_names_the_key_and_the_class": [
+        "which is no character: leave it out"
+    ],
+    "contract/test_upstash_store.py::test_a_key_that_a_url_cannot_hold_is_told_and_the_rest_is_kept": [
+        "where the keys '.' and '..' mean something"
+    ],
+    "contract/test_upstash_store.py::test_a_value_over_the_limit_is_told_by_its_key_and_the_rest_is_kept": [
+        "use smaller values, or another plan of Upstash"
+    ],
+    "faults/test_upstash_faults.py::test_what_a_gateway_finds_too_large_is_told": ["use a smaller one"],
+    "faults/test_upstash_faults.py::test_a_fault_that_lasts_is_told": [
+        "is not one of Upstash's REST interface, or is cut: check the endpoint"
+    ],
+    "faults/test_upstash_faults.py::test_a_wrong_token_is_told_and_never_shown": ["Upstash refused the token"],
 }
 """A test, and pieces of the messages."""
 

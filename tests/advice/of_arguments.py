@@ -91,7 +91,7 @@ def trusted(w: World) -> None:
 
 CASES = [
     # URLs
-    Case("is not a URL of a place for values. Give one of:", parsed("redis://h"), parses("sqlite:kv.db")),
+    Case("is not a URL of a place for values. Give one of:", parsed("ftp://h"), parses("sqlite:kv.db")),
     Case(
         "is not a URL of a place for values: did you mean",
         lambda w: parse_url("kv%.db"),
@@ -115,6 +115,11 @@ CASES = [
     ),
     Case("is not a host: write", parsed("https://<id>-<region>.x"), parses("https://id-region.x")),
     Case("URL names no host: write", parsed("https:///x"), parses("https://HOST:1")),
+    Case(
+        "is no Data API, but Upstash's Redis: write",
+        parsed("https://eu1-x-1.upstash.io"),
+        lambda w, m: parse_url(named(r"write (\S+)\.$", m)),
+    ),
     Case(
         "URL is no number up to 65535: write",
         parsed("http://h:99999"),
@@ -187,6 +192,8 @@ CASES = [
         lambda w: parse_url(f"cassandra://h?ssl=false&ca_file={w.file('ca')}"),
         lambda w, m: parse_url(f"cassandra://h?ca_file={w.tmp / 'ca'}"),
     ),
+    Case("has no good host or port: write", parsed("redis://h:x"), parses("redis://h:6379")),
+    Case("needs redis:, rediss: or valkey: and a host: write", parsed("redis:h"), parses("redis://h")),
     Case(
         "with the path of the secure connect bundle that Astra DB gave you",
         parsed("cassandra+bundle:"),

@@ -295,7 +295,7 @@ def test_a_collection_that_is_not_in_the_file_is_named(lckv: Lckv, where: list[s
         (["get", "k", "--collection", "kv"], "--db"),
         (["get", "k", "--db", "sqlite:x.db"], "--collection"),
         (["get", "--db", "sqlite:x.db", "--collection", "kv"], "KEY"),
-        (["get", "k", "--db", "redis://h", "--collection", "kv"], "sqlite:"),
+        (["get", "k", "--db", "etcd://h", "--collection", "kv"], "sqlite:"),
         (["get", "k", "--db", "sqlite:x.db", "--collection", "a-b"], "'a-b'"),
         (["get", "k", "--db", "sqlite:x.db", "--collection", "kv", "--keyspace", "a b"], "'a b'"),
         (["get", "", "--db", "sqlite:x.db", "--collection", "kv"], "key"),
@@ -511,7 +511,7 @@ def test_what_the_command_says_has_no_words_of_python(lckv: Lckv, where: list[st
     errors = [
         lckv("get", "bad", "--bytes", *where),
         lckv("set", "k", "NaN", *where),
-        lckv("get", "k", "--db", "redis://h", "--collection", "kv"),
+        lckv("get", "k", "--db", "etcd://h", "--collection", "kv"),
         lckv("get", "k", "--db", "https://u:p@h", "--collection", "kv"),
         lckv("get", "k", *where[:2], "--collection", "no"),
         lckv("backup", where[1], where[1].removeprefix("sqlite:")),

@@ -13,6 +13,7 @@ import pytest
 from bodies import Bodies
 from cassandra_node import Node, missing, running_node
 from emptied_collections import ID_ONLY, EmptiedCollections
+from installed import need
 from langchain_kv.engines.base import CollectionName, Engine
 from langchain_kv.engines.cassandra.settings import ClusterSettings
 from langchain_kv.places.clusters import read_cluster_url
@@ -22,9 +23,7 @@ _numbers = itertools.count()
 
 @pytest.fixture(scope="session")
 def cassandra_node() -> Iterator[Node]:
-    reason = missing()
-    if reason and os.environ.get("CI") != "true":
-        pytest.skip(reason)
+    need(missing())
     with running_node() as node:
         yield node
 

@@ -19,6 +19,7 @@ import pytest
 from cassandra_node import missing
 from cassandra_own_nodes import OwnNode, own_nodes
 from cluster.serving import LCKV, TOKEN
+from installed import need
 from langchain_kv import KVStore
 from langchain_kv.errors import PartialWriteError, StoreError
 
@@ -82,9 +83,7 @@ class Worker:
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[OwnNode]:
-    reason = missing()
-    if reason and os.environ.get("CI") != "true":
-        pytest.skip(reason)
+    need(missing())
     with own_nodes(tmp_path) as (node,):
         yield node
 

@@ -6,7 +6,6 @@ whose ``applied`` is None, also the one that failed. Whatever else is read was l
 
 from __future__ import annotations
 
-import os
 import random
 import threading
 import time
@@ -17,6 +16,7 @@ import pytest
 
 from cassandra_node import missing
 from cassandra_own_nodes import OwnNode, own_nodes
+from installed import need
 from langchain_kv import KVStore
 from langchain_kv.errors import DataAPIError, PartialWriteError, StoreError
 
@@ -31,9 +31,7 @@ WITHIN_S = 90.0
 
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[OwnNode]]:
-    reason = missing()
-    if reason and os.environ.get("CI") != "true":
-        pytest.skip(reason)
+    need(missing())
     with own_nodes(tmp_path_factory.mktemp("three"), 3) as running:
         yield running
 

@@ -17,6 +17,7 @@ import pytest
 
 from cassandra_node import missing
 from cassandra_own_nodes import OwnNode, own_nodes
+from installed import need
 from langchain_kv import KVStore
 from langchain_kv.errors import ConfigError, ConnectError
 
@@ -103,9 +104,7 @@ def certificates(home: Path) -> Certificates:
 
 @pytest.fixture(scope="module")
 def node(home: Path, certificates: Certificates) -> Iterator[OwnNode]:
-    reason = missing()
-    if reason and os.environ.get("CI") != "true":
-        pytest.skip(reason)
+    need(missing())
     nodes = home / "nodes"
     nodes.mkdir()
     with own_nodes(nodes, more=ENCRYPTION.format(home=home)) as (only,):

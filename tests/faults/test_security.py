@@ -492,6 +492,8 @@ IMPORTERS = {
         *("importlib.metadata", "importlib.metadata.EntryPoint", "importlib.metadata.entry_points"),
         "entry",
     },
+    # It looks whether a library is there, by a name of this package's own.
+    "places/extras.py": {"importlib.util", "importlib.util.find_spec"},
     # langchain-core makes the answers again, of a list of classes that hold data only, without secrets.
     "llm_cache.py": {"langchain_core.load"},
 }

@@ -31,7 +31,8 @@ FOLDER: Final = Path(__file__).parents[2] / "docs" / "reference"
 
 STORES: Final = (
     *("KVStore", "KVByteStore", "AstraDBStore", "AstraDBByteStore", "KVBaseStore", "AstraDBBaseStore"),
-    *("DocumentStore", "ParentDocuments", "KVCache"),
+    *("DocumentStore", "ParentDocuments", "KVCache", "CassandraByteStore", "MongoDBByteStore", "MongoDBStore"),
+    *("RedisStore", *("UpstashRedisByteStore", "UpstashRedisStore"), "SQLStore"),
     *("SetupMode", "Statistics", "Encryption", "CollectionHandle", "Parent"),
 )
 STORE_TYPES: Final = ("Token", "Caller", "AnySetupMode", "Family", "Row")
@@ -39,7 +40,7 @@ EMBEDDINGS: Final = ("EmbeddingCache", "EmbeddingStatistics", "OlderCache")
 EMBEDDING_TYPES: Final = ("KeyEncoder", "OnStoreError")
 BACKENDS: Final = (
     *("Backend", "SyncBackend", "AsyncBackend", "Wrapper", "Record", "Kind", "Found", "Damaged"),
-    *("Place", "BackendOptions"),
+    *("Place", "BackendOptions", "MongoDBClientPlace", "RedisClientPlace", "SQLPlace"),
 )
 BACKEND_TYPES: Final = ("Stored", "Page", "Change", "TokenSource")
 

@@ -16,7 +16,7 @@ import pytest
 
 import langchain_kv
 from langchain_kv.places.base import Place
-from langchain_kv.places.schemes import SCHEMES
+from langchain_kv.places.schemes import SCHEMES, SQL_SCHEMES
 
 ROOT = Path(langchain_kv.__file__).parent
 
@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "backends": BASE | {"backends", "engines", "values", "runtime"},
     "places": BASE | {"places", "backends", "engines", "values", "runtime"},
     "server": BASE | {"server", "engines", "values", "runtime"},
-    "stores": BASE | {"stores", "backends", "places", "values", "runtime"},
+    "stores": BASE | {"stores", "documents", "backends", "places", "values", "runtime"},  # documents: upstream's names
     "documents": BASE | {"documents", "stores", "values"},
     "llm_cache": BASE | {"stores", "backends", "places", "values"},
     "embeddings": BASE | {"embeddings", "stores", "backends", "places", "values", "runtime"},
@@ -47,15 +47,27 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 PLACES: dict[str, set[str]] = {
     "aiohttp": {"backends/dataapi/bodies", "backends/dataapi/client"},
-    "cassandra": {f"engines/cassandra/{part}" for part in ("cluster", "connect", "driver", "failures")},
+    "cassandra": {f"engines/cassandra/{part}" for part in ("cluster", "connect", "driver", "failures")}
+    | {"stores/cassandra"},  # its types
     "cryptography": {"backends/encryption"},
     "fcntl": {"engines/sqlite/file_lock"},
     "httptools": {"server/http/connections"},
     # options: its version, for the User-Agent
-    "langchain_core": {"stores/base", "places/options", "documents/store", "documents/parents", "llm_cache"}
+    "langchain_core": {
+        "stores/base",
+        "stores/mongodb",
+        "places/options",
+        "documents/store",
+        "documents/parents",
+        "llm_cache",
+    }
     | {f"embeddings/{part}" for part in ("cache", "call", "older")},
+    "bson": {f"backends/{part}" for part in ("mongodb_documents", "mongodb_verbs")},
     "msvcrt": {"engines/sqlite/file_lock"},
     "numpy": {"embeddings/cache", "embeddings/vectors"},  # cache: its types
+    "pymongo": {"backends/mongodb_verbs", "places/mongodb", "stores/mongodb"},  # stores: its types
+    "redis": {"backends/redis", "places/redis"},
+    "sqlalchemy": {"backends/sql", "backends/sql_rows", "backends/sql_tables", "places/sql", "stores/sql"},
     "sqlite3": {f"engines/sqlite/{part}" for part in ("backup", "catalog", "connections", "copies", "engine", "errors")}
     | {f"engines/sqlite/{part}" for part in ("file", "read_only", "rows", "schema", "waits")},
     "typer": {"cli/app", "cli/main", "cli/stopping"},
@@ -120,6 +132,9 @@ def test_a_scheme_of_the_table_loads_its_own_module_and_no_engine(scheme: str) -
     home = SCHEMES[scheme].partition(":")[0]
     others = {path.partition(":")[0] for path in SCHEMES.values()} - {home}
     url = {"cassandra": "cassandra://h", "cassandra+bundle": f"cassandra+bundle:{__file__}"}.get(scheme, f"{scheme}:x")
+    url = f"{scheme}://h/x" if scheme in SQL_SCHEMES and not scheme.startswith("sqlite") else url
+    url = f"{scheme}://h" if scheme in ("redis", "rediss", "valkey") else url
+    url = url.replace("mongodb:", "mongodb://").replace("mongodb+srv:", "mongodb+srv://")
     script = f"from langchain_kv.places.schemes import parse_url\nparse_url({url.replace('http:', 'http://')!r})"
     script = script.replace("https:x", "https://x")
 
@@ -263,7 +278,7 @@ def test_astrapy_is_never_imported() -> None:
     assert not libraries & {"astrapy", "langchain_astradb", "langchain_community", "httpx"}
 
 
-HEAVY = ["aiohttp", "uvloop", "orjson", "msgspec", "httptools", "typer", "sqlite3", "langchain_classic"]
+HEAVY = ["sqlalchemy", "aiohttp", "uvloop", "orjson", "msgspec", "httptools", "typer", "sqlite3", "langchain_classic"]
 
 
 def loaded(script: str, names: list[str]) -> list[str]:

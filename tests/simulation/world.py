@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 from langchain_kv import KVStore, SetupMode, limits
-from langchain_kv.backends.dataapi import backend as dataapi
+from langchain_kv.backends.dataapi import service
 from langchain_kv.errors import StoreError
 from simulation.history import History, Kind, Operation, Step
 from simulation.linearizability import ABSENT
@@ -216,13 +216,13 @@ def listed(step: Step, items: Sequence[Any], history: History) -> dict[str, Any]
 @contextmanager
 def _simulated(plan: Plan, network: Network, loop: VirtualLoop) -> Iterator[None]:
     """Put the network, the clock, the small numbers and the seed of all jitter in place."""
-    package = dataapi.__name__.rpartition(".")[0]
+    package = service.__name__.rpartition(".")[0]
     modules = [module for name, module in sys.modules.items() if name.startswith(package)]
     jitter = random.getstate()
     with ExitStack() as stack:
         stack.callback(random.setstate, jitter)
         random.seed(plan.seed)
-        stack.enter_context(patch.object(dataapi, "Pool", lambda *_, **__: network))
+        stack.enter_context(patch.object(service, "Pool", lambda *_, **__: network))
         stack.enter_context(clock_of(loop, modules))
         for name, value in plan.limits.items():
             stack.enter_context(patch.object(limits, name, value))

@@ -103,6 +103,11 @@ class Backend(ABC):
         """How many bytes of UTF-8 a key may take."""
         return limits.KEY_MAX_BYTES
 
+    @property
+    def allows_empty_key(self) -> bool:
+        """Whether the empty text is a key."""
+        return False
+
     # -- what every backend has ---------------------------------------------------------------------------------------
 
     @abstractmethod

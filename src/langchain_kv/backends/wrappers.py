@@ -41,6 +41,10 @@ class Wrapper(Backend):
     def key_max_bytes(self) -> int:
         return self._inner.key_max_bytes - len(self.key("").encode())
 
+    @property
+    def allows_empty_key(self) -> bool:
+        return self._inner.allows_empty_key
+
     # -- what a subclass overrides ----------------------------------------------------------------------------------
 
     def key(self, key: str) -> str:

@@ -48,7 +48,8 @@ Token = Annotated[
     typer.Option(
         metavar="@FILE",
         show_default=False,
-        help="A file that holds the token; else ASTRA_DB_APPLICATION_TOKEN of the environment.",
+        help="A file that holds the token; else ASTRA_DB_APPLICATION_TOKEN of the environment, for Upstash"
+        " UPSTASH_REDIS_REST_TOKEN.",
     ),
 ]
 Text = Annotated[bool, typer.Option("--text", help="The value is text, as it is.")]

@@ -15,7 +15,7 @@ from langchain_kv.places.environment import token_left_out, token_of_environment
 if TYPE_CHECKING:
     from langchain_kv.backends.base import Backend
 
-__all__ = ["BackendOptions", "Place", "TokenSource"]
+__all__ = ["BackendOptions", "Place", "TokenSource", "keys_prefix"]
 
 TokenSource = str | Callable[[], str | None] | None
 """The token, something that gives it when asked, or None for no token."""
@@ -114,3 +114,14 @@ class Place(ABC):
     def with_secrets(self) -> Self:
         """Return this place, which was pickled, with those secrets that the environment names now."""
         return self
+
+
+def keys_prefix(prefix: str | None, options: BackendOptions) -> str:
+    """Return the text before every key where collections are kept beside each other: the place's, else the names'.
+
+    Neither a keyspace's name nor a collection's has a point or a slash: no two share keys.
+    """
+    if prefix is not None:
+        return prefix
+    keyspace = "" if options.keyspace == limits.DEFAULT_KEYSPACE else f"{options.keyspace}."
+    return f"{keyspace}{options.collection}/"

@@ -9,18 +9,17 @@ from urllib.parse import urlsplit
 
 from langchain_kv.errors import ConfigError
 from langchain_kv.places.base import BackendOptions, Place
+from langchain_kv.places.endpoints import parse_endpoint
 from langchain_kv.places.environment import TOKEN_VARIABLE
 from langchain_kv.runtime.forks import importing
 
 if TYPE_CHECKING:
     from langchain_kv.backends.base import Backend
 
-__all__ = ["ASTRA_HOST", "HOST", "DataAPIPlace", "parse_http_url"]
+__all__ = ["ASTRA_HOST", "DataAPIPlace", "parse_http_url"]
 
 ASTRA_HOST: Final = re.compile(r"[0-9a-f-]{36}-[a-z0-9-]+\.apps\.astra(-dev|-test)?\.datastax\.com", re.IGNORECASE)
-HOST: Final = re.compile(r"[^\s<>\"'{}|\\^`%\x00-\x20\x7f]+")
 
-_ADDRESS = re.compile(r"(?:[^@]*@)?\[[0-9a-f:.]+\](?::.*)?", re.IGNORECASE)
 _ASTRA_ENVIRONMENTS = {"": "prod", "-dev": "dev", "-test": "test"}
 _ASTRA_PATH = "/api/json"
 
@@ -97,37 +96,8 @@ def parse_http_url(url: str) -> DataAPIPlace:
     Raises:
         ConfigError: it names none; the text says what to write.
     """
-    scheme, _, rest = url.partition(":")
-    scheme = scheme.lower()
-    try:
-        parts = urlsplit(f"{scheme}:{rest}")
-        host = parts.hostname
-    except ValueError:  # such as half of an IPv6 address
-        host = None
-    if host and not _is_host(host, parts.netloc):
-        raise ConfigError(
-            f"{host!r:.80} is not a host: write {scheme}://HOST or {scheme}://HOST:PORT, with nothing left to fill in."
-        )
-    if not host:
-        raise ConfigError(f"The {scheme}: URL names no host: write {scheme}://HOST or {scheme}://HOST:PORT.")
-    try:
-        _ = parts.port
-    except ValueError:
-        raise ConfigError(
-            f"The port of the {scheme}: URL is no number up to 65535: write {scheme}://{host} or {scheme}://{host}:PORT."
-        ) from None
-    if "@" in parts.netloc:
-        raise ConfigError("The URL of a Data API must not hold a user or password: give the token as token=.")
-    if parts.query or parts.fragment:
-        raise ConfigError(f"The URL of a Data API takes no ? or # part: write {scheme}://{parts.netloc}{parts.path}.")
-    return DataAPIPlace(f"{scheme}://{parts.netloc}{parts.path.rstrip('/')}")
-
-
-def _is_host(host: str, netloc: str) -> bool:
-    if netloc.rpartition("@")[2].startswith("["):
-        return bool(_ADDRESS.fullmatch(netloc))
-    try:
-        host.encode("idna")  # as the look-up of the name will
-    except UnicodeError:
-        return False
-    return bool(HOST.fullmatch(host))
+    endpoint = parse_endpoint(url, "a Data API")
+    host = (urlsplit(endpoint).hostname or "").lower()
+    if host.endswith(".upstash.io"):
+        raise ConfigError(f"{host} is no Data API, but Upstash's Redis: write upstash+{endpoint}.")
+    return DataAPIPlace(endpoint)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from langchain_kv.places.dataapi import ASTRA_HOST, HOST
+from langchain_kv.places.dataapi import ASTRA_HOST
+from langchain_kv.places.endpoints import HOST
 from langchain_kv.places.files import file_url, file_url_of_others
 
 __all__ = ["meant"]

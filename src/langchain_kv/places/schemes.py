@@ -21,10 +21,18 @@ from langchain_kv.values.secret import exact
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-__all__ = ["GROUP", "SCHEMES", "parse_url"]
+__all__ = ["GROUP", "SCHEMES", "SQL_SCHEMES", "parse_url"]
 
 GROUP: Final = "langchain_kv.places"
 """The group of entry points in which other packages name their schemes."""
+
+SQL_SCHEMES: Final = (
+    *("postgresql", "postgresql+psycopg", "postgresql+psycopg2", "postgresql+asyncpg"),
+    *("mysql", "mysql+pymysql", "mysql+mysqldb", "mysql+asyncmy", "mysql+aiomysql"),
+    *("mariadb", "mariadb+pymysql", "mariadb+mysqldb", "mariadb+asyncmy", "mariadb+aiomysql"),
+    *("sqlite+sqlalchemy", "sqlite+aiosqlite"),
+)
+"""SQL databases, and which driver reaches one where the URL says it."""
 
 SCHEMES: Final = {
     "sqlite": "langchain_kv.places.files:parse_file_url",
@@ -33,6 +41,14 @@ SCHEMES: Final = {
     "http": "langchain_kv.places.dataapi:parse_http_url",
     "cassandra": "langchain_kv.places.clusters:parse_cluster_url",
     "cassandra+bundle": "langchain_kv.places.clusters:parse_bundle_url",
+    **dict.fromkeys(SQL_SCHEMES, "langchain_kv.places.sql:parse_sql_url"),
+    "redis": "langchain_kv.places.redis:parse_redis_url",
+    "rediss": "langchain_kv.places.redis:parse_redis_url",
+    "valkey": "langchain_kv.places.redis:parse_redis_url",
+    "mongodb": "langchain_kv.places.mongodb:parse_mongodb_url",
+    "mongodb+srv": "langchain_kv.places.mongodb:parse_mongodb_url",
+    "upstash+https": "langchain_kv.places.upstash:parse_upstash_url",
+    "upstash+http": "langchain_kv.places.upstash:parse_upstash_url",
 }
 """The function that makes a place of a URL of each scheme, in the form of an entry point; imported when one comes."""
 
@@ -42,7 +58,9 @@ def parse_url(url: str) -> Place:
 
     Args:
         url: ``sqlite:PATH``, ``memory:``, ``memory:NAME``, ``https://HOST``, ``http://HOST``, ``cassandra://...``,
-            ``cassandra+bundle:PATH``, or one whose scheme another package adds.
+            ``cassandra+bundle:PATH``, ``postgresql://...``, ``mysql://...``, ``mariadb://...``,
+            ``sqlite+sqlalchemy:PATH``, ``redis://...``, ``rediss://...``, ``valkey://...``, ``mongodb://...``,
+            ``mongodb+srv://...``, ``upstash+https://HOST``, or one whose scheme another package adds.
 
     Raises:
         ConfigError: it is none of these; the text lists ours.

@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from langchain_kv.errors import InvalidKeyError, UsageError
-from langchain_kv.limits import KEY_MAX_BYTES
 from langchain_kv.runtime.slices import SLICE_KEYS, by_parts, parts
-from langchain_kv.values.keys import check_key, check_keys, type_name
+from langchain_kv.values.keys import USUAL_KEYS, KeyRule, check_key, check_keys, type_name
 
 __all__ = [
     "achecked_keys",
@@ -24,14 +23,14 @@ __all__ = [
 ]
 
 
-def checked_keys(keys: Iterable[str], max_bytes: int = KEY_MAX_BYTES) -> list[str]:
+def checked_keys(keys: Iterable[str], rule: KeyRule = USUAL_KEYS) -> list[str]:
     """Return the keys as a list."""
-    return check_keys(_listed_keys(keys), max_bytes)
+    return check_keys(_listed_keys(keys), rule)
 
 
-async def achecked_keys(keys: Iterable[str], max_bytes: int = KEY_MAX_BYTES) -> list[str]:
+async def achecked_keys(keys: Iterable[str], rule: KeyRule = USUAL_KEYS) -> list[str]:
     """As ``checked_keys``."""
-    return list(await by_parts(lambda some: check_keys(some, max_bytes), _listed_keys(keys)))
+    return list(await by_parts(lambda some: check_keys(some, rule), _listed_keys(keys)))
 
 
 def _listed_keys(keys: Iterable[str]) -> list[str]:
@@ -50,7 +49,7 @@ async def unique_keys(keys: Sequence[str]) -> list[str]:
 
 
 def checked_pairs(
-    pairs: Iterable[Any], max_bytes: int = KEY_MAX_BYTES, *, verb: str = "mset", first_wins: bool = False
+    pairs: Iterable[Any], rule: KeyRule = USUAL_KEYS, *, verb: str = "mset", first_wins: bool = False
 ) -> dict[str, Any]:
     """Return the pairs as a dict: of a repeated key the last one wins, or the first."""
     if isinstance(pairs, Mapping):
@@ -60,8 +59,8 @@ def checked_pairs(
     listed = [pair if type(pair) is tuple and len(pair) == 2 else _checked_pair(pair, verb) for pair in pairs]
     if len(listed) == 1:
         ((key, value),) = listed
-        return {check_key(key, max_bytes): value}
-    keys = check_keys([pair[0] for pair in listed], max_bytes)
+        return {check_key(key, rule): value}
+    keys = check_keys([pair[0] for pair in listed], rule)
     values = [pair[1] for pair in listed]
     if not first_wins:
         return dict(zip(keys, values, strict=True))
@@ -72,14 +71,14 @@ def checked_pairs(
 
 
 async def achecked_pairs(
-    pairs: Iterable[Any], max_bytes: int = KEY_MAX_BYTES, *, verb: str = "mset", first_wins: bool = False
+    pairs: Iterable[Any], rule: KeyRule = USUAL_KEYS, *, verb: str = "mset", first_wins: bool = False
 ) -> dict[str, Any]:
     """As ``checked_pairs``."""
     if isinstance(pairs, Mapping) or not isinstance(pairs, Iterable):
-        return checked_pairs(pairs, max_bytes, verb=verb)
+        return checked_pairs(pairs, rule, verb=verb)
     checked: dict[str, Any] = {}
     for some in parts(list(pairs), SLICE_KEYS):
-        found = checked_pairs(some, max_bytes, verb=verb, first_wins=first_wins)
+        found = checked_pairs(some, rule, verb=verb, first_wins=first_wins)
         if first_wins:
             for key, value in found.items():
                 checked.setdefault(key, value)
@@ -96,11 +95,11 @@ def _checked_pair(pair: Any, verb: str) -> tuple[Any, Any]:
     return pair[0], pair[1]
 
 
-def checked_prefix(prefix: str | None, max_bytes: int = KEY_MAX_BYTES) -> str:
+def checked_prefix(prefix: str | None, rule: KeyRule = USUAL_KEYS) -> str:
     """Return the prefix, empty for None."""
     if prefix is not None and not isinstance(prefix, str):
         raise InvalidKeyError(f"prefix must be a string or None, got {type_name(prefix)}.")
-    return check_key(prefix, max_bytes) if prefix else ""
+    return check_key(prefix, rule) if prefix else ""
 
 
 def checked_labels(labels: Sequence[str]) -> tuple[str, ...]:

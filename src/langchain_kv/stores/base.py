@@ -73,10 +73,12 @@ class KVBaseStore(ExtendedStore[V], BaseStore[str, V], Generic[V]):
         Args:
             collection: the collection's name: 1 to 48 ASCII letters, digits and underscores.
             url: where values live: ``sqlite:PATH``, ``memory:``, ``memory:NAME``, ``https://...`` or ``http://...`` of
-                a Data API, ``cassandra://...`` or ``cassandra+bundle:PATH``, or a ``Place``; None takes ``LCKV_URL`` of
-                the environment, then ``ASTRA_DB_API_ENDPOINT``.
-            token: the Data API's token, an object that has it (``get_token()``, or a ``SecretStr``) or a function that
-                returns it; white space around it is taken off. None takes ``ASTRA_DB_APPLICATION_TOKEN``.
+                a Data API, ``cassandra://...``, ``cassandra+bundle:PATH``, ``postgresql://...`` or that of another SQL
+                database, ``redis://...``, ``rediss://...``, ``valkey://...``, ``mongodb://...``, ``upstash+https://...``,
+                or a ``Place``; None takes ``LCKV_URL`` of the environment, then ``ASTRA_DB_API_ENDPOINT``.
+            token: the service's token, an object that has it (``get_token()``, or a ``SecretStr``) or a function that
+                returns it; white space around it is taken off. None takes ``ASTRA_DB_APPLICATION_TOKEN`` for a Data
+                API, ``UPSTASH_REDIS_REST_TOKEN`` for Upstash.
             keyspace: as ``collection``; None takes ``ASTRA_DB_KEYSPACE``, then ``default_keyspace``.
             environment: ``prod``, ``dev``, ``test`` (Astra DB), ``hcd``, ``dse``, ``cassandra`` or ``other``; None
                 reads it off the URL. Only Astra DB behind a domain of your own needs it.
@@ -158,9 +160,9 @@ class KVBaseStore(ExtendedStore[V], BaseStore[str, V], Generic[V]):
         """As ``mset``."""
         moment = self._moment(ttl_s)
         if is_short(key_value_pairs):
-            pairs = checked_pairs(key_value_pairs, self._key_max_bytes)
+            pairs = checked_pairs(key_value_pairs, self._key_rule)
         else:
-            pairs = await arguments.achecked_pairs(key_value_pairs, self._key_max_bytes)
+            pairs = await arguments.achecked_pairs(key_value_pairs, self._key_rule)
         records = await in_slices(encode_pairs(self.encode_value, pairs, moment))
         await self._abegin()
         if records:
@@ -173,7 +175,7 @@ class KVBaseStore(ExtendedStore[V], BaseStore[str, V], Generic[V]):
             InvalidKeyError: see ``mget``.
             PartialWriteError: some keys were removed and some were not.
         """
-        unique = list(dict.fromkeys(checked_keys(keys, self._key_max_bytes)))
+        unique = list(dict.fromkeys(checked_keys(keys, self._key_rule)))
         self._begin()
         if unique:
             self._backend.delete_many(unique)
@@ -207,7 +209,7 @@ class KVBaseStore(ExtendedStore[V], BaseStore[str, V], Generic[V]):
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def _get(self, keys: Sequence[str], decode_value: Callable[[Any], W | None]) -> list[W | None]:
-        wanted = checked_keys(keys, self._key_max_bytes)
+        wanted = checked_keys(keys, self._key_rule)
         self._begin()
         unique = list(dict.fromkeys(wanted))
         stored = self._backend.get_many(unique) if unique else []
@@ -230,15 +232,15 @@ class KVBaseStore(ExtendedStore[V], BaseStore[str, V], Generic[V]):
 
     def _encode_all(self, pairs: Iterable[tuple[str, V]], ttl_s: float | None) -> list[Record]:
         moment = self._moment(ttl_s)
-        checked = checked_pairs(pairs, self._key_max_bytes)
+        checked = checked_pairs(pairs, self._key_rule)
         if len(checked) == 1:
             ((key, value),) = checked.items()
             return [encode(self.encode_value, key, value, moment)]
         return whole(encode_pairs(self.encode_value, checked, moment))
 
     async def _achecked_keys(self, keys: Sequence[str]) -> list[str]:
-        limit = self._key_max_bytes
-        return checked_keys(keys, limit) if is_short(keys) else await arguments.achecked_keys(keys, limit)
+        rule = self._key_rule
+        return checked_keys(keys, rule) if is_short(keys) else await arguments.achecked_keys(keys, rule)
 
 
 class KVStore(KVBaseStore[Any]):

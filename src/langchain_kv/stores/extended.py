@@ -99,7 +99,7 @@ class ExtendedStore(OpenedStore, ABC, Generic[V]):
                 one whose answer was lost, and that was there when it was sent again.
         """
         moment = self._moment(ttl_s)
-        checked = checked_pairs(key_value_pairs, self._key_max_bytes, verb="add", first_wins=True)
+        checked = checked_pairs(key_value_pairs, self._key_rule, verb="add", first_wins=True)
         records = whole(encode_pairs(self.encode_value, checked, moment))
         self._begin()
         return _where(records, self._backend.add_many(records)) if records else []
@@ -107,7 +107,7 @@ class ExtendedStore(OpenedStore, ABC, Generic[V]):
     async def aadd(self, key_value_pairs: Iterable[tuple[str, V]], *, ttl_s: float | None = None) -> list[str]:
         """As ``add``."""
         moment = self._moment(ttl_s)
-        checked = await achecked_pairs(key_value_pairs, self._key_max_bytes, verb="add", first_wins=True)
+        checked = await achecked_pairs(key_value_pairs, self._key_rule, verb="add", first_wins=True)
         records = await in_slices(encode_pairs(self.encode_value, checked, moment))
         await self._abegin()
         return _where(records, await self._backend.aadd_many(records)) if records else []
@@ -214,13 +214,11 @@ class ExtendedStore(OpenedStore, ABC, Generic[V]):
         return moment_after(self._options.ttl_s if checked_ttl(ttl_s) is None else ttl_s)
 
     def _checked_prefix(self, prefix: str | None) -> str:
-        return checked_prefix(prefix, self._key_max_bytes)
+        return checked_prefix(prefix, self._key_rule)
 
     def _change(self, key: str, f: Callable[[V | None], V | None], ttl_s: float | None) -> _Change[V]:
         is_given = checked_ttl(ttl_s) is not None or self._options.ttl_s is not None
-        return _Change(
-            self, check_key(key, self._key_max_bytes), checked_function(f), self._moment(ttl_s), not is_given
-        )
+        return _Change(self, check_key(key, self._key_rule), checked_function(f), self._moment(ttl_s), not is_given)
 
     def _labels_below(self, prefix: Sequence[str]) -> tuple[str, ...]:
         return (*self._options.labels, *checked_labels(prefix))

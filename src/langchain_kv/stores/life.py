@@ -11,7 +11,7 @@ from langchain_kv.places.options import checked_flag
 from langchain_kv.stores.collection import CollectionHandle
 from langchain_kv.stores.expiry import checked_ttl
 from langchain_kv.stores.setup import Setup, SetupMode
-from langchain_kv.values.keys import type_name
+from langchain_kv.values.keys import KeyRule, type_name
 from langchain_kv.values.namespaces import namespace_prefix
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class OpenedStore:
         self._counted = Counted(self._backend) if self._options.statistics else None
         if self._counted is not None:
             self._backend = self._counted
-        self._key_max_bytes = self._backend.key_max_bytes
+        self._key_rule = KeyRule(self._backend.key_max_bytes, self._backend.allows_empty_key)
 
     # -- what it is ---------------------------------------------------------------------------------------------------
 
@@ -269,7 +269,7 @@ class OpenedStore:
             raise StoreClosedError("The store of which this one is a namespace was closed: make a new one.")
 
 
-_OPENED = ("_backend", "_connection", "_counted", "_key_max_bytes", "_setup")
+_OPENED = ("_backend", "_connection", "_counted", "_key_rule", "_setup")
 """What a copy has anew."""
 
 _SHARED = ("_place", "_backend_options", "_options")

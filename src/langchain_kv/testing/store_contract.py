@@ -72,11 +72,13 @@ class StoreContract(ExtendedContract):
 
     Attributes:
         key_max_bytes: how many bytes of UTF-8 a key may take.
+        allows_empty_key: whether the empty text is a key; else InvalidKeyError is expected.
         adds: whether ``add`` is there; else UnsupportedError is expected.
         updates: the same of ``update`` and of ``refresh_on_read``.
     """
 
     key_max_bytes = KEY_MAX_BYTES
+    allows_empty_key = False
 
     def open(self, collection: str, kind: type[Any], **options: Any) -> KVBaseStore[Any]:
         """Return a new store, which the tests close; those of one collection share its values.
@@ -226,6 +228,9 @@ class StoreContract(ExtendedContract):
 
     @pytest.mark.parametrize("key", ["", 5, None, b"a", "too long", "\ud800"])
     def test_a_bad_key_is_refused_before_anything_is_stored(self, face: StoreFace, collection: str, key: Any) -> None:
+        if key == "" and self.allows_empty_key:
+            self._check_it_is_a_key(face)
+            return
         if key == "too long":
             key = "x" * (self.key_max_bytes + 1)
         pairs = [("good", 1), (key, 2)]
@@ -234,6 +239,16 @@ class StoreContract(ExtendedContract):
                 getattr(face, verb)(argument)
             assert caught.value.applied is False
         self._check_nothing_is_there(face, collection)
+
+    def _check_it_is_a_key(self, face: StoreFace) -> None:
+        for target in (face, face.namespace("n")):
+            target.mset([("", 1), ("a", 2)])
+            assert target.mget(["a", ""]) == [2, 1]
+            assert target.keys() == ["", "a"]
+            assert target.items() == [("", 1), ("a", 2)]
+        face.mdelete([""])
+        assert face.mget([""]) == [None]
+        assert face.namespace("n").mget([""]) == [1]
 
     def test_a_prefix_that_is_no_text_is_refused(self, face: StoreFace) -> None:
         for prefix in ("\ud800", 5, b"a"):

@@ -2,54 +2,28 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from time import monotonic
-from typing import Any, NoReturn, TypeVar
+from typing import Any
 
 from langchain_kv import limits
 from langchain_kv._version import __version__
-from langchain_kv.backends.async_base import AsyncBackend
 from langchain_kv.backends.base import Change, Page, Record, Stored, unsupported
 from langchain_kv.backends.collections import PLAIN, CollectionForm, check_settings
 from langchain_kv.backends.dataapi.adding import add
-from langchain_kv.backends.dataapi.client import Pool
-from langchain_kv.backends.dataapi.proxies import proxy_for
-from langchain_kv.backends.dataapi.retry import Call, TokenSource
+from langchain_kv.backends.dataapi.retry import TokenSource
+from langchain_kv.backends.dataapi.service import HTTPBackend, checked_headers
 from langchain_kv.backends.dataapi.updating import touch, update
 from langchain_kv.backends.dataapi.verbs import Verbs
 from langchain_kv.backends.documents import encoded_in_parts
-from langchain_kv.errors import ConfigError, StoreClosedError, StoreError
-from langchain_kv.runtime import loop_thread, threads
-from langchain_kv.runtime.forks import keep_for_ever, renew_in_child
-from langchain_kv.runtime.sharing import Shared
+from langchain_kv.runtime import loop_thread
 from langchain_kv.runtime.slices import in_slices
 
 __all__ = ["DataAPIBackend"]
 
-T = TypeVar("T")
-Verb = Callable[[Call], Coroutine[Any, Any, T]]
 
-_pools: Shared[Pool] = Shared()
-keep_for_ever(_pools)  # collected as the interpreter ends, sessions of loops that nobody closed would complain
-
-
-class _Process:
-    """What this process has of it."""
-
-    def __init__(self) -> None:
-        self._after_fork_in_child()
-        renew_in_child(self)
-
-    def _after_fork_in_child(self) -> None:
-        self.lock = threads.Mutex()
-
-
-_process = _Process()
-
-
-class DataAPIBackend(AsyncBackend):
+class DataAPIBackend(HTTPBackend):
     """A collection behind the Data API's HTTP interface.
 
     Constructing one sends nothing. Backends of the same endpoint and TLS settings share their connections. Every
@@ -93,25 +67,20 @@ class DataAPIBackend(AsyncBackend):
         is_astra: bool = False,
         form: CollectionForm = PLAIN,
     ) -> None:
+        super().__init__(
+            endpoint,
+            shown=f"collection {collection!r}",
+            token=token,
+            ca_file=ca_file,
+            request_timeout_s=request_timeout_s,
+            deadline_s=deadline_s,
+            wake_timeout_s=wake_timeout_s if is_astra else None,
+        )
         self._form = form
         self._keyspace = keyspace
         self._collection = collection
-        self._endpoint = endpoint.rstrip("/")
-        self._token = token
-        self._request_timeout_s = request_timeout_s
-        self._deadline_s = deadline_s
-        self._wake_timeout_s = wake_timeout_s if is_astra else None
-        # Stores share connections that were made in one way: what the environment says of it may change in between.
-        trusted = (ca_file, os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
-        self._proxy = proxy_for(self._endpoint)
-        self._pool_key = (self._endpoint, self._proxy, trusted)
-        self._ca_file = ca_file
-        self._pool: Pool | None = None
-        self._pool_pid = 0
-        self._closed = False
-        self._new_until = 0.0  # by the monotonic clock: until then the collection may not be there for everybody yet
         sent = {
-            **_checked_headers(headers or {}),
+            **checked_headers(headers or {}),
             "User-Agent": user_agent,
             "Content-Type": "application/json",
             "Accept": "application/json",
@@ -121,9 +90,6 @@ class DataAPIBackend(AsyncBackend):
 
     def __repr__(self) -> str:
         return f"DataAPIBackend({self._endpoint!r}, collection={self._collection!r}, keyspace={self._keyspace!r})"
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("A DataAPIBackend holds connections and a token, and is not pickled: pickle the store.")
 
     # -- the verbs ------------------------------------------------------------------------------------------------
 
@@ -182,78 +148,3 @@ class DataAPIBackend(AsyncBackend):
     def _check_settings(self, settings: Mapping[str, Any] | None) -> None:
         if settings is not None:
             check_settings(self._collection, settings, self._form)
-
-    def close(self) -> None:
-        pool = self._give_up_pool()
-        if pool is not None:
-            pool.close()
-
-    async def aclose(self) -> None:
-        pool = self._give_up_pool()
-        if pool is not None:
-            await pool.aclose()
-
-    # -- inside -----------------------------------------------------------------------------------------------------
-
-    async def _do(self, verb: Verb[T], *, writes: bool = False) -> T:
-        call = await self._begin(writes)
-        try:
-            return await verb(call)
-        except StoreError as error:
-            if not await call.renew(error):
-                raise
-        return await verb(call)
-
-    async def _begin(self, writes: bool) -> Call:
-        self._check_open()
-        call = Call(
-            self._token,
-            deadline_s=self._deadline_s,
-            timeout_s=self._request_timeout_s,
-            writes=writes,
-            wake_timeout_s=self._wake_timeout_s,
-            new_until=self._new_until,
-        )
-        return await call.begin()
-
-    def _empty(self) -> list[Any]:
-        """Answer an empty batch, without a request."""
-        self._check_open()
-        return []
-
-    # -- connections --------------------------------------------------------------------------------------------
-
-    def _current_pool(self) -> Pool:
-        pool = self._pool
-        if pool is not None and self._pool_pid == os.getpid():
-            return pool
-        with _process.lock:
-            if self._pool is None or self._pool_pid != os.getpid():  # a forked child has a pool of its own
-                self._check_open()
-                self._pool = _pools.acquire(self._pool_key, lambda: Pool(self._ca_file, self._proxy))
-                self._pool_pid = os.getpid()
-            return self._pool
-
-    def _give_up_pool(self) -> Pool | None:
-        """Close the backend; return its pool where no other backend uses it."""
-        with _process.lock:
-            self._closed = True
-            pool, self._pool = self._pool, None
-        return None if pool is None else _pools.release(pool)
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise StoreClosedError(f"The store of collection {self._collection!r} is closed: make a new one.")
-
-
-def _checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    for name, value in headers.items():
-        if (
-            not all(isinstance(text, str) and text.isascii() and text.isprintable() for text in (name, value))
-            or not name
-        ):
-            raise ConfigError(
-                f"The header {str(name)[:40]!r} is not printable ASCII text: check api_options'"
-                " database_additional_headers."
-            )
-    return dict(headers)

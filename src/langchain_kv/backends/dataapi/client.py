@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from time import time
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 import aiohttp
@@ -71,10 +72,12 @@ class Reply(NamedTuple):
     Attributes:
         status: the HTTP status.
         body: the whole body, decompressed.
+        headers: by their names, in any case of letters.
     """
 
     status: int
     body: bytes | bytearray
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -139,7 +142,7 @@ class Pool:
 
         Args:
             url: where to.
-            body: JSON; or its parts, where it is large.
+            body: the body; or its parts, where it is large.
             headers: all but the length, as ``prepared`` made them.
             attempt: says how long all may take, from the connection to the answer's last byte; learns how far it came.
 
@@ -166,7 +169,7 @@ class Pool:
                     if response.status == PROXY_REFUSED and self._proxy is not None:
                         raise _refused_by(self._proxy, response.status)
                     attempt.retry_after_s = _retry_after_s(response.headers.get("Retry-After"))
-                    return Reply(response.status, await _read(response))
+                    return Reply(response.status, await _read(response), response.headers)
         except StoreError:
             raise
         except (TimeoutError, aiohttp.ClientError, OSError) as error:

@@ -13,7 +13,7 @@ from langchain_kv.backends.dataapi.commands import Command
 from langchain_kv.backends.dataapi.retry import Attempt, Call
 from langchain_kv.errors import BadReplyError, DataAPIError, StoreError
 
-__all__ = ["Sender", "next_state"]
+__all__ = ["Sender", "hide_token", "next_state"]
 
 T = TypeVar("T")
 
@@ -66,7 +66,7 @@ class Sender:
                 reply = await pool.post(target, command.parts or command.body, self._request_headers(call), one)
                 return _readable(read, reply, what)
             except StoreError as error:
-                _hide(error, call.token)
+                hide_token(error, call.token)
                 if on_doubt is not None and error.applied is None:
                     on_doubt()
                 raise
@@ -101,7 +101,7 @@ def next_state(page: replies.Page, state: str | None) -> str | None:
     return page.state
 
 
-def _hide(error: StoreError, token: str | None) -> None:
+def hide_token(error: StoreError, token: str | None) -> None:
     """Take the token out of a message that quotes the service's words."""
     if token is None or len(token) < TOKEN_MIN_LENGTH:
         return

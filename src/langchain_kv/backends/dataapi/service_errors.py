@@ -12,7 +12,7 @@ from langchain_kv import limits
 from langchain_kv.backends.dataapi import causes
 from langchain_kv.errors import BadReplyError, DataAPIError, LimitError
 
-__all__ = ["error_of", "ids_of", "no_envelope", "refuse"]
+__all__ = ["bad_status", "error_of", "ids_of", "no_envelope", "refuse"]
 
 _HINTS = {
     "UNKNOWN_COLLECTION_OR_TABLE": "Opening the store with SetupMode.SYNC creates it.",
@@ -85,10 +85,11 @@ def refuse(status: int, body: bytes | bytearray, what: str) -> None:
         )
         error.http_status = status
         raise error
-    raise _bad_status(status, body, what)
+    raise bad_status(status, body, what)
 
 
-def _bad_status(status: int, body: bytes | bytearray, what: str) -> BadReplyError:
+def bad_status(status: int, body: bytes | bytearray, what: str) -> BadReplyError:
+    """Return the error of an HTTP status that a gateway may have answered with, too."""
     found = _TITLE.search(body[:4096])
     page = f" ({' '.join(found[2].decode('utf-8', 'replace').split())[:200]})" if found else ""
     if status == 429:

@@ -38,7 +38,7 @@ from langchain_kv.errors import (
 )
 from langchain_kv.runtime.slices import by_bytes
 
-__all__ = ["delete", "good_bodies", "modify", "read_rows", "reading", "write"]
+__all__ = ["delete", "good_bodies", "modify", "read_rows", "reading", "settle", "write"]
 
 WRITES_AT_ONCE: Final = 64
 """Writes on their way (measured: more are no faster)."""
@@ -169,7 +169,7 @@ async def write(operation: Operation, documents: Sequence[tuple[DocId, bytes]]) 
     for doc_id, outcome in outcomes.items():
         if not isinstance(outcome, StoreError) and not outcome[0][0]:
             outcomes[doc_id] = _never_applied(doc_id)
-    _settle(outcomes, "stored")
+    settle(outcomes, "stored")
 
 
 async def delete(operation: Operation, ids: Sequence[DocId]) -> int:
@@ -184,7 +184,7 @@ async def delete(operation: Operation, ids: Sequence[DocId]) -> int:
     keys = {doc_id: key_of(doc_id) for doc_id in ids}
     changes = {doc_id: Change((statement, (key,))) for doc_id, key in keys.items() if key is not None}
     outcomes = await _writing(operation, changes)
-    _settle(outcomes, "removed")
+    settle(outcomes, "removed")
     return sum(1 for outcome in outcomes.values() if not isinstance(outcome, StoreError) and outcome[0][0])
 
 
@@ -271,7 +271,7 @@ def _never_applied(doc_id: DocId) -> StoreError:
     )
 
 
-def _settle(outcomes: dict[DocId, Outcome], done: str) -> None:
+def settle(outcomes: dict[DocId, Outcome], done: str) -> None:
     """Raise what went wrong: the error of the whole batch where all keys failed by it, else one that names the keys."""
     errors = {doc_id: outcome for doc_id, outcome in outcomes.items() if isinstance(outcome, StoreError)}
     if not errors:
@@ -337,7 +337,7 @@ async def modify(operation: Operation, ids: Sequence[DocId], change: ChangeDocum
             break
         await asyncio.sleep(pause_s * random.random())  # noqa: S311 - spreads writers, protects nothing
         pause_s = min(pause_s * 2, 0.5)
-    _settle(outcomes, "changed")
+    settle(outcomes, "changed")
 
 
 async def _plan(operation: Operation, ids: Sequence[DocId], change: ChangeDocument) -> dict[DocId, Change]:

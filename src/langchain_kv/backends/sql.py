@@ -1,0 +1,316 @@
+"""The backends over a SQL database, by SQLAlchemy: one for an ``Engine``, one for an ``AsyncEngine``.
+
+Each verb is a transaction of its own, so a batch is stored whole or not at all. Coroutines over an ``Engine`` run on
+threads aside, each with a connection of the pool; plain calls over an ``AsyncEngine`` run on the event loop that it is
+used on, or on the loop thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.pool import SingletonThreadPool, StaticPool
+
+from langchain_kv.backends.at_home import AtHomeBackend
+from langchain_kv.backends.base import Change, Page, Record, Stored, SyncBackend
+from langchain_kv.backends.sql_rows import ChangeError, RacedError, Rows
+from langchain_kv.errors import (
+    ConnectError,
+    DataAPIError,
+    EngineError,
+    InvalidKeyError,
+    StoreClosedError,
+    StoreError,
+    TransportError,
+)
+from langchain_kv.runtime.forks import renew_in_child
+from langchain_kv.runtime.work_queue import AsideBridge, Bridge, InlineBridge
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+__all__ = ["AsyncSQLBackend", "SQLBackend"]
+
+T = TypeVar("T")
+
+TRIES: Final = 20
+"""How often a transaction is run that others win against; each time one of them went on."""
+
+# What databases say: SQLSTATEs, and numbers of MySQL.
+_RACED: Final[set[object]] = {"40001", "40P01", 1205, 1213}
+_NO_TABLE: Final[set[object]] = {"42P01", 1146}
+_TOO_LONG: Final[set[object]] = {"54000"}
+_NO_ENTRY: Final[set[object]] = {"28P01", "28000", 1044, 1045, 1698}
+
+_Work = Callable[..., T]
+
+
+class SQLBackend(SyncBackend):
+    """Keeps records in a table of a database, by an ``Engine``.
+
+    Args:
+        engine: how to reach it.
+        rows: the statements.
+        shown: the place, in messages.
+        owned: whether the engine is ours, and so closed here.
+    """
+
+    can_update = True
+    allows_empty_key = True
+
+    def __init__(self, engine: Engine, rows: Rows, shown: str, *, owned: bool) -> None:
+        self._engine = engine
+        self._rows = rows
+        self._shown = shown
+        self._owned = owned
+        self._closed = False
+        if owned:
+            renew_in_child(self)
+
+    def _after_fork_in_child(self) -> None:
+        self._engine.dispose(close=False)  # the parent goes on using its connections
+
+    def __repr__(self) -> str:
+        return self._shown
+
+    @property
+    def key_max_bytes(self) -> int:
+        """How many bytes of UTF-8 a key may take."""
+        return self._rows.key_max_bytes
+
+    @cached_property
+    def bridge(self) -> Bridge:
+        """The way in for coroutines. One connection, which is a database in memory, is used where it is."""
+        return InlineBridge() if isinstance(self._engine.pool, SingletonThreadPool | StaticPool) else AsideBridge()
+
+    def _do(self, work: _Work[T], *args: Any) -> T:
+        if self._closed:
+            raise StoreClosedError(f"The store on {self._shown} was closed: open a new one.")
+        for left in reversed(range(TRIES)):
+            begun = False
+            try:
+                with self._engine.begin() as connection:
+                    begun = True
+                    return work(connection, *args)
+            except (SQLAlchemyError, OSError, RacedError, ChangeError) as error:
+                raised = _raised(error, self._rows, self._shown, begun, left)
+            if raised is not None:
+                raise raised
+        raise AssertionError  # the last try raises
+
+    # -- the verbs ----------------------------------------------------------------------------------------------------
+
+    def get_many(self, keys: Sequence[str]) -> list[Stored | None]:
+        return self._do(self._rows.get, keys)
+
+    def put_many(self, records: Sequence[Record]) -> None:
+        self._do(self._rows.put, records)
+
+    def delete_many(self, keys: Sequence[str]) -> None:
+        self._do(self._rows.delete, keys)
+
+    def scan(self, prefix: str, *, values: bool) -> Generator[Page]:
+        after: str | None = None
+        while True:
+            page, after = self._do(self._rows.page, prefix, after, values)
+            yield page
+            if after is None:
+                return
+
+    def add_many(self, records: Sequence[Record]) -> list[bool]:
+        return self._do(self._rows.add, records)
+
+    def update(self, key: str, change: Change) -> None:
+        self._do(self._rows.update, key, change)
+
+    def touch_many(self, keys: Sequence[str], expires_at_ms: int) -> None:
+        self._do(self._rows.touch, keys, expires_at_ms)
+
+    def count(self, prefix: str) -> int:
+        return self._do(self._rows.count, prefix)
+
+    async def acount(self, prefix: str) -> int:
+        return await self.bridge.read(self.count, prefix)
+
+    def clear(self, prefix: str) -> None:
+        self._do(self._rows.clear, prefix)
+
+    def purge(self) -> int:
+        removed = 0
+        while some := self._do(self._rows.purge):
+            removed += some
+        return removed
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    def open(self, *, clear: bool = False) -> None:
+        try:
+            self._do(self._rows.create)
+        except EngineError:  # another process may have made it at the same time
+            self._do(self._rows.check_table)
+        self._do(self._rows.check_table)
+        if clear:
+            self.clear("")
+
+    def close(self) -> None:
+        self._closed = True
+        super().close()
+        if self._owned:
+            self._engine.dispose()
+
+
+class AsyncSQLBackend(AtHomeBackend):
+    """As ``SQLBackend``, by an ``AsyncEngine``, whose connections belong to the event loop that they are used on.
+
+    Ours is used on the loop thread. A user's is used on the loop that uses it first, as long as that runs.
+    """
+
+    can_update = True
+    allows_empty_key = True
+
+    def __init__(self, engine: AsyncEngine, rows: Rows, shown: str, *, owned: bool) -> None:
+        super().__init__(engine, owned=owned, moves=True)
+        self._engine = engine
+        self._rows = rows
+        self._shown = shown
+        self._closed = False
+        if owned:
+            renew_in_child(self)
+
+    def _after_fork_in_child(self) -> None:
+        self._engine.sync_engine.dispose(close=False)
+
+    def __repr__(self) -> str:
+        return self._shown
+
+    @property
+    def key_max_bytes(self) -> int:
+        """How many bytes of UTF-8 a key may take."""
+        return self._rows.key_max_bytes
+
+    async def _do(self, work: _Work[T], *args: Any) -> T:
+        if self._closed:
+            raise StoreClosedError(f"The store on {self._shown} was closed: open a new one.")
+        return await self._at_home(partial(self._transaction, work, *args))
+
+    async def _transaction(self, work: _Work[T], *args: Any) -> T:
+        for left in reversed(range(TRIES)):
+            begun = False
+            try:
+                async with self._engine.begin() as connection:
+                    begun = True
+                    return await connection.run_sync(work, *args)
+            except (SQLAlchemyError, OSError, RacedError, ChangeError) as error:
+                raised = _raised(error, self._rows, self._shown, begun, left)
+            if raised is not None:
+                raise raised
+        raise AssertionError  # the last try raises
+
+    # -- the verbs ----------------------------------------------------------------------------------------------------
+
+    async def aget_many(self, keys: Sequence[str]) -> list[Stored | None]:
+        return await self._do(self._rows.get, keys)
+
+    async def aput_many(self, records: Sequence[Record]) -> None:
+        await self._do(self._rows.put, records)
+
+    async def adelete_many(self, keys: Sequence[str]) -> None:
+        await self._do(self._rows.delete, keys)
+
+    async def ascan(self, prefix: str, *, values: bool) -> AsyncGenerator[Page]:
+        after: str | None = None
+        while True:
+            page, after = await self._do(self._rows.page, prefix, after, values)
+            yield page
+            if after is None:
+                return
+
+    async def aadd_many(self, records: Sequence[Record]) -> list[bool]:
+        return await self._do(self._rows.add, records)
+
+    async def aupdate(self, key: str, change: Change) -> None:
+        await self._do(self._rows.update, key, change)
+
+    async def atouch_many(self, keys: Sequence[str], expires_at_ms: int) -> None:
+        await self._do(self._rows.touch, keys, expires_at_ms)
+
+    async def acount(self, prefix: str) -> int:
+        return await self._do(self._rows.count, prefix)
+
+    async def aclear(self, prefix: str) -> None:
+        await self._do(self._rows.clear, prefix)
+
+    async def apurge(self) -> int:
+        removed = 0
+        while some := await self._do(self._rows.purge):
+            removed += some
+        return removed
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    async def aopen(self, *, clear: bool = False) -> None:
+        try:
+            await self._do(self._rows.create)
+        except EngineError:  # another process may have made it at the same time
+            await self._do(self._rows.check_table)
+        await self._do(self._rows.check_table)
+        if clear:
+            await self.aclear("")
+
+    async def aclose(self) -> None:
+        closed, self._closed = self._closed, True
+        if self._owned and not closed:
+            await self._at_home(self._engine.dispose)
+
+
+# -- errors -----------------------------------------------------------------------------------------------------------
+
+
+def _raised(error: Exception, rows: Rows, shown: str, begun: bool, left: int) -> BaseException | None:
+    """Return what is raised for what a transaction raised; None where it is run again.
+
+    Args:
+        error: what it raised.
+        rows: whose statements.
+        shown: the place, in messages.
+        begun: whether there was a connection.
+        left: how often it may be run again.
+    """
+    if isinstance(error, ChangeError):
+        return error.__cause__
+    codes, text = _told(error)
+    if begun and (isinstance(error, RacedError) or codes & _RACED or "database is locked" in text):
+        if left:
+            return None
+        told: StoreError = EngineError(f"{shown}: others write the same keys all the time: repeat the call later.")
+        told.retryable = True
+    elif codes & _NO_ENTRY or "password authentication failed" in text:
+        told = DataAPIError.of("UNAUTHORIZED_ACCESS", f"{shown} does not let us in: {text}. Check user and password.")
+    elif not begun:
+        told = ConnectError(f"No connection to {shown}: {text}. Check that the server runs, and host and port.")
+    elif codes & _NO_TABLE or "no such table" in text:
+        told = rows.missing()
+    elif not isinstance(error, DBAPIError) or error.connection_invalidated:
+        told = TransportError(f"The connection to {shown} broke: {text}. Repeating the call is safe.")
+    elif codes & _TOO_LONG:
+        told = InvalidKeyError(
+            f"{shown} refused a key of the call, which is too long for the table's index: {text}. Nothing of the"
+            " call was stored: use a hash of it as key."
+        )
+    else:
+        told = EngineError(f"{shown} refused it: {text}. Nothing of the call was stored.")
+    return told
+
+
+def _told(error: Exception) -> tuple[set[object], str]:
+    """Return the database's codes of an error, and the first line of its text: a later one may hold values."""
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    args = cause.args
+    is_numbered = len(args) > 1 and isinstance(args[0], int)
+    lines = str(args[1] if is_numbered else cause).splitlines()
+    text = lines[0].rstrip(".")[:300] if lines else type(cause).__name__
+    return {getattr(cause, "sqlstate", None), args[0] if is_numbered else None} - {None}, text

@@ -1,0 +1,350 @@
+"""The statements on the rows of a SQL database's table that keep records, as functions of a connection."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from langchain_kv import limits
+from langchain_kv.backends.base import Change, Damaged, Found, Kind, Page, Record, Stored, is_alive
+from langchain_kv.backends.sql_tables import KEY_MAX_BYTES, MYSQL, OURS, UPSTREAM
+from langchain_kv.engines.ids import prefix_end
+from langchain_kv.errors import (
+    CollectionConflictError,
+    ConfigError,
+    DataAPIError,
+    InvalidKeyError,
+    InvalidValueError,
+    UnsupportedError,
+)
+from langchain_kv.runtime.clock import now_ms
+from langchain_kv.values.keys import shown
+from langchain_kv.values.lenient import parse_json
+
+__all__ = ["ChangeError", "RacedError", "Rows"]
+
+CHUNK: Final = 500
+"""Keys of one statement where each is a parameter."""
+
+PAGE_KEYS: Final = 1_000
+PAGE_BYTES: Final = 4 * 1024 * 1024
+_UPSTREAM_KEY_MAX_BYTES: Final = 1_000_000
+_CODES: Final = {Kind.JSON: 0, Kind.TEXT: 1, Kind.BYTES: 2, Kind.BODY_BLOB: 3}
+_KINDS: Final = {code: kind for kind, code in _CODES.items()}
+
+_logger = logging.getLogger("langchain_kv")
+
+
+class RacedError(Exception):
+    """Another writer came between: the transaction is to be run again."""
+
+
+class ChangeError(Exception):
+    """What a function of the user's raised, which is the cause."""
+
+
+class Rows:
+    """The rows of one namespace of a table.
+
+    Args:
+        table: OURS or UPSTREAM.
+        namespace: whose rows these are.
+        dialect: SQLAlchemy's name of the kind of database.
+        shown: the store, in messages.
+
+    Raises:
+        ConfigError: it is a kind of database that has not what this needs.
+    """
+
+    def __init__(self, table: sa.Table, namespace: str, dialect: str, shown: str) -> None:
+        if dialect not in ("postgresql", "sqlite", *MYSQL):
+            raise ConfigError(
+                f"Values are kept in PostgreSQL, MySQL, MariaDB and SQLite, not in {dialect}: use one of them."
+            )
+        self._table = table
+        self._namespace = namespace
+        self._dialect = dialect
+        self._shown = shown
+        self._key: sa.Column[str] = table.c.key
+        self._own = table.c.namespace == namespace
+        self._expires = "expires_at" in table.c
+        self._read = [column for column in table.c if column.name != "namespace"]
+        self._packet_bytes: int | None = None
+
+    @property
+    def key_max_bytes(self) -> int:
+        """How many bytes a key may take. In upstream's table on PostgreSQL that is by how well it is compressed."""
+        if self._dialect in MYSQL or (self._dialect == "postgresql" and self._table is OURS):
+            return KEY_MAX_BYTES
+        return limits.KEY_MAX_BYTES if self._table is OURS else _UPSTREAM_KEY_MAX_BYTES
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def get(self, connection: sa.Connection, keys: Sequence[str]) -> list[Stored | None]:
+        found = self._found(connection, keys)
+        return [found.get(key) for key in keys]
+
+    def _found(self, connection: sa.Connection, keys: Sequence[str]) -> dict[str, Stored]:
+        now = now_ms()
+        found: dict[str, Stored] = {}
+        for some in self._chunks(keys):
+            for key, *rest in connection.execute(sa.select(*self._read).where(self._own, self._among(some))):
+                stored = _stored(*rest)
+                if is_alive(stored, now):
+                    found[key] = stored
+        return found
+
+    def page(self, connection: sa.Connection, prefix: str, after: str | None, values: bool) -> tuple[Page, str | None]:
+        """Return the next page of a scan, and after which key the one after it begins: None at the end."""
+        size = sa.func.length(self._table.c.value) if values else sa.literal(0)
+        where = [*self._conditions(prefix), *([] if after is None else [self._key > after])]
+        rows = connection.execute(sa.select(self._key, size).where(*where).order_by(self._key).limit(PAGE_KEYS)).all()
+        keys: list[str] = []
+        left = PAGE_BYTES
+        for key, size_bytes in rows:
+            if keys and left < size_bytes:
+                break
+            left -= size_bytes
+            keys.append(key)
+        more = keys[-1] if len(keys) == PAGE_KEYS or len(keys) < len(rows) else None
+        texts = [key for key in keys if _is_text(key)]
+        if len(texts) < len(keys):
+            _logger.warning("%s has keys that are no UTF-8, written by others: they are left out", self._shown)
+        if not values:
+            return [(key, None) for key in texts], more
+        return list(self._found(connection, texts).items()), more
+
+    def count(self, connection: sa.Connection, prefix: str) -> int:
+        return int(connection.scalar(sa.select(sa.func.count()).where(*self._conditions(prefix))) or 0)
+
+    # -- writing ------------------------------------------------------------------------------------------------------
+
+    def put(self, connection: sa.Connection, records: Sequence[Record]) -> None:
+        self._check(connection, records)
+        # In the order of their keys: two writers that hold rows and wait for each other's would be a deadlock.
+        ordered = sorted(records, key=lambda record: record.key)
+        if self._dialect == "postgresql":
+            for some in _by_bytes(ordered):
+                connection.execute(self._upsert_arrays(some))
+        elif ordered:
+            connection.execute(self._upsert(), [self._row(record) for record in ordered])
+
+    def delete(self, connection: sa.Connection, keys: Sequence[str]) -> None:
+        for some in self._chunks(sorted(keys)):
+            connection.execute(sa.delete(self._table).where(self._own, self._among(some)))
+
+    def add(self, connection: sa.Connection, records: Sequence[Record]) -> list[bool]:
+        self._check(connection, records)
+        if self._expires:  # looked for first: to remove a row that is not there locks a gap of the index on InnoDB
+            for some in self._chunks([record.key for record in records]):
+                old = sa.select(self._key).where(self._own, self._among(some), self._table.c.expires_at <= now_ms())
+                self.delete(connection, list(connection.scalars(old)))
+        added: dict[str, bool] = {}
+        for record in sorted(records, key=lambda record: record.key):
+            added[record.key] = self._insert(connection, record)
+        return [added[record.key] for record in records]
+
+    def update(self, connection: sa.Connection, key: str, change: Change) -> None:
+        where = self._own, self._key == key
+        if self._dialect == "sqlite":  # where a write that changes nothing is the lock
+            connection.execute(sa.update(self._table).where(*where).values(key=key))
+        row = connection.execute(sa.select(*self._read).where(*where).with_for_update()).first()
+        stored = None if row is None else _stored(*row[1:])
+        try:
+            record = change(stored if stored is not None and is_alive(stored, now_ms()) else None)
+        except Exception as error:
+            raise ChangeError from error
+        if record is not None and row is None:
+            self._check(connection, [record])
+            if not self._insert(connection, record):
+                raise RacedError
+        elif record is not None:
+            self.put(connection, [record])
+        elif row is not None:
+            self.delete(connection, [key])
+
+    def touch(self, connection: sa.Connection, keys: Sequence[str], expires_at_ms: int) -> None:
+        if not self._expires:
+            return
+        moment = self._table.c.expires_at
+        for some in self._chunks(sorted(keys)):
+            due = self._own, self._among(some), moment > now_ms(), moment < expires_at_ms
+            connection.execute(sa.update(self._table).where(*due).values(expires_at=expires_at_ms))
+
+    def clear(self, connection: sa.Connection, prefix: str) -> None:
+        connection.execute(sa.delete(self._table).where(*self._conditions(prefix, expired=True)))
+
+    def purge(self, connection: sa.Connection) -> int:
+        """Remove some rows that have expired; return how many."""
+        if not self._expires:
+            return 0
+        due = self._own, self._table.c.expires_at <= now_ms()
+        keys = list(connection.scalars(sa.select(self._key).where(*due).limit(PAGE_KEYS)))
+        removed = 0
+        for some in self._chunks(sorted(keys)):
+            removed += connection.execute(sa.delete(self._table).where(*due, self._among(some))).rowcount
+        return removed
+
+    # -- the table ----------------------------------------------------------------------------------------------------
+
+    def create(self, connection: sa.Connection) -> None:
+        self._table.create(connection, checkfirst=True)
+
+    def check_table(self, connection: sa.Connection) -> None:
+        """Refuse a table of another shape.
+
+        Raises:
+            CollectionConflictError: it is one.
+            UnknownCollectionError: there is none.
+        """
+        looker = sa.inspect(connection)
+        if not looker.has_table(self._table.name):
+            raise self.missing()
+        lacking = set(self._table.c.keys()).difference(each["name"] for each in looker.get_columns(self._table.name))
+        if lacking:
+            raise CollectionConflictError(
+                f"The table {self._table.name} of {self._shown} lacks the columns {', '.join(sorted(lacking))}: others"
+                " made it. Use another database, or rename that table."
+            )
+
+    def missing(self) -> DataAPIError:
+        """Return the error of a table that does not exist."""
+        return DataAPIError.of(
+            "UNKNOWN_COLLECTION_OR_TABLE",
+            f"{self._shown} has no table {self._table.name}: make it with setup_mode=SetupMode.SYNC, or create_schema()"
+            " of SQLStore.",
+        )
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _chunks(self, keys: Sequence[str]) -> Iterator[Sequence[str]]:
+        size = len(keys) if self._dialect == "postgresql" else CHUNK  # as one parameter, an array
+        for start in range(0, len(keys), size or 1):
+            yield keys[start : start + size]
+
+    def _among(self, keys: Sequence[str]) -> sa.ColumnElement[bool]:
+        if self._dialect == "postgresql":
+            self._refuse_nul(keys)
+            return self._key == sa.any_(sa.literal(list(keys), ARRAY(self._key.type)))
+        return self._key.in_(keys)
+
+    def _conditions(self, prefix: str, *, expired: bool = False) -> list[sa.ColumnElement[bool]]:
+        conditions: list[sa.ColumnElement[bool]] = [self._own]
+        if self._expires and not expired:
+            moment = self._table.c.expires_at
+            conditions.append(sa.or_(moment.is_(None), moment > now_ms()))
+        if prefix and self._dialect == "postgresql" and self._table is UPSTREAM:  # ordered by a language's rules
+            self._refuse_nul([prefix])
+            conditions.append(sa.func.starts_with(self._key, prefix))
+        elif prefix:
+            end = prefix_end(prefix)
+            conditions += [self._key >= prefix, *([] if end is None else [self._key < end])]
+        return conditions
+
+    def _refuse_nul(self, keys: Sequence[str]) -> None:
+        key = None if self._table is OURS else next((key for key in keys if "\0" in key), None)
+        if key is not None:
+            raise InvalidKeyError(
+                f"Key {shown(key)} holds NUL, which text of PostgreSQL cannot: leave it out, or use KVByteStore, whose"
+                " table takes it."
+            )
+
+    def _check(self, connection: sa.Connection, records: Sequence[Record]) -> None:
+        if self._dialect == "postgresql":
+            self._refuse_nul([record.key for record in records])
+        if not self._expires and any(record.expires_at_ms is not None for record in records):
+            raise UnsupportedError(
+                f"The table {self._table.name} has no room for a moment of expiry: leave ttl_s out, or use KVByteStore"
+                " on this database, whose table has it."
+            )
+        if self._dialect in MYSQL:
+            self._check_packets(connection, records)
+
+    def _check_packets(self, connection: sa.Connection, records: Sequence[Record]) -> None:
+        """Refuse a value that the server would end the connection for. Drivers write a byte as two characters."""
+        if self._packet_bytes is None:
+            self._packet_bytes = int(connection.exec_driver_sql("SELECT @@max_allowed_packet").scalar() or 0)
+        fitting = (self._packet_bytes - 16_384) // 2  # with the statement and the key
+        large = next((record for record in records if len(record.payload) > fitting), None)
+        if large is not None:
+            raise InvalidValueError(
+                f"The value of key {shown(large.key)} has {len(large.payload):,} bytes, the limit is {fitting:,}, half"
+                " of the server's max_allowed_packet: split it over several keys, or raise that setting of the server."
+            )
+
+    def _row(self, record: Record) -> dict[str, Any]:
+        row: dict[str, Any] = {"namespace": self._namespace, "key": record.key, "value": record.payload}
+        if self._expires:
+            row |= {"kind": _CODES[record.kind], "expires_at": record.expires_at_ms}
+        return row
+
+    def _insert(self, connection: sa.Connection, record: Record) -> bool:
+        """Store a record whose key is absent; return whether it was."""
+        if self._dialect in MYSQL:
+            # IGNORE would also cut what is too long, which is checked.
+            statement: Any = mysql.insert(self._table).prefix_with("IGNORE")
+        else:
+            insert = postgresql.insert if self._dialect == "postgresql" else sqlite.insert
+            statement = insert(self._table).on_conflict_do_nothing()
+        done = connection.execute(statement.values(**self._row(record)), execution_options={"preserve_rowcount": True})
+        return done.rowcount == 1
+
+    def _upsert(self) -> Any:
+        names = [column.name for column in self._read[1:]]
+        if self._dialect in MYSQL:
+            into = mysql.insert(self._table)
+            return into.on_duplicate_key_update({name: into.inserted[name] for name in names})
+        put = sqlite.insert(self._table)
+        return put.on_conflict_do_update(
+            index_elements=["namespace", "key"], set_={name: put.excluded[name] for name in names}
+        )
+
+    def _upsert_arrays(self, records: Sequence[Record]) -> Any:
+        """Return the upsert of PostgreSQL, which takes each column as an array: a tenth of the work of rows."""
+        rows = [self._row(record) for record in records]
+        arrays = [sa.literal([row[each.name] for row in rows], ARRAY(each.type)) for each in self._read]
+        new = sa.func.unnest(*arrays).table_valued(*[sa.column(each.name, each.type) for each in self._read])
+        new = new.render_derived("new")
+        put = postgresql.insert(self._table).from_select(
+            ["namespace", *(each.name for each in self._read)], sa.select(sa.literal(self._namespace), *new.c)
+        )
+        return put.on_conflict_do_update(
+            index_elements=["namespace", "key"], set_={each.name: put.excluded[each.name] for each in self._read[1:]}
+        )
+
+
+def _stored(value: Any, code: int = 2, expires_at_ms: int | None = None) -> Stored:
+    payload = bytes(value)
+    kind = _KINDS.get(code)
+    if kind is Kind.BYTES:
+        return Found(payload, kind, expires_at_ms)
+    if kind is None:
+        return Damaged(f"its kind is {code}, which this version does not know")
+    try:
+        return Found(parse_json(payload.decode()), kind, expires_at_ms)
+    except ValueError:
+        return Damaged("the text of the value is not valid JSON")
+
+
+def _is_text(key: str) -> bool:
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _by_bytes(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
+    start = size = 0
+    for end, record in enumerate(records):
+        if size > PAGE_BYTES or end - start == 10_000:
+            yield records[start:end]
+            start, size = end, 0
+        size += len(record.payload)
+    if start < len(records):
+        yield records[start:]

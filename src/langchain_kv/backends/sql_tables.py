@@ -1,0 +1,85 @@
+"""The tables of a SQL database that keep records.
+
+A table of ours, ``langchain_kv``, keeps the records of every collection::
+
+    namespace  the keyspace and the collection: "default_keyspace.kv"
+    key        the key: text in SQLite, its UTF-8 bytes elsewhere: keys are told apart, and ordered, by their bytes
+    value      the payload
+    kind       what the payload is: 0 JSON, 1 JSON that documents keep as text, 2 bytes, 3 an answer of a model
+    expires_at the moment of expiry in milliseconds of Unix time, or NULL
+
+That of the archived ``SQLStore``, ``langchain_key_value_stores``, has the first three columns, with bytes as values.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import BigInteger, Column, LargeBinary, MetaData, SmallInteger, String, Table
+from sqlalchemy.dialects.mysql import LONGBLOB, VARBINARY
+from sqlalchemy.dialects.postgresql import BYTEA
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator
+
+__all__ = ["KEY_MAX_BYTES", "MYSQL", "OURS", "UPSTREAM"]
+
+MYSQL: Final = ("mysql", "mariadb")
+"""SQLAlchemy's names of these, which are one to it or two, by its version."""
+
+KEY_MAX_BYTES: Final = 2_560
+"""Bytes of a key in an index of PostgreSQL, whose row takes 2,704, and of InnoDB, whose key takes 3,072 (measured)."""
+
+_FOREIGN: Final = "surrogateescape"  # what others wrote may be no UTF-8: it is paged over, and left out
+
+
+class _Name(TypeDecorator[str]):
+    """Text that is told apart by its bytes.
+
+    Args:
+        max_bytes: of UTF-8 that it takes where that must be said.
+        is_bytea: whether PostgreSQL has bytes, too, which take NUL and have no collation.
+    """
+
+    impl = String
+    cache_ok = True
+
+    def __init__(self, max_bytes: int, *, is_bytea: bool = False) -> None:
+        super().__init__()
+        self.max_bytes = max_bytes
+        self.is_bytea = is_bytea
+
+    def is_raw(self, dialect: str) -> bool:
+        return dialect in MYSQL or (self.is_bytea and dialect == "postgresql")
+
+    def load_dialect_impl(self, dialect: Dialect) -> Any:
+        if dialect.name in MYSQL:
+            return dialect.type_descriptor(VARBINARY(self.max_bytes))
+        return dialect.type_descriptor(BYTEA() if self.is_raw(dialect.name) else String())
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> Any:
+        return value.encode(errors=_FOREIGN) if value is not None and self.is_raw(dialect.name) else value
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
+        text: str | None = bytes(value).decode(errors=_FOREIGN) if isinstance(value, bytes | memoryview) else value
+        return text
+
+
+def _table(name: str, key: _Name, *more: Column[Any]) -> Table:
+    value = LargeBinary().with_variant(LONGBLOB(), *MYSQL)
+    return Table(
+        name,
+        MetaData(),
+        Column("namespace", _Name(512), primary_key=True),
+        Column("key", key, primary_key=True),
+        Column("value", value, nullable=False),
+        *more,
+    )
+
+
+OURS: Final = _table(
+    "langchain_kv",
+    _Name(KEY_MAX_BYTES, is_bytea=True),
+    Column("kind", SmallInteger, nullable=False),
+    Column("expires_at", BigInteger),
+)
+UPSTREAM: Final = _table("langchain_key_value_stores", _Name(KEY_MAX_BYTES))
