@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import redis
 
+from installed import need
 from langchain_kv.backends.base import Backend
 from langchain_kv.places.base import BackendOptions
 from langchain_kv.places.schemes import parse_url
@@ -19,8 +20,7 @@ from upstash_server import TOKEN, UpstashServer, running_upstash
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisNode]:
-    if missing("redis"):
-        pytest.skip(missing("redis"))
+    need(missing("redis"))
     with running_redis(tmp_path_factory.mktemp("redis")) as running:
         yield running
 

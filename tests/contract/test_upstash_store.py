@@ -18,6 +18,7 @@ from langchain_core.documents import Document
 from langchain_tests.integration_tests.base_store import BaseStoreAsyncTests, BaseStoreSyncTests
 
 from embedding_models import Model, vector_of
+from installed import need
 from langchain_kv import (
     ConfigError,
     DamagedValueError,
@@ -47,8 +48,7 @@ class Archived(NamedTuple):
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisNode]:
-    if missing("redis"):
-        pytest.skip(missing("redis"))
+    need(missing("redis"))
     with running_redis(tmp_path_factory.mktemp("redis")) as running:
         yield running
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import redis
 
+from installed import need
 from langchain_kv import (
     AuthError,
     BadReplyError,
@@ -42,8 +43,7 @@ def named(fault: Fault) -> str:
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisNode]:
-    if missing("redis"):
-        pytest.skip(missing("redis"))
+    need(missing("redis"))
     with running_redis(tmp_path_factory.mktemp("redis")) as running:
         yield running
 
