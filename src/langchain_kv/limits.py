@@ -83,6 +83,12 @@ PATH_MAX_NAMES: Final = 100
 INDEXING_MAX_UTF16: Final = 100_000
 """Characters of all paths of a collection's option ``indexing`` (our own: it is read with every command)."""
 
+VECTOR_MAX_DIMENSION: Final = 4_096
+"""Numbers of a vector (source: DocumentLimitsConfig)."""
+
+VECTOR_SEARCH_MAX: Final = 1_000
+"""Documents that a search by vector answers, all in one page (source: OperationsConfig, FindOptionsValidation)."""
+
 SORT_MAX_ROWS: Final = 10_000
 """Documents that an in-memory sort takes before it is refused (source: OperationsConfig)."""
 

@@ -19,6 +19,7 @@ from langchain_kv.limits import (
     SORT_MAX_FIELDS,
     SORT_MAX_ROWS,
     UPDATE_MANY_MAX,
+    VECTOR_SEARCH_MAX,
 )
 from langchain_kv.server.commands.table import COMMANDS
 from langchain_kv.server.query import filters
@@ -41,7 +42,7 @@ _COMMANDS: Final[Remarks] = {
     "dropNamespace": _DEPRECATED,
     "findEmbeddingProviders": ("yes", "there are none: an empty object"),
     "findRerankingProviders": _RERANK,
-    "createCollection": ("differs", "any number of collections; those with vectors or lexical search are refused"),
+    "createCollection": ("differs", "any number of collections; those with lexical search are refused"),
     "findCollections": ("yes", "names come in order, not by hash"),
     "insertMany": ("yes", "one transaction; of a repeated `_id` the first is inserted"),
     "find": (
@@ -79,7 +80,7 @@ _OPTIONS: Final[Remarks] = {
     "filterModelStatus": ("differs", "accepted, and has no meaning"),
     "lexical": ("no", 'only `{"enabled": false}`; else LEXICAL_NOT_AVAILABLE_FOR_DATABASE'),
     "rerank": ("no", 'only `{"enabled": false}`; else RERANKING_FEATURE_NOT_ENABLED'),
-    "vector": ("no", "VECTOR_SEARCH_NOT_SUPPORTED"),
+    "vector": ("differs", "needs numpy (extra `vector`); with `service`: VECTORIZE_FEATURE_NOT_AVAILABLE"),
     "limit": ("yes", "the page state remembers how many documents were sent"),
     "skip": ("yes", "needs a `sort`, else COMMAND_FIELD_VALUE_INVALID"),
     "pageState": (
@@ -87,8 +88,8 @@ _OPTIONS: Final[Remarks] = {
         "opaque; text that is none: UNEXPECTED_SERVER_ERROR. A result of exactly 50, 100, ... ends with an empty page",
     ),
     "pagingState": ("yes", "the older name of `pageState`"),
-    "includeSimilarity": ("differs", "accepted, and has no effect, as in any collection without vectors"),
-    "includeSortVector": ("differs", "accepted, and has no effect, as in any collection without vectors"),
+    "includeSimilarity": ("yes", "in a search by vector; else it has no effect"),
+    "includeSortVector": ("yes", "in a search by vector; else it has no effect"),
     **dict.fromkeys(("hybridLimits", "rerankOn", "rerankQuery", "includeScores"), _RERANK),
 }
 
@@ -99,7 +100,7 @@ _FILTERS: Final[Remarks] = {
     **dict.fromkeys(("$ne", "$nin", "$gt", "$gte", "$lt", "$lte", "$or", "$not"), _UNRECORDED),
     "$match": _NO_SEARCH,
     "`$lexical`": _NO_SEARCH,
-    "`$vector`, `$vectorize`": ("no", "FILTER_INVALID_EXPRESSION: no vectors here"),
+    "`$vector`, `$vectorize`": ("no", "FILTER_INVALID_EXPRESSION"),
 }
 _MORE_FILTERS: Final = ("$and", "$or", "$not", "$match", "`$lexical`", "`$vector`, `$vectorize`")
 
@@ -109,7 +110,7 @@ _UPDATES: Final[Remarks] = {
     "$push": ("yes", "with `$each` and `$position`"),
     "$inc": _DIGITS,
     "$mul": _DIGITS,
-    "$set": ("differs", "`$vector`: VECTOR_SEARCH_NOT_SUPPORTED, `$vectorize`: EMBEDDING_SERVICE_NOT_CONFIGURED"),
+    "$set": ("yes", "`$vectorize`: EMBEDDING_SERVICE_NOT_CONFIGURED"),
     "$setOnInsert": ("differs", "may set `_id`; `$vector`, `$vectorize` as for `$set`"),
     "$pullAll": ("no", "UNSUPPORTED_UPDATE_OPERATION, as on the real server"),
 }
@@ -122,7 +123,12 @@ _SORTS: Final[Remarks] = {
     ),
     f"{SORT_MAX_ROWS:,} matching documents": ("yes", "OVERLOADED_SORT_ROW_LIMIT"),
     "`pageState`": ("yes", f"a sorted result has one page of at most {PAGE_SIZE}; a page state is SORT_CLAUSE_INVALID"),
-    "`$vector`, `$vectorize`": ("no", "VECTOR_SEARCH_NOT_SUPPORTED"),
+    "`$vector`": (
+        "yes",
+        f"exact: compared with every vector of the collection; one page of at most {VECTOR_SEARCH_MAX:,}. A vector of"
+        " zeros is taken, and its cosine is 0",
+    ),
+    "`$vectorize`": ("no", "EMBEDDING_SERVICE_NOT_CONFIGURED"),
     "`$lexical`": ("no", "LEXICAL_NOT_ENABLED_FOR_COLLECTION"),
 }
 
@@ -196,7 +202,7 @@ ASTRAPY: Final[Remarks] = {
         ),
         ("yes", ""),
     ),
-    "find_and_rerank": ("no", "RERANKING_FEATURE_NOT_ENABLED: no vectors and no reranking here"),
+    "find_and_rerank": ("no", "RERANKING_FEATURE_NOT_ENABLED: no reranking here"),
     "info": ("no", "raises in the client: it asks Astra's DevOps API, which only databases on Astra have"),
 }
 """Every public method and property of astrapy's Collection and AsyncCollection."""
@@ -225,14 +231,21 @@ page by page, so that other requests pass in between.
 _REST: Final = """\
 ## Projections
 
-Inclusion, exclusion, `*`, nested definitions, `$slice` and the escapes: yes. `$vector`, `$vectorize`, `$lexical` and
-`$similarity` are accepted and have no effect.
+Inclusion, exclusion, `*`, nested definitions, `$slice` and the escapes: yes. `$vector` is sent only where
+a projection asks for it. `$vectorize`, `$lexical` and `$similarity` are accepted and have no effect.
 
 ## Documents
 
 The limits, field names, extended types (`$date`, `$uuid`, `$objectId`, `$binary`), the generators of `defaultId` and
-the spelling of numbers: yes. So are the limits that apply to indexed paths only. `$vector`, `$vectorize` and `$hybrid`
-in a document are VECTOR_SEARCH_NOT_SUPPORTED, `$lexical` is LEXICAL_NOT_ENABLED_FOR_COLLECTION.
+the spelling of numbers: yes. So are the limits that apply to indexed paths only. `$vector`, a list of
+numbers, `{"$binary": ...}` or null, is kept and sent as it came; in a collection without vectors it is
+VECTOR_SEARCH_NOT_SUPPORTED. `$vectorize` and `$hybrid` are refused, `$lexical` is LEXICAL_NOT_ENABLED_FOR_COLLECTION.
+
+## Vectors
+
+A search compares with every vector of the collection. Their float32 lie in memory from the first search on, up to 1 GiB
+for each file (100,000 of 1,536 numbers take 614 MB), and follow what any process writes; beyond that they are read from the
+file for each search. In the file a vector takes its text in the document and four bytes a number beside it.
 
 ## HTTP
 

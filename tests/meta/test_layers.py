@@ -64,7 +64,7 @@ PLACES: dict[str, set[str]] = {
     | {f"embeddings/{part}" for part in ("cache", "call", "older")},
     "bson": {f"backends/{part}" for part in ("mongodb_documents", "mongodb_verbs")},
     "msvcrt": {"engines/sqlite/file_lock"},
-    "numpy": {"embeddings/cache", "embeddings/vectors"},  # cache: its types
+    "numpy": {"embeddings/cache", "runtime/arrays"},  # cache: its types
     "pymongo": {"backends/mongodb_verbs", "places/mongodb", "stores/mongodb"},  # stores: its types
     "redis": {"backends/redis", "places/redis"},
     "sqlalchemy": {"backends/sql", "backends/sql_rows", "backends/sql_tables", "places/sql", "stores/sql"},

@@ -20,6 +20,7 @@ from langchain_kv.engines.memory import MemoryEngine
 from langchain_kv.engines.sqlite.engine import SQLiteEngine
 from langchain_kv.limits import SORT_MAX_ROWS
 from langchain_kv.server.commands import reads
+from langchain_kv.server.commands.requests import Collection
 from langchain_kv.server.commands.settings import Indexing
 from langchain_kv.server.commands.table import answer
 from langchain_kv.server.query import searching
@@ -179,7 +180,7 @@ def test_too_many_rows_are_refused_and_one_fewer_are_not(send: Send, engine: Eng
 
 
 def test_a_pick_keeps_no_more_than_it_needs() -> None:
-    sort = parse_sort({"n": 1}, Indexing({}))
+    sort = parse_sort({"n": 1}, Collection(ANY, {}, Indexing({})))
     assert sort is not None
     picker = Picker(sort, 3)
     order = random.Random(8).sample(range(9_000), 9_000)

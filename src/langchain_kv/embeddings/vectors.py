@@ -18,11 +18,10 @@ import struct
 import sys
 from array import array
 from collections.abc import Sequence
-from functools import cache
 from typing import Any, Final, NamedTuple
 
 from langchain_kv.errors import UnsupportedError
-from langchain_kv.runtime.forks import importing
+from langchain_kv.runtime.arrays import imported_numpy
 
 __all__ = ["Unfit", "are_vectors", "count_of", "fill", "imported_numpy", "pack", "unpack"]
 
@@ -41,17 +40,6 @@ class Unfit(NamedTuple):
     """
 
     reason: str
-
-
-@cache
-def imported_numpy() -> Any:
-    """Return the module numpy, None where it is not installed."""
-    with importing.lock:
-        try:
-            import numpy
-        except ImportError:
-            return None
-        return numpy
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 if TYPE_CHECKING:
     from langchain_kv.runtime.work_queue import Bridge
 
-__all__ = ["KEEP", "Change", "CollectionName", "DocId", "Engine", "Keep", "Row", "Settings"]
+__all__ = ["KEEP", "Change", "CollectionName", "DocId", "Engine", "Keep", "NearRow", "Row", "Settings", "Where"]
 
 DocId = str | bytes
 """The identity of a document. A text ``_id`` is itself (``str``); an ``_id`` of any other type (number, boolean, null,
@@ -30,7 +30,14 @@ the field ``expires_at``, too).
 A plain tuple, because a batch has thousands, and any class costs as much as all the rest of passing one on."""
 
 Settings = dict[str, Any]
-"""What a collection was created with, in createCollection's own form: ``{"indexing": {"allow": ["_id"]}}``."""
+"""What a collection was created with, in createCollection's own form: ``{"indexing": {"allow": ["_id"]}}``. With the
+option ``vector``, whole (``dimension``, ``metric``, ``sourceModel``), the vectors of its documents can be searched."""
+
+NearRow = tuple[Row, float]
+"""A row that was found by its vector, and how similar that is, as a float32."""
+
+Where = Callable[[Row], bool]
+"""Says of a row whether it is wanted."""
 
 
 class Keep(Enum):
@@ -66,6 +73,9 @@ class Engine(ABC):
 
     keeps_raw_values: bool = False
     """Whether a row may have a raw value of bytes."""
+
+    keeps_vectors: bool = False
+    """Whether ``nearest`` is there, and collections may be created with the option ``vector``."""
 
     purge_pause_s: float = 0.0
     """Seconds between two pages of a purge, in which other processes write."""
@@ -157,6 +167,28 @@ class Engine(ABC):
     @abstractmethod
     def purge(self, collection: CollectionName, *, now_ms: int, limit: int) -> int:
         """Remove up to ``limit`` rows that have expired by ``now_ms``; return how many."""
+
+    def nearest(
+        self,
+        collection: CollectionName,
+        vector: bytes,
+        *,
+        limit: int,
+        ids: Sequence[DocId] | None = None,
+        where: Where | None = None,
+    ) -> list[NearRow]:
+        """Return the rows whose documents' vectors are most similar, most similar first, equals in the order of ids.
+
+        Documents without a vector are left out. The settings of the collection have the option ``vector``.
+
+        Args:
+            collection: where to look.
+            vector: little-endian float32, as many as the collection's dimension.
+            limit: at most so many rows; fewer mean that there are no more.
+            ids: with these, only they are looked at.
+            where: with it, only rows that it holds for. What it raises is passed on.
+        """
+        raise NotImplementedError(f"{type(self).__name__} keeps no vectors")
 
     async def aread(self, collection: CollectionName, ids: Sequence[DocId]) -> list[Row | None]:
         """As ``read``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from langchain_kv.engines.base import CollectionName
 from langchain_kv.errors import DataAPIError
 
-__all__ = ["unknown_collection", "unknown_keyspace"]
+__all__ = ["no_vectors", "unknown_collection", "unknown_keyspace"]
 
 
 def unknown_collection(collection: CollectionName) -> DataAPIError:
@@ -14,6 +14,14 @@ def unknown_collection(collection: CollectionName) -> DataAPIError:
         "UNKNOWN_COLLECTION_OR_TABLE",
         f"There is no collection '{collection.name}' in keyspace '{collection.keyspace}'; create it first"
         " (a store does unless its set-up mode is OFF), or check the name and the place",
+    )
+
+
+def no_vectors() -> DataAPIError:
+    """Make the error of a search by vector in a collection that keeps none."""
+    return DataAPIError.of(
+        "VECTOR_SEARCH_NOT_SUPPORTED",
+        "The collection keeps no vectors: do not sort by $vector, or create a collection with the option 'vector'.",
     )
 
 

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Sequence
 from heapq import heapify, heappop, heappush
 from typing import Final
 
-from langchain_kv.engines.base import KEEP, Change, CollectionName, DocId, Engine, Row, Settings
-from langchain_kv.engines.catalog import unknown_collection, unknown_keyspace
+from langchain_kv.engines.base import KEEP, Change, CollectionName, DocId, Engine, NearRow, Row, Settings, Where
+from langchain_kv.engines.catalog import no_vectors, unknown_collection, unknown_keyspace
 from langchain_kv.engines.ids import SortedIds, check_text, prefix_end
 from langchain_kv.engines.pages import cut
+from langchain_kv.engines.vectors import VECTOR, Matrix, nearest_rows, vector_of, vectors_of
 from langchain_kv.limits import DEFAULT_KEYSPACE
 from langchain_kv.runtime.forks import HeldAcrossForks
 from langchain_kv.runtime.work_queue import Bridge, InlineBridge
@@ -47,6 +48,9 @@ class _Expiring:
             heapify(self.soonest)
 
 
+_VECTOR: Final = VECTOR.encode()
+
+
 class _Collection:
     """Rows by id, and their ids in order."""
 
@@ -54,6 +58,8 @@ class _Collection:
         self.settings = settings
         self.rows: dict[DocId, Row] = {}
         self.expiring = _Expiring()
+        vectors = vectors_of(json.loads(settings))
+        self.matrix = None if vectors is None else Matrix(vectors)
         self._texts: SortedIds[str] = SortedIds()
         self._others: SortedIds[bytes] = SortedIds()
 
@@ -61,6 +67,8 @@ class _Collection:
         # Not the difference of the two sets of keys, which walks all of the collection.
         new = [doc_id for doc_id in rows if doc_id not in self.rows]
         self.rows.update(rows)
+        if self.matrix is not None:
+            self._put_vectors(self.matrix, rows)
         if self.expiring.moments:
             for doc_id in rows:
                 self.expiring.moments.pop(doc_id, None)
@@ -70,12 +78,23 @@ class _Collection:
         self._texts.add(doc_id for doc_id in new if isinstance(doc_id, str))
         self._others.add(doc_id for doc_id in new if isinstance(doc_id, bytes))
 
+    def _put_vectors(self, matrix: Matrix, rows: dict[DocId, Row]) -> None:
+        found = {
+            doc_id: vector
+            for doc_id, (_, body, is_raw, _) in rows.items()
+            if not is_raw and _VECTOR in body and (vector := vector_of(body))
+        }
+        matrix.remove(doc_id for doc_id in rows if doc_id not in found)
+        matrix.put(found.items())
+
     def remove(self, ids: Iterable[DocId]) -> int:
         removed = 0
         for doc_id in ids:
             if self.rows.pop(doc_id, None) is None:
                 continue
             removed += 1
+            if self.matrix is not None:
+                self.matrix.remove([doc_id])
             self.expiring.moments.pop(doc_id, None)
             if isinstance(doc_id, str):
                 self._texts.remove(doc_id)
@@ -116,6 +135,7 @@ class MemoryEngine(Engine):
     """
 
     keeps_raw_values = True
+    keeps_vectors = True
 
     def __init__(self) -> None:
         self._keyspaces: dict[str, dict[str, _Collection]] = {DEFAULT_KEYSPACE: {}}
@@ -189,6 +209,27 @@ class MemoryEngine(Engine):
                 alive += [doc_id for doc_id in ids if not found.has_expired(doc_id, now_ms)]
                 ids = found.page(ids[-1], prefix, limit - len(alive)) if len(alive) < limit else []
             return alive
+
+    def nearest(
+        self,
+        collection: CollectionName,
+        vector: bytes,
+        *,
+        limit: int,
+        ids: Sequence[DocId] | None = None,
+        where: Where | None = None,
+    ) -> list[NearRow]:
+        with _guard.lock:
+            found = self._collection(collection)
+            matrix = found.matrix
+            if matrix is None:
+                raise no_vectors()
+            if ids is not None:
+                check_text(ids)
+                chosen = [(one, vector_of(found.rows[one][1])) for one in ids if one in matrix]
+                matrix = Matrix(matrix.vectors)
+                matrix.put(chosen)
+            return nearest_rows(matrix, vector, lambda _: found.rows, limit, where)
 
     def count(self, collection: CollectionName, *, limit: int | None = None) -> int:
         with _guard.lock:

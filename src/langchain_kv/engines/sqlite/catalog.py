@@ -54,6 +54,7 @@ def drop(connection: sqlite3.Connection, where: str, names: Sequence[str]) -> No
     """Drop the collections that a condition on their names holds for, and their documents."""
     for (table,) in connection.execute(f"SELECT id FROM collections WHERE {where}", names).fetchall():
         connection.execute(f"DROP TABLE docs_{table}")
+        connection.execute(f"DROP TABLE IF EXISTS vectors_{table}")
         connection.execute("DELETE FROM collections WHERE id=?", (table,))
 
 

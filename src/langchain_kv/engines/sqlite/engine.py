@@ -12,7 +12,7 @@ from functools import partial
 from operator import itemgetter
 from typing import Any, TypeVar
 
-from langchain_kv.engines.base import KEEP, Change, CollectionName, DocId, Engine, Row, Settings
+from langchain_kv.engines.base import KEEP, Change, CollectionName, DocId, Engine, NearRow, Row, Settings, Where
 from langchain_kv.engines.catalog import unknown_collection, unknown_keyspace
 from langchain_kv.engines.sqlite.backup import back_up, restore
 from langchain_kv.engines.sqlite.catalog import (
@@ -25,7 +25,6 @@ from langchain_kv.engines.sqlite.catalog import (
     settings_of,
     table_of,
 )
-from langchain_kv.engines.sqlite.copies import restore_command
 from langchain_kv.engines.sqlite.errors import Translated, gone, is_damage, missing_table
 from langchain_kv.engines.sqlite.file import Connection, Synchronous
 from langchain_kv.engines.sqlite.file_lock import LOCK_WAIT_S
@@ -34,15 +33,17 @@ from langchain_kv.engines.sqlite.rows import (
     bounded,
     delete_rows,
     has_expired,
-    is_readable,
     page_of,
     range_of,
     row_by_id,
     rows_by_id,
+    unreadable,
     upsert,
     with_columns,
 )
-from langchain_kv.engines.sqlite.schema import COLUMNS, SCHEMA_VERSION, columns_of, make_table
+from langchain_kv.engines.sqlite.schema import COLUMNS, SCHEMA_VERSION, make_table, make_vectors
+from langchain_kv.engines.sqlite.vectors import nearest_rows
+from langchain_kv.engines.vectors import vectors_of
 from langchain_kv.errors import (
     EngineBusyError,
     EngineError,
@@ -82,6 +83,7 @@ class SQLiteEngine(Engine):
     """
 
     keeps_raw_values = True
+    keeps_vectors = True
     purge_pause_s = 0.02  # whoever waits for the lock looks every few milliseconds
 
     def __init__(
@@ -123,22 +125,9 @@ class SQLiteEngine(Engine):
             found = with_columns(connection, lambda columns: rows_by_id(connection, table, ids, columns))
         except sqlite3.DatabaseError as error:
             if is_damage(error):
-                raise self._unreadable(connection, table, ids, error) from error
+                raise unreadable(self._pool.path, connection, table, ids, error) from error
             raise
         return [found.get(doc_id) for doc_id in ids]
-
-    def _unreadable(
-        self, connection: Connection, table: int, ids: Sequence[DocId], error: sqlite3.DatabaseError
-    ) -> EngineError:
-        """Say of which ids the documents stand on damaged pages."""
-        columns = columns_of(connection)
-        bad = [doc_id for doc_id in dict.fromkeys(ids) if not is_readable(connection, table, doc_id, columns)]
-        names = ", ".join(repr(doc_id[:100]) for doc_id in bad[:5]) + (f" and {len(bad) - 5:,} more" * (len(bad) > 5))
-        return EngineError(
-            f"{self._pool.path}: {error}; of {len(ids):,} keys these cannot be read: {names or 'none, alone'}. The file"
-            f" is damaged: restore a backup, {restore_command(self._pool.path)}; other keys can still be read without"
-            " these"
-        )
 
     def write(self, collection: CollectionName, rows: Sequence[Row]) -> None:
         if not rows:
@@ -213,6 +202,18 @@ class SQLiteEngine(Engine):
 
         return self._query(collection, query)
 
+    def nearest(
+        self,
+        collection: CollectionName,
+        vector: bytes,
+        *,
+        limit: int,
+        ids: Sequence[DocId] | None = None,
+        where: Where | None = None,
+    ) -> list[NearRow]:
+        search = partial(nearest_rows, vector=vector, limit=limit, ids=ids, where=where)
+        return self._query(collection, search)
+
     def count(self, collection: CollectionName, *, limit: int | None = None) -> int:
         def query(connection: Connection, table: int) -> int:
             rows = f"docs_{table}" if limit is None else f"(SELECT 1 FROM docs_{table} LIMIT {bounded(limit)})"
@@ -259,6 +260,8 @@ class SQLiteEngine(Engine):
             )
             if made.rowcount:
                 make_table(connection, made.lastrowid)
+                if vectors_of(settings) is not None:
+                    make_vectors(connection, made.lastrowid)
             connection.file.settings.pop(table_of(connection, collection), None)  # damaged ones are replaced
             return settings_in_force(connection, collection, text)
 
@@ -426,6 +429,7 @@ class SQLiteEngine(Engine):
                 if table == missing:
                     raise missing_table(self._pool.path, collection.name) from error
                 missing = table
+                known.matrices.pop(table, None)
                 known.tables.pop(collection, None)  # dropped; numbers never come back: look again
                 known.settings.pop(table, None)
 

@@ -21,7 +21,8 @@ from langchain_kv.engines.base import CollectionName, Settings
 from langchain_kv.engines.os_errors import failed
 from langchain_kv.engines.sqlite.copies import give_new_mark, of_another, remove_what_is_empty, restore_command
 from langchain_kv.engines.sqlite.errors import Translated, kind_of, not_ours
-from langchain_kv.engines.sqlite.schema import SCHEMA_VERSION, make_schema
+from langchain_kv.engines.sqlite.schema import SCHEMA_VERSION, VECTOR_FUNCTION, make_schema
+from langchain_kv.engines.vectors import Matrix, vector_of
 from langchain_kv.errors import EngineError, EngineFileError
 
 __all__ = [
@@ -64,6 +65,7 @@ class File:
         tables: the numbers of its collections' tables, as once committed.
         settings: those of the collections, by these numbers: they are as old as the table, and never change.
         columns: how a row is selected; None until it is known that nothing will change that any more.
+        matrices: the vectors of collections that were searched, by these numbers, the one searched last at the end.
     """
 
     def __init__(self, identity: tuple[int, int] | None) -> None:
@@ -71,6 +73,7 @@ class File:
         self.tables: dict[CollectionName, int] = {}
         self.settings: dict[int, Settings] = {}
         self.columns: str | None = None
+        self.matrices: dict[int, Matrix] = {}
 
 
 class Connection(sqlite3.Connection):
@@ -224,8 +227,13 @@ def connect(path: str, synchronous: Synchronous, wait_s: float, left_s: float, o
         connection.execute(f"PRAGMA synchronous={synchronous.upper()}")
         connection.execute(f"PRAGMA fullfsync={int(synchronous == 'full')}")  # macOS: down to the disk
         connection.execute(f"PRAGMA journal_size_limit={WAL_SIZE_KEPT_BYTES}")
+        connection.create_function(VECTOR_FUNCTION, 1, _vector_of, deterministic=True)
         _use_wal(connection, left_s)
     return connection
+
+
+def _vector_of(content: object) -> bytes:
+    return vector_of(content) if isinstance(content, bytes) else b""  # another program may have put anything there
 
 
 def _use_wal(connection: sqlite3.Connection, left_s: float) -> None:

@@ -14,19 +14,22 @@ from typing import Any, Final, TypeVar
 from langchain_kv.engines.base import DocId, Row
 from langchain_kv.engines.ids import prefix_end
 from langchain_kv.engines.pages import cut
+from langchain_kv.engines.sqlite.copies import restore_command
 from langchain_kv.engines.sqlite.file import Connection
 from langchain_kv.engines.sqlite.schema import COLUMNS, columns_of
+from langchain_kv.errors import EngineError
 from langchain_kv.limits import SQLITE_IN_MAX
 
 __all__ = [
     "bounded",
     "delete_rows",
     "has_expired",
-    "is_readable",
+    "in_chunks",
     "page_of",
     "range_of",
     "row_by_id",
     "rows_by_id",
+    "unreadable",
     "upsert",
     "with_columns",
 ]
@@ -52,14 +55,19 @@ def rows_by_id(connection: sqlite3.Connection, table: int, ids: Sequence[DocId],
 
 def _chunks(connection: sqlite3.Connection, table: int, ids: Sequence[DocId], columns: str) -> dict[DocId, Row]:
     found: dict[DocId, Row] = {}
+    for rows in in_chunks(connection, f"SELECT {columns} FROM docs_{table}", ids):
+        found.update(zip(map(itemgetter(0), rows), rows, strict=True))
+    return found
+
+
+def in_chunks(connection: sqlite3.Connection, select: str, ids: Sequence[DocId]) -> Iterator[list[Any]]:
+    """Yield the rows of those ids that exist, some at a time; ``select`` says of which table and columns."""
     for start in range(0, len(ids), SQLITE_IN_MAX):
         chunk = ids[start : start + SQLITE_IN_MAX]
         length = _IN_LENGTHS[bisect_left(_IN_LENGTHS, len(chunk))]
         marks = ",".join("?" * length)
         values = [*chunk, *[chunk[-1]] * (length - len(chunk))]
-        rows = connection.execute(f"SELECT {columns} FROM docs_{table} WHERE id IN ({marks})", values).fetchall()
-        found.update(zip(map(itemgetter(0), rows), rows, strict=True))
-    return found
+        yield connection.execute(f"{select} WHERE id IN ({marks})", values).fetchall()
 
 
 def row_by_id(connection: sqlite3.Connection, table: int, doc_id: DocId, columns: str) -> Row | None:
@@ -68,8 +76,20 @@ def row_by_id(connection: sqlite3.Connection, table: int, doc_id: DocId, columns
     return row
 
 
-def is_readable(connection: sqlite3.Connection, table: int, doc_id: DocId, columns: str) -> bool:
-    """Return whether an id's row stands on pages that are not damaged."""
+def unreadable(
+    path: str, connection: sqlite3.Connection, table: int, ids: Sequence[DocId], error: sqlite3.DatabaseError
+) -> EngineError:
+    """Make the error that says of which ids the documents stand on damaged pages."""
+    columns = columns_of(connection)
+    bad = [doc_id for doc_id in dict.fromkeys(ids) if not _is_readable(connection, table, doc_id, columns)]
+    names = ", ".join(repr(doc_id[:100]) for doc_id in bad[:5]) + (f" and {len(bad) - 5:,} more" * (len(bad) > 5))
+    return EngineError(
+        f"{path}: {error}; of {len(ids):,} keys these cannot be read: {names or 'none, alone'}. The file is damaged:"
+        f" restore a backup, {restore_command(path)}; other keys can still be read without these"
+    )
+
+
+def _is_readable(connection: sqlite3.Connection, table: int, doc_id: DocId, columns: str) -> bool:
     try:
         row_by_id(connection, table, doc_id, columns)
     except sqlite3.DatabaseError:

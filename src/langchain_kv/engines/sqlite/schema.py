@@ -9,6 +9,11 @@ Version 2: ``docs_N(id, is_raw, expires_at, content)``, and an index of what exp
 before it was upgraded goes on with version 1's statements: where it could write what is misread here, or read
 what it would misread, they fail, because the body has another name, and new collections say in which version they are
 made. The next version is to do the same.
+
+A collection with vectors has a table of them beside, ``vectors_N(seq, id, vector)``, which follows the documents by
+triggers, whoever writes these: a vector is never another one's than the body's. ``seq`` grows with every vector that
+is written, so that a reader finds what is new to it. The triggers call a function of ours, so that a program which
+does not have it cannot write there, rather than leave a vector that is not the document's.
 """
 
 from __future__ import annotations
@@ -17,12 +22,17 @@ import sqlite3
 from collections.abc import Callable
 from typing import Final
 
+from langchain_kv.engines.vectors import VECTOR
 from langchain_kv.limits import DEFAULT_KEYSPACE
 
-__all__ = ["COLUMNS", "SCHEMA_VERSION", "columns_of", "make_schema", "make_table", "upgrade"]
+__all__ = ["COLUMNS", "SCHEMA_VERSION", "columns_of", "make_schema", "make_table", "make_vectors", "upgrade"]
 
 SCHEMA_VERSION: Final = 2
 """The version of the tables (``PRAGMA user_version``): every change of what is stored raises it."""
+
+
+VECTOR_FUNCTION: Final = "vector_of"
+"""The function of SQL that takes a document's vector from its text."""
 
 
 def make_schema(connection: sqlite3.Connection) -> None:
@@ -49,6 +59,24 @@ def make_table(connection: sqlite3.Connection, number: int | None) -> None:
         "id BLOB PRIMARY KEY NOT NULL, is_raw INTEGER NOT NULL DEFAULT 0, expires_at INTEGER, content BLOB NOT NULL)"
     )
     _index_expiry(connection, number)
+
+
+def make_vectors(connection: sqlite3.Connection, number: int | None) -> None:
+    """Make the table of a collection's vectors, after that of its rows."""
+    # A number of its own that VACUUM leaves as it is, and that is never given twice.
+    connection.execute(
+        f"CREATE TABLE vectors_{number}("
+        "seq INTEGER PRIMARY KEY AUTOINCREMENT, id BLOB NOT NULL UNIQUE, vector BLOB NOT NULL)"
+    )
+    forget = f"DELETE FROM vectors_{number} WHERE id=OLD.id;"
+    # Looked for in the text first, because calling a function takes far longer.
+    keep = (
+        f"INSERT INTO vectors_{number}(id, vector) SELECT NEW.id, {VECTOR_FUNCTION}(NEW.content)"
+        f" WHERE NEW.is_raw=0 AND instr(NEW.content, CAST('\"{VECTOR}\"' AS BLOB));"
+    )
+    for event, actions in {"INSERT": keep, "UPDATE OF content": forget + keep, "DELETE": forget}.items():
+        name = f"vectors_{number}_{event.split()[0].lower()}"
+        connection.execute(f"CREATE TRIGGER {name} AFTER {event} ON docs_{number} BEGIN {actions} END")
 
 
 def upgrade(connection: sqlite3.Connection) -> None:

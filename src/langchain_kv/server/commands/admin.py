@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from langchain_kv.engines.base import CollectionName
+from langchain_kv.engines.base import CollectionName, Engine
 from langchain_kv.errors import DataAPIError
+from langchain_kv.runtime.arrays import imported_numpy
 from langchain_kv.server.commands.reply import Reply
 from langchain_kv.server.commands.requests import Request, flag, name_to_drop
 from langchain_kv.server.commands.settings import check_name, explained, is_same, parse_options
@@ -46,6 +47,8 @@ async def create_collection(request: Request) -> Reply:
     """Create a collection, or find that it is there with the same settings."""
     name = check_name(request.fields.get("name"), "collection")
     wanted = parse_options(request.options)
+    if "vector" in wanted:
+        require_vectors(request.engine)
     collection = CollectionName(request.keyspace, name)
     existing = await request.engine.bridge.write(request.engine.create_collection, collection, wanted)
     if not is_same(existing, wanted):
@@ -55,6 +58,21 @@ async def create_collection(request: Request) -> Reply:
             " send these, use another name, or delete the collection first.",
         )
     return _OK
+
+
+def require_vectors(engine: Engine) -> None:
+    """Refuse a collection with vectors where these could not be searched.
+
+    Raises:
+        DataAPIError: VECTOR_SEARCH_NOT_SUPPORTED.
+    """
+    if not engine.keeps_vectors:
+        reason = "where this server keeps its documents there is no search by vector"
+    elif imported_numpy() is None:
+        reason = "the search by vector needs numpy where the server runs: pip install 'langchain-kv[vector]'"
+    else:
+        return
+    raise DataAPIError.of("VECTOR_SEARCH_NOT_SUPPORTED", f"The option 'vector' cannot be used: {reason}.")
 
 
 async def find_collections(request: Request) -> Reply:

@@ -51,7 +51,7 @@ async def _insert(
 ) -> list[Insertion]:
     """Insert what can be inserted, and return the outcome of each document, in order."""
     for document in documents:
-        check_special_fields(document)
+        check_special_fields(document, collection.settings)
     outcomes: list[Insertion] = []
     new: dict[DocId, Shredded] = {}
     for document in documents:

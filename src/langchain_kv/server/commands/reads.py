@@ -7,8 +7,9 @@ from decimal import Decimal
 from typing import Any
 
 from langchain_kv.engines.base import CollectionName, DocId
+from langchain_kv.engines.vectors import numbers_of, spelled
 from langchain_kv.errors import DataAPIError
-from langchain_kv.limits import COUNT_MAX, PAGE_SIZE
+from langchain_kv.limits import COUNT_MAX, PAGE_SIZE, VECTOR_SEARCH_MAX
 from langchain_kv.server.commands.reply import Reply, document_data, documents_data
 from langchain_kv.server.commands.requests import Request, flag, invalid, mismatch
 from langchain_kv.server.documents.stored import is_unparseable, unparseable
@@ -20,11 +21,12 @@ from langchain_kv.server.query.searching import (
     Search,
     documents,
     first_document,
+    nearest_documents,
     open_search,
     picked_ids,
     read_again,
 )
-from langchain_kv.server.query.sorting import Sort
+from langchain_kv.server.query.sorting import Sort, VectorSort
 
 __all__ = ["count_documents", "estimated_document_count", "find", "find_one"]
 
@@ -48,6 +50,9 @@ async def find(request: Request) -> Reply:
             raise DataAPIError.of(
                 "SORT_CLAUSE_INVALID", "A sorted result has one page: leave out 'pageState', or the sort."
             )
+        if isinstance(search.sort, VectorSort):
+            near, status = await _nearest(search, search.sort, VECTOR_SEARCH_MAX if limit is None else limit)
+            return Reply(documents_data(near, None), status)
         return await _sorted(search, search.sort, skip or 0, size)
     found = []
     damaged: dict[DocId, DataAPIError] = {}
@@ -94,10 +99,31 @@ async def _sorted(search: Search, sort: Sort, skip: int, size: int) -> Reply:
     return Reply(documents_data(found, None))
 
 
+async def _nearest(search: Search, sort: VectorSort, count: int) -> tuple[list[bytes], dict[str, Any]]:
+    """Return what is sent of the documents with the most similar vectors, and the status."""
+    options = search.request.options
+    has_similarity = flag(options, "includeSimilarity")
+    turns = Turns()
+    bodies = []
+    for document in await nearest_documents(search, sort, count):
+        body = await turns.do(len(document.body), search.projection.apply, document.body)
+        bodies.append(_with_similarity(body, document.similarity) if has_similarity else body)
+    if not flag(options, "includeSortVector"):
+        return bodies, {}
+    return bodies, {"sortVector": [Decimal(spelled(number)) for number in numbers_of(sort.vector)]}
+
+
+def _with_similarity(body: bytes, similarity: float) -> bytes:
+    return b'%b%b"$similarity":%b}' % (body[:-1], b"," if len(body) > 2 else b"", spelled(similarity).encode())
+
+
 async def find_one(request: Request) -> Reply:
     """Send one document that matches, or null."""
     _check_flags(request.options)
     search = await open_search(request, limit=1)
+    if isinstance(search.sort, VectorSort):
+        bodies, status = await _nearest(search, search.sort, 1)
+        return Reply(document_data(bodies[0] if bodies else None), status)
     found = await first_document(search)
     if found is None:
         return Reply(document_data(None))
@@ -136,6 +162,12 @@ def _refusals(request: Request, limit: int | None, skip: int | None) -> list[Dat
         errors.append(invalid("The option 'skip' is at least 0."))
     if skip is not None and request.fields.get("sort") is None:
         errors.append(invalid("The option 'skip' needs a 'sort': without one, documents have no order to skip in."))
+    sort = request.fields.get("sort")
+    if isinstance(sort, dict) and ("$vector" in sort or "$vectorize" in sort):
+        if skip is not None:
+            errors.append(invalid("The option 'skip' cannot be used in a search by vector: leave it out."))
+        if limit is not None and limit > VECTOR_SEARCH_MAX:
+            errors.append(invalid(f"The option 'limit' is at most {VECTOR_SEARCH_MAX:,} in a search by vector."))
     return errors
 
 

@@ -9,13 +9,27 @@ from typing import Any, Final
 
 from langchain_kv.engines.base import Settings
 from langchain_kv.errors import DataAPIError
-from langchain_kv.limits import INDEXING_MAX_UTF16, NAME_MAX_LENGTH
+from langchain_kv.limits import INDEXING_MAX_UTF16, NAME_MAX_LENGTH, VECTOR_MAX_DIMENSION
 from langchain_kv.server.query.paths import PathError, Tree, covers, excluded, included, indexing_tree, split
 from langchain_kv.values.json_text import write
 
 __all__ = ["ID_TYPES", "Indexing", "check_name", "explained", "is_same", "parse_options"]
 
 ID_TYPES: Final = ("objectId", "uuid", "uuidv6", "uuidv7")
+
+METRICS: Final = ("cosine", "dot_product", "euclidean")
+
+SOURCE_MODELS: Final = (
+    "ada002",
+    "bert",
+    "cohere-v3",
+    "gecko",
+    "nv-qa-4",
+    "openai-v3-large",
+    "openai-v3-small",
+    "other",
+)
+"""What a Data API tunes its index for; here it only decides the metric where none is given."""
 
 _NAME: Final = re.compile(rf"[A-Za-z0-9_]{{1,{NAME_MAX_LENGTH}}}")
 
@@ -39,13 +53,10 @@ def parse_options(options: dict[str, Any]) -> Settings:
     """Return the settings that createCollection's ``options`` ask for, checked; what is switched off is left out.
 
     Raises:
-        DataAPIError: INVALID_INDEXING_DEFINITION, INVALID_CREATE_COLLECTION_OPTIONS, or, for what this server does not
-            have, VECTOR_SEARCH_NOT_SUPPORTED, LEXICAL_NOT_AVAILABLE_FOR_DATABASE, RERANKING_FEATURE_NOT_ENABLED.
+        DataAPIError: INVALID_INDEXING_DEFINITION, INVALID_CREATE_COLLECTION_OPTIONS, VECTOR_SEARCH_TOO_BIG_VALUE, or,
+            for what this server does not have, LEXICAL_NOT_AVAILABLE_FOR_DATABASE, RERANKING_FEATURE_NOT_ENABLED,
+            VECTORIZE_FEATURE_NOT_AVAILABLE.
     """
-    if options.get("vector") is not None:
-        raise DataAPIError.of(
-            "VECTOR_SEARCH_NOT_SUPPORTED", "The local Data API keeps no vectors: leave out the option 'vector'."
-        )
     if _is_enabled(options.get("lexical"), "lexical"):
         raise DataAPIError.of(
             "LEXICAL_NOT_AVAILABLE_FOR_DATABASE",
@@ -59,6 +70,8 @@ def parse_options(options: dict[str, Any]) -> Settings:
     settings: Settings = {}
     if options.get("defaultId") is not None:
         settings["defaultId"] = _parse_default_id(options["defaultId"])
+    if options.get("vector") is not None:
+        settings["vector"] = _parse_vector(options["vector"])
     if options.get("indexing") is not None:
         settings["indexing"] = _parse_indexing(options["indexing"])
     return settings
@@ -71,9 +84,7 @@ def is_same(one: Settings, other: Settings) -> bool:
 
 def explained(settings: Settings) -> dict[str, Any]:
     """Return the settings in the form of findCollections with ``explain``."""
-    options: dict[str, Any] = {}
-    if settings.get("defaultId") is not None:
-        options["defaultId"] = settings["defaultId"]
+    options: dict[str, Any] = {name: settings[name] for name in ("defaultId", "vector") if settings.get(name)}
     if settings.get("indexing") is not None:
         options["indexing"] = {name: paths for name, paths in settings["indexing"].items() if paths}
     return {**options, "lexical": {"enabled": False}, "rerank": {"enabled": False}}
@@ -133,6 +144,34 @@ def _parse_default_id(option: Any) -> dict[str, str]:
     return {"type": kind}
 
 
+def _parse_vector(option: Any) -> dict[str, Any]:
+    """Return the option ``vector`` whole: what it leaves out as the Data API has it."""
+    names = {"dimension": "dimension", "size": "dimension", "metric": "metric", "function": "metric"}
+    if not isinstance(option, dict) or not set(option) <= {*names, "sourceModel", "service"}:
+        raise _bad_option(
+            "The option 'vector' needs an object with 'dimension', and 'metric' and 'sourceModel' if wanted."
+        )
+    if option.get("service") is not None:
+        raise DataAPIError.of(
+            "VECTORIZE_FEATURE_NOT_AVAILABLE",
+            "The local Data API calls no embedding service: leave out 'service', and send vectors.",
+        )
+    given = {names.get(name, name): value for name, value in option.items() if value is not None}
+    model, dimension = given.get("sourceModel", "other"), given.get("dimension")
+    if model not in SOURCE_MODELS:
+        raise _bad_option(f"The option 'sourceModel' is one of {', '.join(SOURCE_MODELS)}.")
+    metric = given.get("metric", "cosine" if model == "other" else "dot_product")
+    if metric not in METRICS:
+        raise _bad_option(f"The option 'metric' is one of {', '.join(METRICS)}.")
+    if type(dimension) is not int or dimension <= 0:
+        raise _bad_option("The option 'dimension' is how many numbers a vector has, an integer of at least 1.")
+    if dimension > VECTOR_MAX_DIMENSION:
+        raise DataAPIError.of(
+            "VECTOR_SEARCH_TOO_BIG_VALUE", f"A vector has at most {VECTOR_MAX_DIMENSION:,} numbers, not {dimension:,}."
+        )
+    return {"dimension": dimension, "metric": metric, "sourceModel": model}
+
+
 def _parse_indexing(option: Any) -> dict[str, list[str]]:
     if not isinstance(option, dict) or len(option) != 1 or not set(option) <= {"allow", "deny"}:
         raise _bad_indexing("it needs exactly one of 'allow' and 'deny'")
@@ -160,6 +199,7 @@ def _comparable(settings: Settings) -> tuple[Any, ...]:
     indexing, default_id = settings.get("indexing"), settings.get("defaultId")
     return (
         default_id and default_id["type"],
+        settings.get("vector"),
         None if indexing is None else (frozenset(indexing.get("allow") or ()), frozenset(indexing.get("deny") or ())),
     )
 

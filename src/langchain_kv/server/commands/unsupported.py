@@ -34,7 +34,7 @@ async def refuse_reranking(request: Request) -> Reply:
         await request.collection()
     raise DataAPIError.of(
         "RERANKING_FEATURE_NOT_ENABLED",
-        f"The local Data API has no vectors, no lexical search and no reranking, so it cannot carry out"
+        f"The local Data API has no lexical search and no reranking, so it cannot carry out"
         f" {request.command}: test this part on a database that has them.",
     )
 

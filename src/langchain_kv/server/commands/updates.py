@@ -5,9 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from langchain_kv.engines.vectors import VECTOR
 from langchain_kv.limits import UPDATE_MANY_MAX
 from langchain_kv.server.commands.reply import Reply
 from langchain_kv.server.commands.requests import Request, flag, wants_after
+from langchain_kv.server.documents.vectors import no_vectors
 from langchain_kv.server.query.paging import Position, parse_position
 from langchain_kv.server.query.searching import Search, documents, open_search
 from langchain_kv.server.update.changing import (
@@ -67,6 +69,9 @@ async def _update_one(request: Request) -> tuple[Search, Changed | None]:
 
 def _parse_update(search: Search, definition: dict[str, dict[str, Any]]) -> tuple[Act, Make]:
     update = parse_update(definition)
+    sets = any(VECTOR in definition.get(operator, {}) for operator in ("$set", "$setOnInsert"))
+    if sets and "vector" not in search.collection.settings:
+        raise no_vectors(VECTOR)
     return partial(update.of, collection=search.collection), partial(
         update.of_nothing, search.condition, search.collection
     )

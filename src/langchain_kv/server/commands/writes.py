@@ -24,8 +24,8 @@ async def find_one_and_replace(request: Request) -> Reply:
     is_upsert, after = flag(request.options, "upsert"), wants_after(request)
     if request.fields.get("replacement") is None:
         raise invalid("findOneAndReplace needs the field 'replacement'.")
-    check_special_fields(request.fields["replacement"])
     search = await open_search(request, limit=1)
+    check_special_fields(request.fields["replacement"], search.collection.settings)
     replacement = _Replacement(request.fields["replacement"], search.collection, search.condition)
     outcome = await change_one(search, replacement.of, replacement.of_nothing if is_upsert else None)
     return Reply(await changed_document(search, outcome, after=after), change_status([outcome]))

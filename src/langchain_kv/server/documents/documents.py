@@ -8,16 +8,18 @@ import msgspec
 
 from langchain_kv import limits
 from langchain_kv.engines.base import DocId, Settings
+from langchain_kv.engines.vectors import VECTOR
 from langchain_kv.errors import DataAPIError
 from langchain_kv.server.commands.settings import Indexing
 from langchain_kv.server.documents.ids import is_extended, is_object_id, is_uuid, new_id, parse_id
+from langchain_kv.server.documents.vectors import check_vector, no_embedding_service, no_vectors
 from langchain_kv.values.json_text import utf16_length, write
 from langchain_kv.values.plain import utf16_units
 
 __all__ = ["Shredded", "check_special_fields", "new_id_of", "shred"]
 
+_SPECIAL: Final = (VECTOR, "$vectorize")
 _SIMPLE_NAME_MAX: Final = limits.PATH_MAX_UTF16 // 2
-_VECTORS: Final = ("$vector", "$vectorize", "$hybrid")
 
 
 class Shredded(NamedTuple):
@@ -36,19 +38,21 @@ class Shredded(NamedTuple):
     document: dict[str, Any]
 
 
-def check_special_fields(document: Any) -> None:
-    """Refuse documents with fields for searches that this server does not have, before anything of a batch is written.
+def check_special_fields(document: Any, settings: Settings) -> None:
+    """Refuse documents with fields for searches that the collection does not have, before any of a batch is written.
 
     Raises:
-        DataAPIError: VECTOR_SEARCH_NOT_SUPPORTED or LEXICAL_NOT_ENABLED_FOR_COLLECTION.
+        DataAPIError: VECTOR_SEARCH_NOT_SUPPORTED, EMBEDDING_SERVICE_NOT_CONFIGURED, LEXICAL_NOT_ENABLED_FOR_COLLECTION.
     """
     if not isinstance(document, dict):
         return
-    for name in _VECTORS:
-        if name in document:
-            raise DataAPIError.of(
-                "VECTOR_SEARCH_NOT_SUPPORTED", f"The collection keeps no vectors: leave out the field '{name}'."
-            )
+    if VECTOR in document and "vector" not in settings:
+        raise no_vectors(VECTOR)
+    for name in ("$vectorize", "$hybrid"):
+        if name in document and "vector" not in settings:
+            raise no_vectors(name)
+        if document.get(name) is not None:
+            raise no_embedding_service(name)
     if "$lexical" in document:
         raise DataAPIError.of(
             "LEXICAL_NOT_ENABLED_FOR_COLLECTION",
@@ -73,16 +77,20 @@ def shred(document: Any, settings: Settings, indexing: Indexing) -> Shredded:
     document_id = parse_id(id_json)
     ordered = {"_id": id_json, **document}
     try:
+        if VECTOR in document or "$vectorize" in document:
+            check_special_fields(document, settings)
+            check_vector(document.get(VECTOR), settings["vector"]["dimension"])
         for name, value in ordered.items():
             # Most fields are seen at a glance to be right: of no more characters than fit whatever they are.
             is_simple = not isinstance(value, dict | list) and 0 < len(name) <= _SIMPLE_NAME_MAX and name[0] != "$"
-            if not is_simple and name != "_id":
+            if not is_simple and name != "_id" and name not in _SPECIAL:
                 _check_field(name, value, 1, utf16_units(name))
         body = write(ordered)
         if len(body) > limits.DOCUMENT_MAX_UTF16:  # bytes are never fewer than UTF-16 units
             _check_limit(utf16_length(body), limits.DOCUMENT_MAX_UTF16, "The document", "characters (UTF-16)")
         if not indexing.is_only_id:
-            _check_indexed(indexing.pruned(ordered))
+            plain = ordered if VECTOR not in ordered else {**ordered, VECTOR: None}  # which has limits of its own
+            _check_indexed(indexing.pruned(plain))
         elif isinstance(id_json, str):
             _count_properties(id_json, "_id")
     except DataAPIError as error:

@@ -15,7 +15,8 @@ from langchain_kv.values.json_text import read, write
 
 __all__ = ["EVERYTHING", "Projection", "parse_projection"]
 
-_SPECIAL: Final = ("$vector", "$vectorize", "$lexical", "$similarity")
+_HIDDEN: Final = ("$vector", "$vectorize", "$lexical")
+_SPECIAL: Final = (*_HIDDEN, "$similarity")
 _DOCUMENT: Final = msgspec.json.Encoder()
 _ABSENT: Final = object()
 
@@ -58,16 +59,21 @@ class Projection(NamedTuple):
 EVERYTHING: Final = Projection(False, None)
 """The projection of a command that has none."""
 
+_WITHOUT_VECTORS: Final = Projection(False, dict.fromkeys(_HIDDEN, LEAF))
+"""The same in a collection with vectors."""
 
-def parse_projection(definition: Any) -> Projection:
-    """Parse the field ``projection`` of a command.
+
+def parse_projection(definition: Any, *, has_vectors: bool = False) -> Projection:
+    """Parse the field ``projection`` of a command, in a collection with or without vectors.
+
+    Vectors are sent only where the projection says so.
 
     Raises:
         DataAPIError: UNSUPPORTED_PROJECTION_DEFINITION where it is no object, UNSUPPORTED_PROJECTION_PARAM where a part
             of it cannot be used.
     """
     if definition is None:
-        return EVERYTHING
+        return _WITHOUT_VECTORS if has_vectors else EVERYTHING
     if not isinstance(definition, dict):
         raise DataAPIError.of(
             "UNSUPPORTED_PROJECTION_DEFINITION", 'A projection is an object of paths, such as {"value": true}.'
@@ -80,6 +86,9 @@ def parse_projection(definition: Any) -> Projection:
         is_keeping = paths.is_keeping is True
         if (paths.keeps_id is not False) is is_keeping:
             add(paths.tree, ["_id"], LEAF)
+        for name in _HIDDEN if has_vectors else ():
+            if (name in paths.shown) is is_keeping:
+                add(paths.tree, [name], LEAF)
     except PathError as error:
         raise _unsupported(f"one of its paths {error}") from None
     return Projection(is_keeping, paths.tree) if paths.tree or is_keeping else EVERYTHING
@@ -120,6 +129,7 @@ class _Paths:
         tree: the paths it names, but for ``_id``.
         is_keeping: whether these are kept, or dropped; None where there are only slices.
         keeps_id: what it says of ``_id``.
+        shown: the fields for searches that it asks for.
     """
 
     def __init__(self) -> None:
@@ -127,6 +137,7 @@ class _Paths:
         self.tree = self._root.tree()
         self.is_keeping: bool | None = None
         self.keeps_id: bool | None = None
+        self.shown: set[str] = set()
 
     def read(self, definition: dict[str, Any], here: _Branch | None = None) -> None:
         """Parse a definition, or one inside of it.
@@ -138,7 +149,8 @@ class _Paths:
             if not name:
                 raise _unsupported("it has an empty path")
             if name in _SPECIAL and here is None:
-                _is_wanted(name, value)  # documents here have no such field; it does not count as kept or dropped
+                if _is_wanted(name, value):  # which does not count as kept or dropped
+                    self.shown.add(name)
             elif name.startswith("$"):
                 if name != "$slice" or here is None:
                     raise _unsupported(f"it has no operator {name[:100]!r}: there is $slice, below a path")

@@ -21,14 +21,16 @@ from langchain_kv.server.documents.stored import is_unparseable, unparseable
 from langchain_kv.server.pacing import Turns
 from langchain_kv.server.query.filters import Filter, parse_filter
 from langchain_kv.server.query.projection import Projection, parse_projection
-from langchain_kv.server.query.sorting import Picker, Sort, parse_sort
+from langchain_kv.server.query.sorting import Picker, Sort, VectorSort, parse_sort
 
 __all__ = [
     "REPLY_BYTES",
     "Document",
+    "NearDocument",
     "Search",
     "documents",
     "first_document",
+    "nearest_documents",
     "open_search",
     "picked_ids",
     "read_again",
@@ -50,7 +52,7 @@ class Search(NamedTuple):
         request: the command.
         collection: where it looks.
         condition: its field ``filter``.
-        sort: its field ``sort``; None without one.
+        sort: its field ``sort``; None without one. With one by vector nothing is read yet.
         projection: its field ``projection``.
         found: the documents of the filter's ids, in its order, repeats repeated; or the first page of a scan.
         after: the id after which a scan begins.
@@ -60,7 +62,7 @@ class Search(NamedTuple):
     request: Request
     collection: Collection
     condition: Filter
-    sort: Sort | None
+    sort: Sort | VectorSort | None
     projection: Projection
     found: Sequence[Document]
     after: DocId | None
@@ -93,10 +95,11 @@ def _open(request: Request, after: DocId | None, limit: int, reads: bool) -> Sea
         return _open_one(request, only, after)
     collection = request.read_collection()
     condition = parse_filter(request.fields.get("filter"), collection.indexing)
-    sort = parse_sort(request.fields.get("sort"), collection.indexing)
-    projection = parse_projection(request.fields.get("projection"))
+    sort = parse_sort(request.fields.get("sort"), collection)
+    projection = parse_projection(request.fields.get("projection"), has_vectors="vector" in collection.settings)
     found: Sequence[Document] = ()
     is_all = True
+    reads = reads and not isinstance(sort, VectorSort)
     if reads and condition.ids is not None:
         rows = request.engine.read(collection.name, condition.ids) if condition.ids else []
         found = [_document(row) for row in rows if row is not None]
@@ -116,12 +119,12 @@ def _open_one(request: Request, wanted: str, after: DocId | None) -> Search:
     """Open the usual search, for the document of one ``_id``, in one call to the engine."""
     name = CollectionName(*request.path)
     settings, (row,) = request.engine.read_with_settings(name, [wanted])
-    indexing = Indexing.of(settings)
+    collection = Collection(name, settings, Indexing.of(settings))
     condition = Filter(False, [wanted], [wanted])
-    sort = parse_sort(request.fields.get("sort"), indexing)
-    projection = parse_projection(request.fields.get("projection"))
+    sort = parse_sort(request.fields.get("sort"), collection)
+    projection = parse_projection(request.fields.get("projection"), has_vectors="vector" in settings)
     found = [] if row is None else [_document(row)]
-    return Search(request, Collection(name, settings, indexing), condition, sort, projection, found, after, True)
+    return Search(request, collection, condition, sort, projection, found, after, True)
 
 
 async def documents(search: Search, damaged: dict[DocId, DataAPIError] | None = None) -> AsyncGenerator[Document, None]:
@@ -196,6 +199,9 @@ async def picked_ids(search: Search, sort: Sort, count: int) -> list[DocId]:
 
 async def first_document(search: Search) -> Document | None:
     """Return the first document that matches, in the order of the sort if there is one."""
+    if isinstance(search.sort, VectorSort):
+        nearest = await nearest_documents(search, search.sort, 1)
+        return (nearest[0].id, nearest[0].body) if nearest else None
     if search.condition.test is None and search.condition.ids is not None and search.sort is None:
         return search.found[0] if search.found else None
     if search.sort is None:
@@ -207,6 +213,34 @@ async def first_document(search: Search) -> Document | None:
             return ids[0], bodies[0]
         search = await open_search(search.request)  # another writer took it away: look anew
     return None
+
+
+class NearDocument(NamedTuple):
+    """A document that was found by its vector.
+
+    Attributes:
+        id: its identity.
+        body: its text.
+        similarity: how similar its vector is, a float32.
+    """
+
+    id: DocId
+    body: bytes
+    similarity: float
+
+
+async def nearest_documents(search: Search, sort: VectorSort, count: int) -> list[NearDocument]:
+    """Return the documents that match whose vectors are most similar, at most ``count``, most similar first."""
+    engine, condition = search.request.engine, search.condition
+
+    def is_match(row: Row) -> bool:
+        return _is_match(search, _document(row), None)
+
+    where = None if condition.test is None else is_match
+    found = await engine.bridge.read_long(
+        engine.nearest, search.collection.name, sort.vector, limit=count, ids=condition.ids, where=where
+    )
+    return [NearDocument(*_document(row), similarity) for row, similarity in found]
 
 
 async def read_again(search: Search, ids: Sequence[DocId]) -> list[bytes]:

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from langchain_kv.engines.base import DocId
+from langchain_kv.engines.base import DocId, Settings
+from langchain_kv.engines.vectors import VECTOR
 from langchain_kv.errors import DataAPIError
 from langchain_kv.limits import SORT_MAX_FIELDS, SORT_MAX_ROWS
-from langchain_kv.server.commands.settings import Indexing
+from langchain_kv.server.commands.requests import Collection
 from langchain_kv.server.documents.stored import parsed_fields
+from langchain_kv.server.documents.vectors import no_embedding_service, no_vectors, parse_vector
 from langchain_kv.server.query.matching import find
 from langchain_kv.server.query.ordering import SortKey, id_key, sort_key
 from langchain_kv.server.query.paths import PathError, split
 
-__all__ = ["Picker", "Sort", "parse_sort"]
+__all__ = ["Picker", "Sort", "VectorSort", "parse_sort"]
+
+
+class VectorSort(NamedTuple):
+    """A sort by how similar documents' vectors are to one.
+
+    Attributes:
+        vector: that one, as an engine takes it.
+    """
+
+    vector: bytes
 
 
 class Sort(NamedTuple):
@@ -32,7 +44,7 @@ class Sort(NamedTuple):
         return [*(sort_key(find(document, names)) for names, _ in self.fields), id_key(document["_id"])]
 
 
-def parse_sort(sort: Any, indexing: Indexing) -> Sort | None:
+def parse_sort(sort: Any, collection: Collection) -> Sort | VectorSort | None:
     """Parse the field ``sort`` of a command; None where it is absent, null or empty.
 
     Raises:
@@ -42,7 +54,8 @@ def parse_sort(sort: Any, indexing: Indexing) -> Sort | None:
         return None
     if not isinstance(sort, dict):
         raise _invalid('it is an object of paths, such as {"_id": 1}')
-    _refuse_searches(sort)
+    if any(name in sort for name in _SEARCHES):
+        return _parse_search(sort, collection.settings)
     if len(sort) > SORT_MAX_FIELDS:
         raise _invalid(f"it has {len(sort)} paths, and at most {SORT_MAX_FIELDS} are allowed here")
     fields = [(_parse_path(path), path) for path in sort]
@@ -52,7 +65,7 @@ def parse_sort(sort: Any, indexing: Indexing) -> Sort | None:
                 "SORT_CLAUSE_VALUE_INVALID", f"The path {path[:100]!r} is sorted by 1 (ascending) or -1 (descending)."
             )
     for names, path in fields:
-        if not indexing.has(names):
+        if not collection.indexing.has(names):
             raise DataAPIError.of(
                 "SORT_CLAUSE_PATH_UNINDEXED",
                 f"The collection does not index the path {path[:100]!r}: sort what you read. What is indexed is"
@@ -61,19 +74,28 @@ def parse_sort(sort: Any, indexing: Indexing) -> Sort | None:
     return Sort([(names, sort[path] == -1) for names, path in fields])
 
 
-def _refuse_searches(sort: dict[str, Any]) -> None:
+_SEARCHES: Final = ("$lexical", "$vector", "$vectorize")
+
+
+def _parse_search(sort: dict[str, Any], settings: Settings) -> VectorSort:
     if "$lexical" in sort:
         raise DataAPIError.of(
             "LEXICAL_NOT_ENABLED_FOR_COLLECTION",
             "Lexical search is not enabled for the collection: do not sort by $lexical.",
         )
-    for name in ("$vector", "$vectorize"):
-        if name in sort:
-            if len(sort) > 1:
-                raise _invalid(f"{name} has to be its only entry")
-            raise DataAPIError.of(
-                "VECTOR_SEARCH_NOT_SUPPORTED", f"The collection keeps no vectors: do not sort by {name}."
-            )
+    name = VECTOR if VECTOR in sort else "$vectorize"
+    if len(sort) > 1:
+        raise _invalid(f"{name} has to be its only entry")
+    if "vector" not in settings:
+        raise no_vectors(name)
+    if name != VECTOR:
+        raise no_embedding_service(name)
+    if not isinstance(sort[name], list | dict):
+        raise DataAPIError.of(
+            "SORT_CLAUSE_VALUE_INVALID",
+            f'{name} needs the vector to compare with: a list of numbers, or {{"$binary": TEXT}}.',
+        )
+    return VectorSort(parse_vector(sort[name], settings["vector"]["dimension"]))
 
 
 def _parse_path(path: str) -> list[str]:

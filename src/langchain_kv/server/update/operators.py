@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from langchain_kv.errors import DataAPIError
 from langchain_kv.limits import NUMBER_MAX_DIGITS
+from langchain_kv.server.documents.vectors import no_embedding_service
 from langchain_kv.server.query.matching import MISSING, identity
 from langchain_kv.server.query.ordering import value_key
 from langchain_kv.server.query.paths import PathError, split
@@ -95,12 +96,7 @@ def _set(operator: str, path: str, value: Any) -> Action:
     _check_path(operator, path)
     names = _names(path)
     if path == "$vectorize":
-        raise DataAPIError.of(
-            "EMBEDDING_SERVICE_NOT_CONFIGURED",
-            "The collection has no embedding service: leave out the field '$vectorize'.",
-        )
-    if path == "$vector":
-        raise DataAPIError.of("VECTOR_SEARCH_NOT_SUPPORTED", "The collection keeps no vectors: leave out '$vector'.")
+        raise no_embedding_service(path)
 
     def change(draft: Draft) -> bool:
         return _put(draft.find_or_make(names), value)
