@@ -244,8 +244,8 @@ VECTOR_SEARCH_NOT_SUPPORTED. `$vectorize` and `$hybrid` are refused, `$lexical` 
 ## Vectors
 
 A search compares with every vector of the collection. Their float32 lie in memory from the first search on, up to 1 GiB
-for each file (100,000 of 1,536 numbers take 614 MB), and follow what any process writes; beyond that they are read from the
-file for each search. In the file a vector takes its text in the document and four bytes a number beside it.
+for each file (100,000 of 1,536 numbers take 614 MB), and follow what any process writes; beyond that they are read from
+the file for each search. In the file a vector takes its text in the document and four bytes a number beside it.
 
 ## HTTP
 

@@ -63,7 +63,7 @@ class Vectors(NamedTuple):
 def vectors_of(settings: Settings) -> Vectors | None:
     """Return what the vectors of a collection with these settings are; None where it keeps none."""
     option = settings.get("vector")
-    return None if option is None else Vectors(option["dimension"], option["metric"])
+    return None if option is None else Vectors(option["dimension"], option.get("metric", "cosine"))
 
 
 # -- a document's vector ----------------------------------------------------------------------------------------------

@@ -113,7 +113,10 @@ def _parsed(cell: bytes) -> Settings | None:
         settings = json.loads(cell)
     except (ValueError, RecursionError):
         return None
-    return settings if isinstance(settings, dict) and _is_indexing(settings.get("indexing", {})) else None
+    if not isinstance(settings, dict) or not _is_indexing(settings.get("indexing", {})):
+        return None
+    vector = settings.get("vector")
+    return settings if vector is None or (isinstance(vector, dict) and type(vector.get("dimension")) is int) else None
 
 
 def _is_indexing(value: Any) -> bool:
