@@ -7,7 +7,8 @@ import os
 from collections import deque
 from typing import Any
 
-from langchain_kv.engines.base import CollectionName
+from langchain_kv.backends.collections import PLAIN, CollectionForm
+from langchain_kv.engines.base import CollectionName, Settings
 from langchain_kv.errors import UnknownCollectionError
 
 ID_ONLY = {"indexing": {"allow": ["_id"]}}
@@ -19,7 +20,7 @@ _numbers = itertools.count()
 
 
 class EmptiedCollections:
-    """Lends collections that index ``_id``, each empty when it is lent.
+    """Lends collections, each empty when it is lent.
 
     They are emptied when they are lent again, not when they come back: by then nothing that a test left under way
     writes to them, and the one that came back first is lent first.
@@ -27,31 +28,33 @@ class EmptiedCollections:
 
     def __init__(self, engine: Any) -> None:
         self._engine = engine
-        self._idle: deque[CollectionName] = deque()
+        self._idle: dict[str, deque[CollectionName]] = {}
 
-    def lend(self) -> CollectionName:
-        """Return an empty collection."""
-        while self._idle:
-            collection = self._idle.popleft()
-            if self._is_as_made(collection):
+    def lend(self, form: CollectionForm = PLAIN) -> CollectionName:
+        """Return an empty collection of this form."""
+        settings = {"indexing": form.indexing}
+        idle = self._idle.setdefault(form.arguments, deque())
+        while idle:
+            collection = idle.popleft()
+            if self._is_as_made(collection, settings):
                 self._empty(collection)
                 return collection
             self._engine.drop_collection(collection)
         collection = CollectionName("default_keyspace", f"lent_{os.getpid()}_{next(_numbers)}")
-        self._engine.create_collection(collection, ID_ONLY)
+        self._engine.create_collection(collection, settings)
         return collection
 
-    def take_back(self, collection: CollectionName) -> None:
+    def take_back(self, collection: CollectionName, form: CollectionForm = PLAIN) -> None:
         """Note that nobody uses a lent collection any more, whatever was done to it."""
-        self._idle.append(collection)
+        self._idle[form.arguments].append(collection)
 
-    def _is_as_made(self, collection: CollectionName) -> bool:
+    def _is_as_made(self, collection: CollectionName, made: Settings) -> bool:
         try:
             settings = self._engine.settings(collection)
         except UnknownCollectionError:
             return False
         indexes = "SELECT index_name FROM system_schema.indexes WHERE keyspace_name = %s AND table_name = %s"
-        return bool(settings == ID_ONLY and len(self._session.execute(indexes, collection).all()) == INDEXES)
+        return bool(settings == made and len(self._session.execute(indexes, collection).all()) == INDEXES)
 
     def _empty(self, collection: CollectionName) -> None:
         table = f'"{collection.keyspace}"."{collection.name}"'

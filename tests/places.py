@@ -12,6 +12,7 @@ from typing import Any
 
 from emptied_collections import EmptiedCollections
 from langchain_kv import AstraDBBaseStore, KVStore
+from langchain_kv.backends.collections import PLAIN, CollectionForm
 from langchain_kv.engines.base import CollectionName
 from langchain_kv.engines.rows import document_of, row_of
 from langchain_kv.errors import UnknownKeyspaceError
@@ -21,10 +22,16 @@ from langchain_kv.places.schemes import parse_url
 TOKEN = "a-token-of-the-tests"
 PLACES = ["memory", "sqlite", "http+memory", "http+sqlite", "cassandra"]
 
-HOW_TO_SET_UP = {"keyspace", "namespace", "setup_mode", "pre_delete_collection", "collection_indexing_policy"}
+HOW_TO_SET_UP = {
+    *("keyspace", "namespace", "setup_mode", "pre_delete_collection", "collection_indexing_policy"),
+    *("atomic", "namespaced"),
+}
 """Arguments of stores that are given a new collection; others may be given an emptied one where making one is slow."""
 
 _numbers = itertools.count()
+
+OF_ITEMS = CollectionForm(namespaced=True, atomic=True)
+"""The form of a LangGraphStore's collection."""
 
 
 class Place:
@@ -50,8 +57,8 @@ class Place:
     def new_name(self) -> str:
         return f"c{os.getpid()}_{next(_numbers)}"
 
-    def lend(self) -> str:
-        """Return the name of a new collection, or of an emptied one where making one is slow."""
+    def lend(self, form: CollectionForm = PLAIN) -> str:
+        """Return the name of a new collection, or of an emptied one of this form where making one is slow."""
         return self.new_name()
 
     def open(self, kind: Any = KVStore, collection: str | None = None, **arguments: Any) -> Any:
@@ -111,11 +118,12 @@ class ClusterPlace(Place):
     def __init__(self, name: str, url: str, engine_url: str) -> None:
         super().__init__(name, url, engine_url)
         self._emptied = EmptiedCollections(self.engine)
-        self._lent: list[CollectionName] = []
+        self._lent: dict[CollectionName, CollectionForm] = {}
 
-    def lend(self) -> str:
-        self._lent.append(self._emptied.lend())
-        return self._lent[-1].name
+    def lend(self, form: CollectionForm = PLAIN) -> str:
+        collection = self._emptied.lend(form)
+        self._lent[collection] = form
+        return collection.name
 
     def store(self, kind: Any = KVStore, collection: str | None = None, **arguments: Any) -> Any:
         if collection is None and not arguments.keys() & HOW_TO_SET_UP:
@@ -129,8 +137,9 @@ class ClusterPlace(Place):
         for name in own.difference(self._lent):
             with suppress(UnknownKeyspaceError):
                 self.engine.drop_collection(name)
-        while self._lent:
-            self._emptied.take_back(self._lent.pop(0))
+        for name, form in self._lent.items():
+            self._emptied.take_back(name, form)
+        self._lent.clear()
 
     def create(self, collection: str, settings: dict[str, Any]) -> None:
         super().create(collection, {"indexing": {"deny": ["*"]}})

@@ -49,6 +49,8 @@ if TYPE_CHECKING:
         UnsupportedError,
         UsageError,
     )
+    from langchain_kv.langgraph.cache import LangGraphCache as LangGraphCache
+    from langchain_kv.langgraph.store import LangGraphStore as LangGraphStore
     from langchain_kv.llm_cache import KVCache
     from langchain_kv.places.base import BackendOptions, Place
     from langchain_kv.places.mongodb import MongoDBClientPlace
@@ -141,6 +143,8 @@ _HOMES = {
         "embeddings.cache": ("EmbeddingCache",),
         "embeddings.older": ("OlderCache",),
         "embeddings.tally": ("EmbeddingStatistics",),
+        "langgraph.cache": ("LangGraphCache",),
+        "langgraph.store": ("LangGraphStore",),
         "llm_cache": ("KVCache",),
         "places.base": ("BackendOptions", "Place"),
         "places.mongodb": ("MongoDBClientPlace",),
@@ -159,12 +163,16 @@ _HOMES = {
 }
 """In which module each public name is, but for the errors."""
 
+_OF_EXTRAS = ("LangGraphCache", "LangGraphStore")
+"""Names whose classes inherit from those of an extra's library: they are imported by name, and not in ``__all__``, so
+that ``import *`` works without it."""
+
 # Nothing is loaded before it is asked for: the stores load langchain-core, which takes half a second. Type checkers do
 # not see this, because they would take any name, a misspelt one too, for one that it answers.
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
-        if name not in __all__:
+        if name not in __all__ and name not in _OF_EXTRAS:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from importlib import import_module
 

@@ -357,6 +357,25 @@ class UpdatesInTwoSteps(Right):
         await asyncio.to_thread(self.update, key, change)
 
 
+@broken(backend="test_no_merge_is_lost")
+class MergesInTwoSteps(Right):
+    def merge_many(self, records, merge):
+        found = self.get_many([record.key for record in records])
+        wait_for_another()
+        self.put_many(
+            [record if one is None else merge(record, one) for record, one in zip(records, found, strict=True)]
+        )
+
+    async def amerge_many(self, records, merge):
+        await asyncio.to_thread(self.merge_many, records, merge)
+
+
+@broken(backend="test_merging_stores_what_is_absent_and_merges_the_rest")
+class ReplacesInsteadOfMerging(Right):
+    def merge_many(self, records, merge):
+        self.put_many(records)
+
+
 @broken(backend="test_an_update_sees_what_is_there", store="test_an_update_sees_and_changes_the_value")
 class NeverRemovesByUpdate(Right):
     def update(self, key, change):

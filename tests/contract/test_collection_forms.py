@@ -1,4 +1,4 @@
-"""Collections of a Data API that are made with ``atomic=True`` or ``namespaced=True``."""
+"""Collections of a Data API, and of a cluster, that are made with ``atomic=True`` or ``namespaced=True``."""
 
 from __future__ import annotations
 
@@ -31,10 +31,20 @@ from places import Place, open_place
 pytestmark = pytest.mark.usefixtures("no_waiting")
 
 
-@pytest.fixture(params=["http+memory", "http+sqlite"])
-def place(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[Place]:
-    with open_place(request.param, tmp_path) as place:
+@pytest.fixture(
+    scope="module",
+    params=["http+memory", "http+sqlite", pytest.param("cassandra", marks=[pytest.mark.slow, pytest.mark.cassandra])],
+)
+def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with open_place(request.param, tmp_path_factory.mktemp("place")) as place:
         yield place
+
+
+@pytest.fixture
+def place(shared: Place) -> Iterator[Place]:
+    """Each place in turn where documents have a form, by HTTP and by CQL."""
+    yield shared
+    shared.tidy()
 
 
 @pytest.fixture
@@ -128,13 +138,22 @@ class TestUpdating:
         assert face(store).update("a", increment) == 1  # what has expired is not there
         assert face(store).mget(["a"]) == [1]
 
-    def test_reading_starts_the_time_anew(self, place: Place, face: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize("namespaced", [False, True])
+    def test_reading_starts_the_time_anew(
+        self, place: Place, face: Any, monkeypatch: pytest.MonkeyPatch, namespaced: bool
+    ) -> None:
         now = clock._now_ns()
         monkeypatch.setattr(clock, "_now_ns", lambda: now)
-        store = place.store(atomic=True, ttl_s=10, refresh_on_read=True)
+        shared = place.store(atomic=True, ttl_s=10, refresh_on_read=True, namespaced=namespaced)
+        store = shared.namespace('[a"]\\') if namespaced else shared
         face(store).mset([("a", 1), ("b", 1)])
+        key = (namespace_prefix(('[a"]\\',)) if namespaced else "") + "a"
+        before = place.peek(shared.collection.name, key)
         now += 6 * 10**9
         assert face(store).mget(["a"]) == [1]
+        after = place.peek(shared.collection.name, key)
+        assert after["version"] != before["version"]
+        assert after.get("ns") == before.get("ns")
         now += 6 * 10**9
         assert face(store).mget(["a", "b"]) == [1, None]
 
@@ -150,12 +169,12 @@ class TestUpdating:
             list(threads.map(work, range(8)))
         assert store.mget(["n"]) == [80]
 
-    def test_only_a_collection_made_for_it_has_it(self, place: Place, face: Any) -> None:
-        store = place.store()
+    def test_over_http_only_a_collection_made_for_it_has_it(self, http_place: Place, face: Any) -> None:
+        store = http_place.store()
         with pytest.raises(UnsupportedError, match=r"atomic=True.*add\(\)"):
             face(store).update("n", increment)
         with pytest.raises(UnsupportedError, match="atomic=True"):
-            place.store(ttl_s=1, refresh_on_read=True)
+            http_place.store(ttl_s=1, refresh_on_read=True)
 
 
 class TestLostAnswers:

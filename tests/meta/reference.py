@@ -32,7 +32,7 @@ FOLDER: Final = Path(__file__).parents[2] / "docs" / "reference"
 STORES: Final = (
     *("KVStore", "KVByteStore", "AstraDBStore", "AstraDBByteStore", "KVBaseStore", "AstraDBBaseStore"),
     *("DocumentStore", "ParentDocuments", "KVCache", "CassandraByteStore", "MongoDBByteStore", "MongoDBStore"),
-    *("RedisStore", *("UpstashRedisByteStore", "UpstashRedisStore"), "SQLStore"),
+    *("LangGraphStore", "LangGraphCache", "RedisStore", "UpstashRedisByteStore", "UpstashRedisStore", "SQLStore"),
     *("SetupMode", "Statistics", "Encryption", "CollectionHandle", "Parent"),
 )
 STORE_TYPES: Final = ("Token", "Caller", "AnySetupMode", "Family", "Row")
@@ -42,7 +42,7 @@ BACKENDS: Final = (
     *("Backend", "SyncBackend", "AsyncBackend", "Wrapper", "Record", "Kind", "Found", "Damaged"),
     *("Place", "BackendOptions", "MongoDBClientPlace", "RedisClientPlace", "SQLPlace"),
 )
-BACKEND_TYPES: Final = ("Stored", "Page", "Change", "TokenSource")
+BACKEND_TYPES: Final = ("Stored", "Page", "Change", "Merge", "Skimmed", "TokenSource")
 
 # What a class's attribute cannot say, because each error sets it.
 RETRYABLE: Final = {"DataAPIError": "by its [code](#codes)", "PartialWriteError": "where all of its `errors` are"}
@@ -55,7 +55,7 @@ _SEEN_FROM: Final = tuple(
     f"langchain_kv.{module}"
     for module in (
         *("stores.base", "stores.life", "backends.base", "places.base", "documents.parents", "llm_cache"),
-        *("embeddings.older", "embeddings.call"),
+        *("embeddings.older", "embeddings.call", "langgraph.store"),
     )
 )
 _HELP_COLUMNS: Final = 78  # what a terminal of 80 columns shows

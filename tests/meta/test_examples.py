@@ -30,6 +30,8 @@ PRINTED = {
         "a new process: two; the model was asked 0 times",
         "after clear: two; the model was asked 2 times",
     ],
+    "agent_memory.py": ["first: It is noted.", "a new process: pizza", "another user: Nothing is known."],
+    "agent_files.py": ["first: Updated file /notes/dishes.md", "a new process: /notes/dishes.md:   1: pizza: good"],
 }
 
 

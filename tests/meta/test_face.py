@@ -43,7 +43,7 @@ def test_what_a_module_lists_as_public_is_there_and_documented(module: ModuleTyp
             assert item.__doc__, f"{module.__name__}.{name} has no docstring"
 
 
-@pytest.mark.parametrize("name", langchain_kv.__all__)
+@pytest.mark.parametrize("name", [*langchain_kv.__all__, *langchain_kv._OF_EXTRAS])
 def test_public_methods_are_documented(name: str) -> None:
     item = getattr(langchain_kv, name)
     if not inspect.isclass(item):
@@ -53,7 +53,9 @@ def test_public_methods_are_documented(name: str) -> None:
             assert inspect.getdoc(getattr(item, attribute)) or member.__doc__, f"{name}.{attribute}"
 
 
-@pytest.mark.parametrize("name", ["KVStore", "KVByteStore", "AstraDBStore", "AstraDBByteStore", ""])
+@pytest.mark.parametrize(
+    "name", ["KVStore", "KVByteStore", "AstraDBStore", "AstraDBByteStore", "LangGraphCache", "LangGraphStore", ""]
+)
 def test_the_examples_in_docstrings_work(name: str) -> None:
     item = getattr(langchain_kv, name) if name else langchain_kv
     names = {} if not name else {name: item}
@@ -78,6 +80,21 @@ def test_every_public_name_is_there_at_once_in_every_way_of_asking() -> None:
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
+def test_without_the_library_of_an_extra_all_other_names_are_there() -> None:
+    script = (
+        "import inspect, sys\n"
+        "sys.modules['langgraph'] = None\n"
+        "import langchain_kv\n"
+        "from langchain_kv import *\n"
+        "inspect.getmembers(langchain_kv)\n"
+        "try:\n    from langchain_kv import LangGraphCache\n"
+        "except ConfigError as error:\n    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+
+    assert done.stdout.endswith("need langgraph, which is not installed: pip install 'langchain-kv[langgraph]'\n")
+
+
 def test_a_misspelt_name_is_told_as_that_of_any_module() -> None:
     with pytest.raises(AttributeError, match="module 'langchain_kv' has no attribute 'KVStroe'"):
         _ = langchain_kv.KVStroe  # type: ignore[attr-defined]
@@ -88,7 +105,7 @@ def test_a_misspelt_name_is_told_as_that_of_any_module() -> None:
 @pytest.mark.slow
 def test_a_type_checker_knows_every_public_name_and_no_other(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
-    names = ", ".join(langchain_kv.__all__)
+    names = ", ".join([*langchain_kv.__all__, *langchain_kv._OF_EXTRAS])
     program.write_text(f"from langchain_kv import {names}\nfrom langchain_kv import KVStroe\nreveal_type(KVStore)\n")
     command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", f"--cache-dir={tmp_path}", str(program)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT / "src")

@@ -36,9 +36,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "stores": BASE | {"stores", "documents", "backends", "places", "values", "runtime"},  # documents: upstream's names
     "documents": BASE | {"documents", "stores", "values"},
     "llm_cache": BASE | {"stores", "backends", "places", "values"},
+    "langgraph": BASE | {"langgraph", "stores", "backends", "engines", "embeddings", "places", "values", "runtime"},
     "embeddings": BASE | {"embeddings", "stores", "backends", "places", "values", "runtime"},
     "__init__": {
-        *("documents", "embeddings", "llm_cache", "stores", "backends", "errors", "places", "runtime", "_version")
+        *("documents", "embeddings", "langgraph", "llm_cache", "stores"),
+        *("backends", "errors", "places", "runtime", "_version"),
     },
     "__main__": {"cli"},
     "cli": BASE | {"cli", "top", "backends", "engines", "places", "server", "values"},
@@ -63,6 +65,7 @@ PLACES: dict[str, set[str]] = {
     }
     | {f"embeddings/{part}" for part in ("cache", "call", "older")},
     "bson": {f"backends/{part}" for part in ("mongodb_documents", "mongodb_verbs")},
+    "langgraph": {f"langgraph/{part}" for part in ("cache", "items", "listing", "meaning", "searching", "store")},
     "msvcrt": {"engines/sqlite/file_lock"},
     "numpy": {"embeddings/cache", "runtime/arrays"},  # cache: its types
     "pymongo": {"backends/mongodb_verbs", "places/mongodb", "stores/mongodb"},  # stores: its types

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from typing import Any
 
@@ -44,3 +45,20 @@ def test_a_driver_that_is_missing_is_told(monkeypatch: Any, scheme: str) -> None
     monkeypatch.undo()
     for right in (url, url.replace(":", f"+{driver}:", 1)):
         parse_url(right).open(OPTIONS).close()
+
+
+def test_langgraph_that_is_missing_is_told() -> None:
+    script = (
+        "import sys\n"
+        "class Missing:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] == 'langgraph':\n"
+        "            raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Missing())\n"
+        "import importlib.util\n"
+        "importlib.util.find_spec = lambda name: None\n"
+        "from langchain_kv import LangGraphStore\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert "ConfigError: LangGraph's classes need langgraph" in done.stderr
+    assert "pip install 'langchain-kv[langgraph]'" in done.stderr

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from langchain_kv import KVStore
 from langchain_kv.errors import InvalidKeyError
-from langchain_kv.values.namespaces import decode_key, namespace_of, namespace_prefix, subtree_prefix
+from langchain_kv.values.namespaces import (
+    decode_key,
+    is_in_tree,
+    namespace_of,
+    namespace_prefix,
+    subtree_prefix,
+    tree_prefixes,
+)
 
 # The characters that mean something, those that spell them, and others on both sides in the order of code points.
 TEXTS = st.text(st.sampled_from("\x00\x1c\x1d\x1e\x1f def/a\x7f\U0010ffff") | st.characters(exclude_categories=["Cs"]))
@@ -90,3 +97,16 @@ def test_no_labels_are_no_namespace() -> None:
 def test_labels_that_are_none_are_refused(label: object) -> None:
     with pytest.raises(InvalidKeyError):
         namespace_prefix(["a", label])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("labels", [("a",), ("a", "b"), ("\x1d",)])
+def test_a_tree_is_its_namespace_and_those_below(labels: tuple[str, ...]) -> None:
+    tree = subtree_prefix(labels)
+    inside = [namespace_prefix(labels) + key for key in ("", "k", "\x1f")] + [namespace_prefix((*labels, "c")) + "k"]
+    outside = [namespace_prefix((*labels[:-1], labels[-1] + "x")) + "k", namespace_prefix(("z",)) + "k", tree]
+    assert [key for key in inside if not is_in_tree(key, tree)] == []
+    assert [key for key in outside if key.startswith(tree) and is_in_tree(key, tree)] == []
+    assert all(any(key.startswith(prefix) for prefix in tree_prefixes(tree)) for key in inside)
+    assert not any(key.startswith(prefix) for prefix in tree_prefixes(tree) for key in outside)
+    assert all(is_in_tree(key, "") for key in inside)
+    assert not is_in_tree("no namespace", "")

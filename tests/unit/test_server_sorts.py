@@ -16,12 +16,12 @@ import pytest
 from answered import Send, codes
 from bodies import row
 from langchain_kv.engines.base import CollectionName, DocId, Engine
+from langchain_kv.engines.indexing import Indexing
 from langchain_kv.engines.memory import MemoryEngine
 from langchain_kv.engines.sqlite.engine import SQLiteEngine
 from langchain_kv.limits import SORT_MAX_ROWS
 from langchain_kv.server.commands import reads
 from langchain_kv.server.commands.requests import Collection
-from langchain_kv.server.commands.settings import Indexing
 from langchain_kv.server.commands.table import answer
 from langchain_kv.server.query import searching
 from langchain_kv.server.query.matching import MISSING

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Coroutine, Generator, Sequence
 from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
-from langchain_kv.backends.base import Backend, Change, Page, Record, Stored, unsupported
+from langchain_kv.backends.base import Backend, Change, Merge, Page, Record, Stored, unsupported
+from langchain_kv.backends.merging import Merging
+from langchain_kv.errors import PartialWriteError, StoreError
 from langchain_kv.runtime import loop_thread
 
 __all__ = ["AsyncBackend"]
 
 T = TypeVar("T")
+
+UPDATES_AT_ONCE: Final = 20
+"""Keys that are merged at a time with what is there of them, where each takes a request or more."""
 
 
 class AsyncBackend(Backend):
@@ -54,6 +60,31 @@ class AsyncBackend(Backend):
 
     async def aupdate(self, key: str, change: Change) -> None:
         raise unsupported(self, "update")
+
+    def merge_many(self, records: Sequence[Record], merge: Merge) -> None:
+        self._run(self.amerge_many(records, merge))
+
+    async def amerge_many(self, records: Sequence[Record], merge: Merge) -> None:
+        if not self.can_update:
+            raise unsupported(self, "update")
+        merging = Merging(records, merge)
+
+        async def update(key: str, change: Change) -> None:
+            try:
+                await self.aupdate(key, change)
+            except StoreError as error:
+                merging.note_failed(key, error)
+
+        try:
+            merging.note_added(await self.aadd_many(records))
+        except PartialWriteError as error:
+            merging.note_failed_adding(error)
+        for start in range(0, len(merging.left), UPDATES_AT_ONCE):
+            some = [update(key, change) for key, change in merging.left[start : start + UPDATES_AT_ONCE]]
+            for failure in await asyncio.gather(*some, return_exceptions=True):
+                if failure is not None:  # of ``merge``: all have ended by now
+                    raise failure
+        merging.finish()
 
     def touch_many(self, keys: Sequence[str], expires_at_ms: int) -> None:
         self._run(self.atouch_many(keys, expires_at_ms))

@@ -16,8 +16,11 @@ from typing import Any, NamedTuple
 import msgspec
 
 from langchain_kv import limits
-from langchain_kv.errors import UnsupportedError
+from langchain_kv.backends.merging import Merging
+from langchain_kv.engines.base import Ending
+from langchain_kv.errors import PartialWriteError, StoreError, UnsupportedError
 from langchain_kv.runtime.work_queue import Bridge, QueueBridge, run_aside
+from langchain_kv.values.namespaces import is_in_tree, namespace_of
 from langchain_kv.values.records import Kind, Record
 
 __all__ = [
@@ -26,8 +29,10 @@ __all__ = [
     "Damaged",
     "Found",
     "Kind",
+    "Merge",
     "Page",
     "Record",
+    "Skimmed",
     "Stored",
     "SyncBackend",
     "is_alive",
@@ -84,6 +89,15 @@ Change = Callable[[Stored | None], Record | None]
 
 It may be called again where another writer was faster, so it has no effects of its own. What it raises ends the update,
 and nothing is changed."""
+
+Merge = Callable[[Record, Stored], Record]
+"""Sees a record that is to be stored and what is there of its key, and answers the record that is stored.
+
+As a ``Change``: it may be called again, and has no effects of its own. One with an attribute ``on_text`` may be given
+the JSON text of a document (``documents.py``) in place of what is parsed, and answers None where it is to be parsed."""
+
+Skimmed = list[tuple[str, Stored | bytes | None]]
+"""A part of a scan: keys with what is stored, or with the JSON text of a document of ``documents.py`` that keeps it."""
 
 
 class Backend(ABC):
@@ -157,6 +171,42 @@ class Backend(ABC):
     def ascan(self, prefix: str, *, values: bool) -> AsyncGenerator[Page]:
         """As ``scan``."""
 
+    def scan_tree(self, tree: str, *, values: bool, holding: Sequence[bytes] = ()) -> Generator[Skimmed]:
+        """As ``scan``, of a namespace and of those below it; for who needs few values, some may come unparsed.
+
+        Args:
+            tree: what ``values.namespaces.subtree_prefix`` answers; empty for all namespaces.
+            values: as of ``scan``.
+            holding: with them, values whose documents hold none of these bytes may be left out, where that is quicker.
+        """
+        with closing(self.scan(tree, values=values)) as pages:
+            for page in pages:
+                yield [item for item in page if is_in_tree(item[0], tree)]
+
+    async def ascan_tree(self, tree: str, *, values: bool, holding: Sequence[bytes] = ()) -> AsyncGenerator[Skimmed]:
+        """As ``scan_tree``."""
+        async with aclosing(self.ascan(tree, values=values)) as pages:
+            async for page in pages:
+                yield [item for item in page if is_in_tree(item[0], tree)]
+
+    def namespaces(self, tree: str) -> set[str]:
+        """Return what ``values.namespaces.namespace_of`` answers of the keys of ``scan_tree``."""
+        with closing(self.scan_tree(tree, values=False)) as pages:
+            return {namespace_of(key) for page in pages for key, _ in page}
+
+    async def anamespaces(self, tree: str) -> set[str]:
+        """As ``namespaces``."""
+        async with aclosing(self.ascan_tree(tree, values=False)) as pages:
+            return {namespace_of(key) async for page in pages for key, _ in page}
+
+    def keys_by_ending(self, tree: str, ending: Ending, limit: int | None) -> list[str] | None:
+        """Return the keys of ``scan_tree`` as ``Engine.ids_by_ending`` does; None where that is not to be had."""
+        return None
+
+    async def akeys_by_ending(self, tree: str, ending: Ending, limit: int | None) -> list[str] | None:
+        """As ``keys_by_ending``."""
+        return None
+
     @abstractmethod
     def open(self, *, clear: bool = False) -> None:
         """Make what holds the records, where it is missing. Called before the first verb, and again after a failure.
@@ -203,6 +253,19 @@ class Backend(ABC):
     @abstractmethod
     async def aupdate(self, key: str, change: Change) -> None:
         """As ``update``."""
+
+    @abstractmethod
+    def merge_many(self, records: Sequence[Record], merge: Merge) -> None:
+        """Store every record; where its key exists, what ``merge`` makes of it and of what is there, in one step.
+
+        Raises:
+            UnsupportedError: this target cannot.
+            PartialWriteError: some were stored and some were not; it says which.
+        """
+
+    @abstractmethod
+    async def amerge_many(self, records: Sequence[Record], merge: Merge) -> None:
+        """As ``merge_many``."""
 
     @abstractmethod
     def touch_many(self, keys: Sequence[str], expires_at_ms: int) -> None:
@@ -292,6 +355,24 @@ class SyncBackend(Backend):
 
     async def aupdate(self, key: str, change: Change) -> None:
         await self.bridge.write(self.update, key, change)
+
+    def merge_many(self, records: Sequence[Record], merge: Merge) -> None:
+        if not self.can_update:
+            raise unsupported(self, "update")
+        merging = Merging(records, merge)
+        try:
+            merging.note_added(self.add_many(records))
+        except PartialWriteError as error:
+            merging.note_failed_adding(error)
+        for key, change in merging.left:
+            try:
+                self.update(key, change)
+            except StoreError as error:
+                merging.note_failed(key, error)
+        merging.finish()
+
+    async def amerge_many(self, records: Sequence[Record], merge: Merge) -> None:
+        await self.bridge.write(self.merge_many, records, merge)
 
     def touch_many(self, keys: Sequence[str], expires_at_ms: int) -> None:
         raise unsupported(self, "refresh")

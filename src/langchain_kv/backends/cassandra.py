@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
 from typing import Final
 
 from langchain_kv.backends.async_base import AsyncBackend
-from langchain_kv.backends.base import Change, Damaged, Page, Record, Stored, is_alive
-from langchain_kv.backends.collections import check_settings
+from langchain_kv.backends.base import Change, Damaged, Merge, Page, Record, Stored, is_alive
+from langchain_kv.backends.collections import NAMESPACES, PLAIN, CollectionForm, check_settings
 from langchain_kv.backends.documents import found_in
-from langchain_kv.backends.rows import OverEngine, adding, changing, open_collection, postponing, rows_in_parts
-from langchain_kv.engines.base import Settings
+from langchain_kv.backends.rows import OverEngine, adding, changing, merging, open_collection, postponing, rows_in_parts
+from langchain_kv.engines.base import CollectionName, Settings
 from langchain_kv.engines.cassandra.engine import CassandraEngine
 from langchain_kv.engines.cassandra.rows import BadRow
-from langchain_kv.engines.cassandra.scan import Found, Scan
+from langchain_kv.engines.cassandra.scan import Found, Listed, Scan
 from langchain_kv.engines.pages import PAGE_DOCUMENTS
 from langchain_kv.errors import DataAPIError
 from langchain_kv.runtime.clock import now_ms
 from langchain_kv.runtime.slices import Steps, by_bytes, in_slices
 from langchain_kv.runtime.work_queue import run_aside
+from langchain_kv.values.namespaces import indexed_part
 
 __all__ = ["CassandraBackend"]
 
@@ -33,10 +34,32 @@ _logger = logging.getLogger("langchain_kv")
 class CassandraBackend(OverEngine[CassandraEngine], AsyncBackend):
     """Keeps the values of one collection on Apache Cassandra. Each key is written for itself.
 
-    ``open`` makes a missing keyspace, too. The arguments are those of ``OverEngine``.
+    ``open`` makes a missing keyspace, too.
+
+    Args:
+        engine: see ``OverEngine``, as for the other arguments.
+        collection: the collection.
+        form: what its documents have beside key and value: the same as over HTTP.
+        on_close: called by the first ``close`` or ``aclose``.
     """
 
     can_update = True
+
+    def __init__(
+        self,
+        engine: CassandraEngine,
+        collection: CollectionName,
+        *,
+        form: CollectionForm = PLAIN,
+        on_close: Callable[[], None] | None = None,
+    ) -> None:
+        super().__init__(engine, collection, on_close=on_close)
+        self._form = form
+
+    def _listed(self, prefix: str) -> Listed | None:
+        """Return what the documents of all keys with this prefix list, where they do."""
+        namespace = indexed_part(prefix) if self._form.namespaced else ""
+        return (NAMESPACES, namespace) if namespace else None
 
     # -- the verbs ------------------------------------------------------------------------------------------------
 
@@ -44,7 +67,7 @@ class CassandraBackend(OverEngine[CassandraEngine], AsyncBackend):
         return await in_slices(_alive(await self._engine.aread_rows(self._collection, keys)))
 
     async def aput_many(self, records: Sequence[Record]) -> None:
-        rows = await in_slices(rows_in_parts(records, keeps_raw=False))
+        rows = await in_slices(rows_in_parts(records, keeps_raw=False, form=self._form))
         await self._engine.awrite(self._collection, rows)
 
     async def adelete_many(self, keys: Sequence[str]) -> None:
@@ -52,7 +75,8 @@ class CassandraBackend(OverEngine[CassandraEngine], AsyncBackend):
 
     async def ascan(self, prefix: str, *, values: bool) -> AsyncGenerator[Page]:
         # With the documents in any case: only they say what has expired.
-        scan = Scan(prefix=prefix, with_bodies=True, limit=PAGE_DOCUMENTS if values else KEYS_PAGE)
+        limit = PAGE_DOCUMENTS if values else KEYS_PAGE
+        scan = Scan(prefix=prefix, with_bodies=True, limit=limit, listed=self._listed(prefix))
         while (page := await self._engine.anext_page(self._collection, scan)) is not None:
             yield await in_slices(self._page(page, values))
 
@@ -76,18 +100,23 @@ class CassandraBackend(OverEngine[CassandraEngine], AsyncBackend):
         return [(key, stored if key else no_key) for (key, _), stored in alive if stored is not None]
 
     async def aadd_many(self, records: Sequence[Record]) -> list[bool]:
-        added, insert = adding(await in_slices(rows_in_parts(records, keeps_raw=False)))
+        added, insert = adding(await in_slices(rows_in_parts(records, keeps_raw=False, form=self._form)))
         await self._engine.amodify(self._collection, list(added), insert)
         return [added[record.key] for record in records]
 
     async def aupdate(self, key: str, change: Change) -> None:
-        await self._engine.amodify(self._collection, [key], changing(change, keeps_raw=False))
+        await self._engine.amodify(self._collection, [key], changing(change, keeps_raw=False, form=self._form))
+
+    async def amerge_many(self, records: Sequence[Record], merge: Merge) -> None:
+        rows = await in_slices(rows_in_parts(records, keeps_raw=False, form=self._form))
+        change = merging(rows, records, merge, keeps_raw=False, form=self._form)
+        await self._engine.amodify(self._collection, [row[0] for row in rows], change)
 
     async def atouch_many(self, keys: Sequence[str], expires_at_ms: int) -> None:
-        await self._engine.amodify(self._collection, keys, postponing(expires_at_ms))
+        await self._engine.amodify(self._collection, keys, postponing(expires_at_ms, self._form))
 
     async def aclear(self, prefix: str) -> None:
-        await self._engine.aclear(self._collection, prefix)
+        await self._engine.aclear(self._collection, prefix, self._listed(prefix))
 
     async def apurge(self) -> int:
         return await self._engine.apurge(self._collection, now_ms=now_ms(), limit=sys.maxsize)
@@ -95,8 +124,8 @@ class CassandraBackend(OverEngine[CassandraEngine], AsyncBackend):
     # -- life -----------------------------------------------------------------------------------------------------
 
     def open(self, *, clear: bool = False) -> None:
-        settings = open_collection(self._engine, self._collection, clear=clear, create_keyspace=True)
-        _check(self._collection.name, settings)
+        settings = open_collection(self._engine, self._collection, clear=clear, create_keyspace=True, form=self._form)
+        _check(self._collection.name, settings, self._form)
 
     async def aopen(self, *, clear: bool = False) -> None:
         await run_aside(partial(self.open, clear=clear), "langchain-kv open")
@@ -106,16 +135,15 @@ class CassandraBackend(OverEngine[CassandraEngine], AsyncBackend):
         await run_aside(self.close, "langchain-kv close")
 
 
-def _check(name: str, in_force: Settings) -> None:
-    more = {"indexing": "the indexing of every field"} if not in_force.get("indexing") else {}
-    more |= {name: f"'{name}'" for name in ("lexical", "rerank", "schema_version") if name in in_force}
+def _check(name: str, in_force: Settings, form: CollectionForm) -> None:
+    more = {name: f"'{name}'" for name in ("lexical", "rerank", "schema_version") if name in in_force}
     if more and not (in_force.get("vector") or in_force.get("defaultId")):
         raise DataAPIError.of(
             "EXISTING_COLLECTION_DIFFERENT_SETTINGS",
             f"Collection '{name}' exists with {', '.join(more.values())}, which only the Data API can write: give the"
             " URL of the cluster's Data API (https:...), or choose another name.",
         )
-    check_settings(name, in_force)
+    check_settings(name, in_force, form)
 
 
 def _alive(rows: Sequence[bytes | BadRow | None]) -> Steps[list[Stored | None]]:

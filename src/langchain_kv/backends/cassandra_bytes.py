@@ -100,13 +100,20 @@ class CassandraBytesBackend(AsyncBackend):
         await self._write(operation, {key: (delete, (key,)) for key in keys}, [0] * len(keys), "removed")
 
     async def _write(self, operation: Operation, calls: dict[str, Call], sizes: list[int], done: str) -> None:
-        """Run statements, those that fail in passing again until the deadline: each may happen twice."""
+        """Run statements, those that fail in passing again until the deadline: each may happen twice.
+
+        What a later try of a statement says takes nothing back: once it may have happened, only success is surer.
+        """
         outcomes: dict[Any, Outcome] = {}
         by_key = dict(zip(calls, sizes, strict=True))
         left, tries = list(calls), 0
         while left:
             batch = Batch([calls[key] for key in left], "write", AT_ONCE, [by_key[key] for key in left])
-            outcomes.update(zip(left, await operation.outcomes(batch), strict=True))
+            for key, outcome in zip(left, await operation.outcomes(batch), strict=True):
+                before = outcomes.get(key)
+                if isinstance(outcome, StoreError) and isinstance(before, StoreError) and before.applied is None:
+                    outcome.applied = None
+                outcomes[key] = outcome
             left = [key for key in left if isinstance(failed := outcomes[key], StoreError) and failed.retryable]
             if left and not await operation.may_try_again(tries):
                 break

@@ -22,7 +22,7 @@ VERSION: Final = "version"
 
 
 class CollectionForm(NamedTuple):
-    """What the documents of a collection have beside key and value, where it is reached by a Data API.
+    """What the documents of a collection have beside key and value, where it is a Data API's or a cluster's.
 
     Attributes:
         namespaced: an indexed list of the namespaces in which the key is, by which one of them is listed.
@@ -87,7 +87,7 @@ def check_settings(name: str, settings: Mapping[str, Any], form: CollectionForm 
         made = f"with {of_store.arguments}" if of_store.arguments else "without namespaced=True and atomic=True"
         raise DataAPIError.of(
             _CONFLICT,
-            f"Collection '{name}' was made {made}: open it so, over HTTP, or choose another name for the collection.",
+            f"Collection '{name}' was made {made}: open it so, over HTTP or by CQL, or choose another name.",
         )
     raise DataAPIError.of(
         _CONFLICT,

@@ -12,6 +12,7 @@ A cache of answers keeps ``{"_id": k, "body_blob": v}``, as langchain-astradb's 
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Sequence
 from typing import Any, Final
@@ -42,12 +43,14 @@ __all__ = [
     "in_form",
     "new_version",
     "opened",
+    "with_new_version",
 ]
 
 EXPIRY: Final = "expires_at"
 """The field of a document that has the moment of expiry."""
 
 _MARKER: Final = "json"
+_LAST_VERSION: Final = re.compile(rb'"%b":"[^"\\]*"\}\Z' % VERSION.encode())
 _SIZE_MAX: Final = limits.DOCUMENT_MAX_UTF16
 # Whatever the key, of which JSON may make six characters a byte, and with a moment of expiry.
 _BYTES_ALWAYS_FIT: Final = (_SIZE_MAX - 100 - 6 * limits.KEY_MAX_BYTES) // 4 * 3
@@ -153,6 +156,11 @@ def in_form(record: Record, form: CollectionForm, version: str | None = None) ->
 def new_version() -> str:
     """Return a version that no document has had."""
     return secrets.token_hex(16)
+
+
+def with_new_version(document: bytes) -> bytes:
+    """Return the document of an atomic collection with another version, as each change of it leaves one."""
+    return _LAST_VERSION.sub(b'"%b":"%b"}' % (VERSION.encode(), new_version().encode()), document)
 
 
 def check_size(record: Record) -> None:

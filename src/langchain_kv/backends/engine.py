@@ -7,28 +7,32 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import repeat
 from typing import Any, Final, cast
 
-from langchain_kv.backends.base import Change, Page, Record, Stored, SyncBackend
+from langchain_kv.backends.base import Change, Merge, Page, Record, Skimmed, Stored, SyncBackend
 from langchain_kv.backends.collections import check_settings
 from langchain_kv.backends.rows import (
     OverEngine,
     adding,
     changing,
     found_all,
+    merging,
     open_collection,
     parsed,
     postponing,
     rows_in_parts,
     rows_of,
+    skimmed,
 )
-from langchain_kv.engines.base import CollectionName, DocId, Engine, Row, Settings
+from langchain_kv.engines.base import CollectionName, DocId, Ending, Engine, Row, Settings
 from langchain_kv.engines.pages import PAGE_BYTES, PAGE_DOCUMENTS, is_last
 from langchain_kv.errors import StoreError
 from langchain_kv.runtime.clock import now_ms
 from langchain_kv.runtime.slices import Steps, in_slices, whole
 from langchain_kv.runtime.work_queue import Bridge
+from langchain_kv.values.namespaces import KEY_SIGN, tree_prefixes, tree_range
 
 __all__ = ["EngineBackend"]
 
@@ -111,6 +115,9 @@ class EngineBackend(OverEngine[Engine], SyncBackend):
 
     def _write(self, rows: Sequence[Row]) -> None:
         self._engine.write(self._collection, rows)
+        self._purge_some(rows)
+
+    def _purge_some(self, rows: Sequence[Row]) -> None:
         if any(row[3] is not None for row in rows):
             with suppress(StoreError):  # the records are stored, whatever becomes of this
                 self._engine.purge(self._collection, now_ms=now_ms(), limit=len(rows) + PURGED_BY_WRITE)
@@ -137,6 +144,36 @@ class EngineBackend(OverEngine[Engine], SyncBackend):
                 yield await self.bridge.read_short(scan.keys, self._engine)
             await asyncio.sleep(0)
 
+    def scan_tree(self, tree: str, *, values: bool, holding: Sequence[bytes] = ()) -> Generator[Skimmed]:
+        for prefix in tree_prefixes(tree):
+            scan = _Scan(self._collection, prefix, PAGE_DOCUMENTS if values else KEYS_PAGE)
+            while scan.going_on:
+                yield skimmed(scan.rows(self._engine, holding), now_ms()) if values else [*scan.keys(self._engine)]
+
+    async def ascan_tree(self, tree: str, *, values: bool, holding: Sequence[bytes] = ()) -> AsyncGenerator[Skimmed]:
+        for prefix in tree_prefixes(tree):
+            scan = _Scan(self._collection, prefix, PAGE_DOCUMENTS if values else SHORT_KEYS_PAGE)
+            while scan.going_on:
+                if values:
+                    yield skimmed(await self.bridge.read(scan.rows, self._engine, holding), now_ms())
+                else:
+                    yield [*await self.bridge.read_short(scan.keys, self._engine)]
+                await asyncio.sleep(0)
+
+    def namespaces(self, tree: str) -> set[str]:
+        look = partial(self._engine.beginnings, self._collection, end=KEY_SIGN, now_ms=now_ms())
+        return {each for prefix in tree_prefixes(tree) for each in look(prefix=prefix)}
+
+    async def anamespaces(self, tree: str) -> set[str]:
+        return await self.bridge.read(self.namespaces, tree)
+
+    def keys_by_ending(self, tree: str, ending: Ending, limit: int | None) -> list[str] | None:
+        start, end = tree_range(tree)
+        return self._engine.ids_by_ending(self._collection, ending, start=start, end=end, limit=limit)
+
+    async def akeys_by_ending(self, tree: str, ending: Ending, limit: int | None) -> list[str] | None:
+        return await self.bridge.read(self.keys_by_ending, tree, ending, limit)
+
     def add_many(self, records: Sequence[Record]) -> list[bool]:
         return self._add(self._rows(records))
 
@@ -152,6 +189,18 @@ class EngineBackend(OverEngine[Engine], SyncBackend):
 
     def update(self, key: str, change: Change) -> None:
         self._engine.modify(self._collection, [key], changing(change, keeps_raw=self._keeps_raw))
+
+    def merge_many(self, records: Sequence[Record], merge: Merge) -> None:
+        self._merge(self._rows(records), records, merge)
+
+    async def amerge_many(self, records: Sequence[Record], merge: Merge) -> None:
+        rows = await in_slices(rows_in_parts(records, keeps_raw=self._keeps_raw))
+        await self._writing(len(rows))(self._merge, rows, records, merge)
+
+    def _merge(self, rows: Sequence[Row], records: Sequence[Record], merge: Merge) -> None:
+        change = merging(rows, records, merge, keeps_raw=self._keeps_raw)
+        self._engine.modify(self._collection, [row[0] for row in rows], change)
+        self._purge_some(rows)
 
     def touch_many(self, keys: Sequence[str], expires_at_ms: int) -> None:
         self._engine.modify(self._collection, keys, postponing(expires_at_ms))
@@ -216,9 +265,13 @@ class _Scan:
             return list(zip(cast("list[str]", ids), repeat(None)))
         return [(key, None) for key in ids if isinstance(key, str)]
 
-    def rows(self, engine: Engine) -> list[Row]:
-        """As ``keys``, whole rows, also expired ones; a page ends by its bytes, too."""
-        page = engine.scan(**self._where, size_bytes=PAGE_BYTES)
+    def rows(self, engine: Engine, holding: Sequence[bytes] = ()) -> list[Row]:
+        """As ``keys``, whole rows, also expired ones; a page ends by its bytes, too.
+
+        With ``holding`` rows whose bodies hold none of it may be left out.
+        """
+        scan = partial(engine.scan_holding, texts=holding) if holding else engine.scan
+        page = scan(**self._where, size_bytes=PAGE_BYTES)
         last = page[-1][0] if page else None
         self._advance(last, is_last=is_last(page, self._where["limit"], PAGE_BYTES))
         if last is None or isinstance(last, str):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, cast
 
 import orjson
 
-from langchain_kv.backends.base import Change, Found, Kind, Record, Stored, is_alive
-from langchain_kv.backends.collections import INDEXING
-from langchain_kv.backends.documents import check_size, document_of, found_in
+from langchain_kv.backends.base import Change, Found, Kind, Merge, Record, Skimmed, Stored, is_alive
+from langchain_kv.backends.collections import PLAIN, CollectionForm
+from langchain_kv.backends.documents import check_size, document_of, found_in, in_form, with_new_version
 from langchain_kv.engines import base as engines
 from langchain_kv.engines.base import KEEP, CollectionName, DocId, Engine, Keep, Row, Settings
 from langchain_kv.engines.rows import has_expired, postponed
@@ -24,11 +24,13 @@ __all__ = [
     "adding",
     "changing",
     "found_all",
+    "merging",
     "open_collection",
     "parsed",
     "postponing",
     "rows_in_parts",
     "rows_of",
+    "skimmed",
 ]
 
 SMALL_BYTES: Final = DOCUMENT_MAX_UTF16 // 2
@@ -76,16 +78,20 @@ class OverEngine(Generic[E]):
 # -- records to rows, and back ----------------------------------------------------------------------------------------
 
 
-def rows_of(records: Sequence[Record], *, keeps_raw: bool) -> list[Row]:
+def rows_of(records: Sequence[Record], *, keeps_raw: bool, form: CollectionForm = PLAIN) -> list[Row]:
     """Return the row of each record.
 
     Args:
         records: what is to be kept.
         keeps_raw: whether the engine keeps values of bytes as they are.
+        form: of the collection; one that is not plain keeps no raw values.
 
     Raises:
+        InvalidKeyError: see ``documents.in_form``.
         InvalidValueError: one is larger than the Data API takes.
     """
+    if form != PLAIN:
+        return [(record.key, in_form(record, form), False, record.expires_at_ms) for record in records]
     write, usual = orjson.dumps, Kind.JSON
     raw = Kind.BYTES if keeps_raw else None
     rows: list[Row] = [
@@ -103,13 +109,13 @@ def rows_of(records: Sequence[Record], *, keeps_raw: bool) -> list[Row]:
     return rows
 
 
-def rows_in_parts(records: Sequence[Record], *, keeps_raw: bool) -> Steps[list[Row]]:
+def rows_in_parts(records: Sequence[Record], *, keeps_raw: bool, form: CollectionForm = PLAIN) -> Steps[list[Row]]:
     """As ``rows_of``, in slices."""
     rows: list[Row] = []
     for some in by_bytes(records, _record_bytes):
         if rows:
             yield
-        rows += rows_of(some, keeps_raw=keeps_raw)
+        rows += rows_of(some, keeps_raw=keeps_raw, form=form)
     return rows
 
 
@@ -147,6 +153,19 @@ def parsed(rows: Sequence[Row | None]) -> Steps[list[Stored | None]]:
     return found
 
 
+def skimmed(rows: Sequence[Row], now: int) -> Skimmed:
+    """Return the keys of what has not expired, with the usual documents as text."""
+    return [
+        (cast("str", row[0]), row[1] if row[3] is None and not row[2] else one)
+        for row, one in zip(rows, _unusual(rows, now), strict=True)
+        if one is not None
+    ]
+
+
+def _unusual(rows: Sequence[Row], now: int) -> list[Any]:
+    return [True if row[3] is None and not row[2] else _found(row, now) for row in rows]
+
+
 def _found(row: Row, now: int) -> Stored | None:
     _, body, is_raw, expires_at_ms = row
     stored = Found(body, Kind.BYTES, expires_at_ms) if is_raw else found_in(body)
@@ -173,24 +192,53 @@ def adding(rows: Sequence[Row]) -> tuple[dict[DocId, bool], engines.Change]:
     return added, insert
 
 
-def changing(change: Change, *, keeps_raw: bool) -> engines.Change:
+def changing(change: Change, *, keeps_raw: bool, form: CollectionForm = PLAIN) -> engines.Change:
     """Return a change of what is stored as one of rows."""
 
     def change_row(_: DocId, row: Row | None) -> Row | None:
         record = change(None if row is None else _found(row, now_ms()))
-        return None if record is None else rows_of([record], keeps_raw=keeps_raw)[0]
+        return None if record is None else rows_of([record], keeps_raw=keeps_raw, form=form)[0]
 
     return change_row
 
 
-def postponing(expires_at_ms: int) -> engines.Change:
+def merging(
+    rows: Sequence[Row], records: Sequence[Record], merge: Merge, *, keeps_raw: bool, form: CollectionForm = PLAIN
+) -> engines.Change:
+    """Return the change that stores the rows of these records, merged where their ids are there."""
+    on_text = getattr(merge, "on_text", None) if form == PLAIN else None
+    given = dict(zip([row[0] for row in rows], zip(rows, records, strict=True), strict=True))
+    now = now_ms()
+
+    def change_row(doc_id: DocId, row: Row | None) -> Row:
+        new, record = given[doc_id]
+        if row is None:
+            return new
+        is_usual = row[3] is None and not row[2]
+        merged = on_text(record, row[1]) if is_usual and on_text is not None else None
+        if merged is None:
+            stored = found_in(row[1]) if is_usual else _found(row, now)
+            if stored is None:
+                return new
+            merged = merge(record, stored)
+        is_plain = form == PLAIN and merged.kind is Kind.JSON and merged.expires_at_ms is None
+        if not is_plain or len(merged.payload) > SMALL_BYTES // 2:
+            return rows_of([merged], keeps_raw=keeps_raw, form=form)[0]
+        body = b"".join((b'{"_id":', orjson.dumps(merged.key), b',"value":', merged.payload, b"}"))
+        return merged.key, body, False, None  # the usual row, as rows_of makes it
+
+    return change_row
+
+
+def postponing(expires_at_ms: int, form: CollectionForm = PLAIN) -> engines.Change:
     """Return the change that has those rows expire at this moment that expire sooner."""
     now = now_ms()
 
     def postpone(_: DocId, row: Row | None) -> Row | Keep:
         if row is None or row[3] is None or not now < row[3] < expires_at_ms:
             return KEEP
-        return postponed(row, expires_at_ms)
+        new = postponed(row, expires_at_ms)
+        return (new[0], with_new_version(new[1]), *new[2:]) if form.atomic else new
 
     return postpone
 
@@ -198,7 +246,9 @@ def postponing(expires_at_ms: int) -> engines.Change:
 # -- collections ------------------------------------------------------------------------------------------------------
 
 
-def open_collection(engine: Engine, collection: CollectionName, *, clear: bool, create_keyspace: bool) -> Settings:
+def open_collection(
+    engine: Engine, collection: CollectionName, *, clear: bool, create_keyspace: bool, form: CollectionForm = PLAIN
+) -> Settings:
     """Make a collection that is missing; return the settings in force. Blocks.
 
     Args:
@@ -206,6 +256,7 @@ def open_collection(engine: Engine, collection: CollectionName, *, clear: bool, 
         collection: which.
         clear: whether one that is there is dropped first.
         create_keyspace: whether a missing keyspace is made, too.
+        form: of one that is made.
     """
     if not clear:
         with suppress(UnknownCollectionError, UnknownKeyspaceError):
@@ -215,7 +266,7 @@ def open_collection(engine: Engine, collection: CollectionName, *, clear: bool, 
     if clear:
         engine.drop_collection(collection)
     try:
-        return engine.create_collection(collection, {"indexing": INDEXING})
+        return engine.create_collection(collection, {"indexing": form.indexing})
     except StoreError as error:
         if clear:
             error.applied = None  # the old one is gone, and the new one is not there

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
 from langchain_kv.backends.at_home import AtHomeBackend
-from langchain_kv.backends.base import Change, Page, Record, Stored, SyncBackend
+from langchain_kv.backends.base import Change, Merge, Page, Record, Stored, SyncBackend
 from langchain_kv.backends.sql_rows import ChangeError, RacedError, Rows
 from langchain_kv.errors import (
     ConnectError,
@@ -127,6 +127,9 @@ class SQLBackend(SyncBackend):
     def update(self, key: str, change: Change) -> None:
         self._do(self._rows.update, key, change)
 
+    def merge_many(self, records: Sequence[Record], merge: Merge) -> None:
+        self._do(self._rows.merge, records, merge)
+
     def touch_many(self, keys: Sequence[str], expires_at_ms: int) -> None:
         self._do(self._rows.touch, keys, expires_at_ms)
 
@@ -234,6 +237,9 @@ class AsyncSQLBackend(AtHomeBackend):
 
     async def aupdate(self, key: str, change: Change) -> None:
         await self._do(self._rows.update, key, change)
+
+    async def amerge_many(self, records: Sequence[Record], merge: Merge) -> None:
+        await self._do(self._rows.merge, records, merge)
 
     async def atouch_many(self, keys: Sequence[str], expires_at_ms: int) -> None:
         await self._do(self._rows.touch, keys, expires_at_ms)

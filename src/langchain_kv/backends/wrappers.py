@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from langchain_kv.backends.base import Backend, Change, Found, Page, Record, Stored
+from langchain_kv.backends.base import Backend, Change, Found, Merge, Page, Record, Stored
 from langchain_kv.errors import PartialWriteError, StoreError
 from langchain_kv.runtime import threads
 from langchain_kv.runtime.forks import renew_in_child
@@ -130,6 +130,14 @@ class Wrapper(Backend):
         with self._call("update", [key]):
             await self._inner.aupdate(self.key(key), self._change(key, change))
 
+    def merge_many(self, records: Sequence[Record], merge: Merge) -> None:
+        with self._call("put", _keys_of(records)):
+            self._inner.merge_many(self._records(records), self._merge(records, merge))
+
+    async def amerge_many(self, records: Sequence[Record], merge: Merge) -> None:
+        with self._call("put", _keys_of(records)):
+            await self._inner.amerge_many(self._records(records), self._merge(records, merge))
+
     def touch_many(self, keys: Sequence[str], expires_at_ms: int) -> None:
         self._inner.touch_many(self._keys(keys), expires_at_ms)
 
@@ -198,6 +206,16 @@ class Wrapper(Backend):
         def below(stored: Stored | None) -> Record | None:
             record = change(self._outward(key, stored))
             return None if record is None else self._records([record])[0]
+
+        return below
+
+    def _merge(self, records: Sequence[Record], merge: Merge) -> Merge:
+        above = {self.key(record.key): record for record in records}
+
+        def below(record: Record, stored: Stored) -> Record:
+            given = above[record.key]
+            seen = self._outward(given.key, stored)
+            return record if seen is None else self._records([merge(given, seen)])[0]
 
         return below
 

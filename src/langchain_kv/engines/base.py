@@ -15,7 +15,20 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 if TYPE_CHECKING:
     from langchain_kv.runtime.work_queue import Bridge
 
-__all__ = ["KEEP", "Change", "CollectionName", "DocId", "Engine", "Keep", "NearRow", "Row", "Settings", "Where"]
+__all__ = [
+    "KEEP",
+    "LOOK_PAGE",
+    "Change",
+    "CollectionName",
+    "DocId",
+    "Ending",
+    "Engine",
+    "Keep",
+    "NearRow",
+    "Row",
+    "Settings",
+    "Where",
+]
 
 DocId = str | bytes
 """The identity of a document. A text ``_id`` is itself (``str``); an ``_id`` of any other type (number, boolean, null,
@@ -40,6 +53,10 @@ Where = Callable[[Row], bool]
 """Says of a row whether it is wanted."""
 
 
+LOOK_PAGE: Final = 1_000
+"""Ids that are looked at together, where each is."""
+
+
 class Keep(Enum):
     """The type of KEEP."""
 
@@ -62,6 +79,20 @@ class CollectionName(NamedTuple):
     name: str
 
 
+class Ending(NamedTuple):
+    """A text near the end of bodies.
+
+    Attributes:
+        before: the bytes right before it, by which bodies are told that have it there.
+        length: its bytes.
+        after: the bytes between it and the end of the body.
+    """
+
+    before: bytes
+    length: int
+    after: int
+
+
 class Engine(ABC):
     """Keeps documents by collection. Plain methods block; all are safe from any thread; ``bridge`` is the way in for
     coroutines, by which also those go that stand here with a leading ``a``, where an engine has none of its own.
@@ -76,6 +107,9 @@ class Engine(ABC):
 
     keeps_vectors: bool = False
     """Whether ``nearest`` is there, and collections may be created with the option ``vector``."""
+
+    compares_by_numpy: bool = True
+    """Whether ``nearest`` needs numpy."""
 
     purge_pause_s: float = 0.0
     """Seconds between two pages of a purge, in which other processes write."""
@@ -141,6 +175,15 @@ class Engine(ABC):
             size_bytes: the page ends with the document that makes so many bytes of bodies; None: it does not.
         """
 
+    def scan_listed(
+        self, collection: CollectionName, field: str, text: str, *, after: DocId | None, limit: int, size_bytes: int
+    ) -> list[Row]:
+        """As ``scan``, of rows that may have ``text`` in an indexed field: as its value, or as an element of an array.
+
+        What certainly has not may be left out: an engine that asks no index leaves out nothing.
+        """
+        return self.scan(collection, after=after, limit=limit, size_bytes=size_bytes)
+
     @abstractmethod
     def scan_ids(
         self,
@@ -155,6 +198,57 @@ class Engine(ABC):
 
         With ``now_ms``, without those that have expired by then.
         """
+
+    def scan_holding(
+        self,
+        collection: CollectionName,
+        texts: Sequence[bytes],
+        *,
+        after: DocId | None = None,
+        prefix: str = "",
+        limit: int,
+        size_bytes: int | None = None,
+    ) -> list[Row]:
+        """As ``scan``; rows whose bodies hold none of the texts may be left out, where the engine looks at that."""
+        return self.scan(collection, after=after, prefix=prefix, limit=limit, size_bytes=size_bytes)
+
+    def ids_by_ending(
+        self, collection: CollectionName, ending: Ending, *, start: str, end: str, limit: int | None
+    ) -> list[str] | None:
+        """Return ids in the order of the texts near the end of their bodies, the last text first, then of themselves.
+
+        Args:
+            collection: where to look.
+            ending: which text.
+            start: only ids from here on.
+            end: only ids before this.
+            limit: at most this many; None: all.
+
+        Returns:
+            The ids; None where a body has no such text, or its row expires, and where the engine does not look.
+        """
+        return None
+
+    def beginnings(self, collection: CollectionName, *, prefix: str, end: str, now_ms: int) -> list[str]:
+        """Return what text ids that start with ``prefix`` begin with, up to and with the first ``end``, each once.
+
+        What has no ``end``, or has expired by ``now_ms``, does not count.
+
+        Args:
+            collection: where to look.
+            prefix: not empty.
+            end: one ASCII character, which ``prefix`` does not hold.
+            now_ms: the moment.
+        """
+        found: dict[str, None] = {}
+        after: DocId | None = None
+        while ids := self.scan_ids(collection, after=after, prefix=prefix, limit=LOOK_PAGE, now_ms=now_ms):
+            for doc_id in ids:
+                head, cut, _ = str(doc_id).partition(end)
+                if cut:
+                    found[head + cut] = None
+            after = ids[-1]
+        return list(found)
 
     @abstractmethod
     def count(self, collection: CollectionName, *, limit: int | None = None) -> int:

@@ -18,7 +18,10 @@ ChangeDocument = Callable[[DocId, bytes | None], bytes | Keep | None]
 """A ``Change`` as one of documents: of their JSON texts."""
 
 _EXPIRY: Final = b'"expires_at"'
-_LAST_FIELD: Final = re.compile(rb'"expires_at":\{"\$date":-?\d+\}\}\Z')
+# The last field, or with those behind it that collections of a form have (backends/documents.py).
+_LAST_FIELD: Final = re.compile(
+    rb'"expires_at":\{"\$date":-?\d+\}((?:,"ns":\[(?:"(?:[^"\\]|\\.)*",?)*\])?(?:,"version":"[^"\\]*")?\}\Z)'
+)
 
 
 class _Expiry(msgspec.Struct):
@@ -63,7 +66,7 @@ def postponed(row: Row, moment: int) -> Row:
     """Return the row as one that expires at ``moment``; one that others wrote in a way of their own stays as it is."""
     doc_id, body, is_raw, _ = row
     if not is_raw:
-        body, found = _LAST_FIELD.subn(b'"expires_at":{"$date":%d}}' % moment, body)
+        body, found = _LAST_FIELD.subn(rb'"expires_at":{"$date":%d}\1' % moment, body)
         if not found:
             return row
     return doc_id, body, is_raw, moment

@@ -37,8 +37,8 @@ class BackendOptions:
         request_timeout_s: seconds for one request.
         deadline_s: seconds that an operation goes on trying without any success, or waits for others.
         wake_timeout_s: seconds that a hibernated database is waited for.
-        namespaced: whether the documents of a Data API's collection list the namespaces of their keys.
-        atomic: whether the documents of a Data API's collection have a version.
+        namespaced: whether the documents of a Data API's or a cluster's collection list the namespaces of their keys.
+        atomic: whether the documents of a Data API's or a cluster's collection have a version.
         lacks_token: whether there was a token, which was left out of what was written down.
     """
 

@@ -20,7 +20,7 @@ from langchain_kv.values.secret import given_token, masked
 
 if TYPE_CHECKING:
     from langchain_kv.backends.base import Backend
-    from langchain_kv.engines.base import CollectionName, Engine
+    from langchain_kv.engines.base import Engine
     from langchain_kv.engines.cassandra.engine import CassandraEngine
 
 __all__ = [
@@ -69,12 +69,16 @@ class ClusterPlace(EmbeddedPlace):
 
         return CassandraEngine(self.settings)
 
-    def make_backend(self, engine: Engine, collection: CollectionName, *, on_close: Callable[[], None]) -> Backend:
+    def make_backend(self, engine: Engine, options: BackendOptions, *, on_close: Callable[[], None]) -> Backend:
         """Return a backend for one collection, also for rows that others wrote."""
         with importing.lock:
             from langchain_kv.backends.cassandra import CassandraBackend
+            from langchain_kv.backends.collections import CollectionForm
+            from langchain_kv.engines.base import CollectionName
 
-        return CassandraBackend(cast("CassandraEngine", engine), collection, on_close=on_close)
+        collection = CollectionName(options.keyspace, options.collection)
+        form = CollectionForm(options.namespaced, options.atomic)
+        return CassandraBackend(cast("CassandraEngine", engine), collection, form=form, on_close=on_close)
 
     def with_options(self, options: BackendOptions) -> Self:
         """Return this place with the store's patience."""

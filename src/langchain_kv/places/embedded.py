@@ -15,7 +15,7 @@ from langchain_kv.runtime.sharing import Shared
 
 if TYPE_CHECKING:
     from langchain_kv.backends.base import Backend
-    from langchain_kv.engines.base import CollectionName, Engine
+    from langchain_kv.engines.base import Engine
 
 __all__ = ["EmbeddedPlace", "release_engine"]
 
@@ -51,22 +51,21 @@ class EmbeddedPlace(Place):
         """Return what is equal for all that share an engine."""
         return self
 
-    def make_backend(self, engine: Engine, collection: CollectionName, *, on_close: Callable[[], None]) -> Backend:
+    def make_backend(self, engine: Engine, options: BackendOptions, *, on_close: Callable[[], None]) -> Backend:
         """Return a backend for one collection of the engine."""
         with importing.lock:
             from langchain_kv.backends.engine import EngineBackend
+            from langchain_kv.engines.base import CollectionName
 
+        collection = CollectionName(options.keyspace, options.collection)
         create_keyspace = collection.keyspace != DEFAULT_KEYSPACE
         return EngineBackend(engine, collection, create_keyspace=create_keyspace, on_close=on_close)
 
     def open(self, options: BackendOptions) -> Backend:
         """Return a new backend on the engine that all stores of this place share."""
-        with importing.lock:
-            from langchain_kv.engines.base import CollectionName
-
         engine = self.with_options(options).acquire_engine()
         use = _Use(engine)
-        return self.make_backend(engine, CollectionName(options.keyspace, options.collection), on_close=use.end)
+        return self.make_backend(engine, options, on_close=use.end)
 
     def acquire_engine(self) -> Engine:
         """Return the engine, the same for every user of it in this process, until ``release_engine``."""

@@ -93,8 +93,8 @@ class KVBaseStore(ExtendedStore[V], BaseStore[str, V], Generic[V]):
             refresh_on_read: whether ``mget`` starts the ``ttl_s`` of what expires anew; over HTTP with ``atomic`` only.
             encryption: the keys that encrypt values (not their keys, nor moments of expiry); nothing else is read then.
             statistics: whether ``statistics()`` counts, which takes some microseconds a call.
-            namespaced: over HTTP, whether the collection is made so that a namespace is listed without the others.
-            atomic: over HTTP, whether the collection is made so that ``update`` works, which it does elsewhere anyway.
+            namespaced: by HTTP and CQL, whether the collection is made so that a namespace is listed without others.
+            atomic: by HTTP, whether the collection is made so that ``update`` works, as it does elsewhere; also by CQL.
 
         Raises:
             ConfigError: an argument is wrong (a ValueError); the text says which and what to give.

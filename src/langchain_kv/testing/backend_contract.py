@@ -291,6 +291,38 @@ class BackendContract(Contract):
             list(pool.map(work, range(4)))
             assert _values(backend.get_many(["a"])) == [80]
 
+    def test_merging_stores_what_is_absent_and_merges_the_rest(self, face: Face) -> None:
+        face.put_many(
+            [Record("there", b"1"), Record("bytes", b"1", Kind.BYTES), Record("gone", b"1", Kind.JSON, PAST_MS)]
+        )
+        seen: list[tuple[str, Any]] = []
+
+        def merge(record: Record, stored: Any) -> Record:
+            seen.append((record.key, stored.value))
+            return Record(record.key, b"[%b,1]" % record.payload, record.kind, FUTURE_MS)
+
+        keys = ["new", "there", "gone", "bytes", *(f"{n:03}" for n in range(600))]
+        with self._supported(self.updates):
+            face.merge_many([], merge)
+            face.merge_many([Record(key, b"2") for key in keys], merge)
+            found = face.get_many(keys)
+            assert _values(found) == [2, [2, 1], 2, [2, 1], *[2] * 600]
+            assert [one.expires_at_ms for one in found[:4]] == [None, FUTURE_MS, None, FUTURE_MS]
+            assert {key for key, _ in seen} == {"there", "bytes"}
+            assert dict(seen)["there"] == 1
+
+    def test_no_merge_is_lost(self, backend: Backend) -> None:
+        def merge(_: Record, stored: Any) -> Record:
+            return Record("a", b"%d" % (stored.value + 1))
+
+        def work(worker: int) -> None:
+            for _ in range(20):
+                Face(backend, worker % 2 == 1).merge_many([Record("a", b"1")], merge)
+
+        with self._supported(self.updates), ThreadPoolExecutor(4) as pool:
+            list(pool.map(work, range(4)))
+            assert _values(backend.get_many(["a"])) == [80]
+
     def test_clearing_a_prefix_leaves_the_rest(self, face: Face) -> None:
         face.put_many([Record(key, b"1") for key in ("a", "ab", "b")])
         face.clear("a")

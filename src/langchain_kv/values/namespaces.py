@@ -16,19 +16,25 @@ from typing import Final
 from langchain_kv.errors import InvalidKeyError
 
 __all__ = [
+    "KEY_SIGN",
     "ancestry",
     "decode_key",
     "indexed_part",
+    "is_in_tree",
     "namespace_of",
     "namespace_prefix",
     "namespaces_below",
     "subtree_prefix",
+    "tree_prefixes",
+    "tree_range",
 ]
 
 _LABEL: Final = "\x1f"
-_KEY: Final = "\x1e"
+KEY_SIGN: Final = "\x1e"
+"""What stands before the key."""
+
 _ESCAPE: Final = "\x1d"
-_SPELLING: Final = {_ESCAPE: _ESCAPE + "d", _KEY: _ESCAPE + "e", _LABEL: _ESCAPE + "f"}
+_SPELLING: Final = {_ESCAPE: _ESCAPE + "d", KEY_SIGN: _ESCAPE + "e", _LABEL: _ESCAPE + "f"}
 _MEANING: Final = {spelling: meaning for meaning, spelling in _SPELLING.items()}
 _SPECIAL: Final = re.compile("[\x1d-\x1f]")
 _SPELT: Final = re.compile("\x1d[def]")
@@ -40,7 +46,7 @@ def namespace_prefix(labels: Sequence[str]) -> str:
     Raises:
         InvalidKeyError: a label is no text, is empty, or holds a lone surrogate.
     """
-    return subtree_prefix(labels) + _KEY if labels else ""
+    return subtree_prefix(labels) + KEY_SIGN if labels else ""
 
 
 def subtree_prefix(labels: Sequence[str]) -> str:
@@ -52,9 +58,30 @@ def subtree_prefix(labels: Sequence[str]) -> str:
     return "".join(_LABEL + _SPECIAL.sub(lambda found: _SPELLING[found[0]], _checked(label)) for label in labels)
 
 
+def tree_prefixes(tree: str) -> list[str]:
+    """Return what the keys of a namespace and of those below it begin with, and no others.
+
+    Args:
+        tree: what ``subtree_prefix`` answers; empty for all namespaces.
+    """
+    return [tree + KEY_SIGN, tree + _LABEL] if tree else [_LABEL]
+
+
+def tree_range(tree: str) -> tuple[str, str]:
+    """Return the text from which on, and that before which, all keys stand that ``tree_prefixes`` means, in order."""
+    return (tree + KEY_SIGN if tree else _LABEL), tree + chr(ord(_LABEL) + 1)
+
+
+def is_in_tree(key: str, tree: str) -> bool:
+    """Return whether a key that begins with ``tree`` is in its namespace or in one below; see ``tree_prefixes``."""
+    if tree:
+        return key[len(tree) : len(tree) + 1] in (KEY_SIGN, _LABEL)
+    return key.startswith(_LABEL)
+
+
 def decode_key(key: str) -> tuple[tuple[str, ...], str] | None:
     """Return the namespace and the key of a text that keeps both; None where it is in no namespace."""
-    head, found, name = key.partition(_KEY)
+    head, found, name = key.partition(KEY_SIGN)
     if not found or not head.startswith(_LABEL):
         return None
     labels = head[1:].split(_LABEL)
@@ -63,7 +90,7 @@ def decode_key(key: str) -> tuple[tuple[str, ...], str] | None:
 
 def namespace_of(key: str) -> str:
     """Return what ``namespace_prefix`` made of the namespace that a key is in; the empty text where it is in none."""
-    return key[: key.find(_KEY) + 1] if key.startswith(_LABEL) else ""
+    return key[: key.find(KEY_SIGN) + 1] if key.startswith(_LABEL) else ""
 
 
 def ancestry(key: str) -> list[str]:

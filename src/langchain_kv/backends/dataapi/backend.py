@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import aclosing
 from time import monotonic
 from typing import Any
 
 from langchain_kv import limits
 from langchain_kv._version import __version__
-from langchain_kv.backends.base import Change, Page, Record, Stored, unsupported
+from langchain_kv.backends.base import Change, Page, Record, Skimmed, Stored, unsupported
 from langchain_kv.backends.collections import PLAIN, CollectionForm, check_settings
 from langchain_kv.backends.dataapi.adding import add
 from langchain_kv.backends.dataapi.retry import TokenSource
@@ -19,6 +19,7 @@ from langchain_kv.backends.dataapi.verbs import Verbs
 from langchain_kv.backends.documents import encoded_in_parts
 from langchain_kv.runtime import loop_thread
 from langchain_kv.runtime.slices import in_slices
+from langchain_kv.values.namespaces import is_in_tree
 
 __all__ = ["DataAPIBackend"]
 
@@ -108,6 +109,15 @@ class DataAPIBackend(HTTPBackend):
         async with aclosing(self._verbs.pages(call, prefix, values=values)) as pages:
             async for page in pages:
                 yield page
+
+    async def ascan_tree(self, tree: str, *, values: bool, holding: Sequence[bytes] = ()) -> AsyncGenerator[Skimmed]:
+        call = await self._begin(writes=False)
+        async with aclosing(self._verbs.pages(call, tree, values=values, namespace=tree)) as pages:
+            async for page in pages:
+                yield [item for item in page if is_in_tree(item[0], tree)]
+
+    def scan_tree(self, tree: str, *, values: bool, holding: Sequence[bytes] = ()) -> Generator[Skimmed]:
+        return loop_thread.iterate(self.ascan_tree(tree, values=values))
 
     async def aadd_many(self, records: Sequence[Record]) -> list[bool]:
         documents = await in_slices(encoded_in_parts(records, self._form))

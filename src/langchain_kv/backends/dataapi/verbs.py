@@ -128,11 +128,20 @@ class Verbs:
         fitting = REPLY_TARGET_BYTES * len(page.unparsed) // size_bytes if size_bytes else 2 * self._find_keys
         self._find_keys = max(1, min(limits.IN_MAX, fitting))
 
-    async def pages(self, call: Call, prefix: str, *, values: bool) -> AsyncGenerator[Page]:
-        """Yield pages that are not empty; the next page comes while the consumer works."""
+    async def pages(
+        self, call: Call, prefix: str, *, values: bool, namespace: str | None = None
+    ) -> AsyncGenerator[Page]:
+        """Yield pages that are not empty; the next page comes while the consumer works.
+
+        Args:
+            call: the operation.
+            prefix: what the keys begin with.
+            values: whether values are wanted.
+            namespace: the text of ``ancestry`` that all of them have, where the prefix does not tell it whole.
+        """
         state: str | None = None
         has_others = False
-        namespace = indexed_part(prefix) if self._form.namespaced else ""
+        namespace = (indexed_part(prefix) if namespace is None else namespace) if self._form.namespaced else ""
         ahead = asyncio.create_task(self._page(call, state, values, namespace))
         try:
             while True:

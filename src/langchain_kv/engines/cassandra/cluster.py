@@ -43,13 +43,13 @@ class Batch(NamedTuple):
     Attributes:
         calls: statements and their values.
         manner: ``read``; ``write`` (a statement with a condition: never repeated by the driver); ``serial`` (a read
-            that first completes whatever write is on its way).
+            that first completes whatever write is on its way); ``nearest`` (a read by an index of vectors).
         width: how many are on their way at once.
         sizes_bytes: of each statement, where they may be large; together at most BYTES_ON_WAY are on their way, or one.
     """
 
     calls: Sequence[Call]
-    manner: Literal["read", "write", "serial"]
+    manner: Literal["read", "write", "serial", "nearest"]
     width: int
     sizes_bytes: Sequence[int] = ()
 

@@ -104,6 +104,8 @@ def _cluster(settings: ClusterSettings, version: int) -> Any:
             driver.EXEC_PROFILE_DEFAULT: reads,
             "read": reads,
             "serial": profile(ConsistencyLevel.LOCAL_SERIAL, RetryPolicy()),
+            # By an index of vectors Cassandra asks one replica of each range, whatever level is asked for.
+            "nearest": profile(ConsistencyLevel.LOCAL_ONE, RetryPolicy()),
             # The default policy sends a statement to the next node when a connection breaks, though the first one may
             # have carried it out: the second time could undo what another writer did in between.
             "write": profile(level, FallthroughRetryPolicy()),

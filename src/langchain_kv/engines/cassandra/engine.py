@@ -12,9 +12,10 @@ from typing import Any, Final, TypeVar
 from langchain_kv.engines.base import KEEP, Change, CollectionName, DocId, Engine, Keep, Row, Settings
 from langchain_kv.engines.cassandra import tables, work
 from langchain_kv.engines.cassandra.cluster import Session
+from langchain_kv.engines.cassandra.nearest import nearest, similar
 from langchain_kv.engines.cassandra.operation import Operation
 from langchain_kv.engines.cassandra.rows import BadRow
-from langchain_kv.engines.cassandra.scan import Found, Scan, count_rows, page
+from langchain_kv.engines.cassandra.scan import Found, Listed, Scan, count_rows, page
 from langchain_kv.engines.cassandra.settings import ClusterSettings
 from langchain_kv.engines.cassandra.tables import Table
 from langchain_kv.engines.pages import PAGE_DOCUMENTS
@@ -53,6 +54,8 @@ class CassandraEngine(Engine):
         >>> engine.close()
     """
 
+    keeps_vectors = True
+    compares_by_numpy = False
     atomic_batches = False
     ordered = False
 
@@ -116,7 +119,16 @@ class CassandraEngine(Engine):
         limit: int,
         size_bytes: int | None = None,
     ) -> list[Row]:
-        found = self._page(collection, after=after, prefix=prefix, limit=limit, size_bytes=size_bytes, with_bodies=True)
+        return self._scan(collection, after=after, prefix=prefix, limit=limit, size_bytes=size_bytes)
+
+    def scan_listed(
+        self, collection: CollectionName, field: str, text: str, *, after: DocId | None, limit: int, size_bytes: int
+    ) -> list[Row]:
+        where = {"after": after, "prefix": "", "limit": limit, "size_bytes": size_bytes}
+        return self._scan(collection, **where, listed=(field, text))
+
+    def _scan(self, collection: CollectionName, **where: Any) -> list[Row]:
+        found = self._page(collection, **where, with_bodies=True)
         ids = [doc_id for doc_id, _ in found if doc_id is not None]
         bodies = work.good_bodies(ids, [body for _, body in found])
         return [row_of(doc_id, body) for doc_id, body in zip(ids, bodies, strict=True) if body is not None]
@@ -136,6 +148,29 @@ class CassandraEngine(Engine):
     def _page(self, collection: CollectionName, **where: Any) -> list[Found]:
         return loop_thread.run(self._operate(collection, lambda operation: page(operation, **where)))
 
+    def nearest(
+        self,
+        collection: CollectionName,
+        vector: bytes,
+        *,
+        limit: int,
+        ids: Sequence[DocId] | None = None,
+        where: Callable[[Row], bool] | None = None,
+        listed: Listed | None = None,
+    ) -> list[tuple[Row, float]]:
+        """As an Engine's: up to 1,000 rows by an index, which is nearly exact; see ``engines/cassandra/nearest.py``.
+
+        With ``listed`` (see Scan), rows that it does not say are not wanted, and are not read.
+        """
+
+        async def ask(operation: Operation) -> list[tuple[Row, float]]:
+            wanted = operation.table.require_vectors().looked_for(vector)
+            if ids is not None:
+                return await similar(operation, wanted, ids, limit=limit, where=where)
+            return await nearest(operation, wanted, limit=limit, where=where, listed=listed)
+
+        return loop_thread.run(self._operate(collection, ask))
+
     async def anext_page(self, collection: CollectionName, scan: Scan) -> list[Found] | None:
         """Return what a Scan meets next; None at the end."""
         return await self._operate(collection, scan.next_page)
@@ -149,12 +184,15 @@ class CassandraEngine(Engine):
     def clear(self, collection: CollectionName, prefix: str = "") -> None:
         loop_thread.run(self.aclear(collection, prefix))
 
-    async def aclear(self, collection: CollectionName, prefix: str = "") -> None:
-        """As an Engine's, by TRUNCATE as the Data API does: every node has to be up, and no condition is checked."""
+    async def aclear(self, collection: CollectionName, prefix: str = "", listed: Listed | None = None) -> None:
+        """As an Engine's, by TRUNCATE as the Data API does: every node has to be up, and no condition is checked.
+
+        With ``listed`` (see Scan), of the rows with the prefix those that it says; no others are read.
+        """
         if not prefix:
             await self._operate(collection, _truncate)
             return
-        scan = Scan(prefix=prefix, with_bodies=False, limit=CLEAR_PAGE)
+        scan = Scan(prefix=prefix, with_bodies=False, limit=CLEAR_PAGE, listed=listed)
         while (found := await self.anext_page(collection, scan)) is not None:
             await self.adelete(collection, [doc_id for doc_id, _ in found if doc_id is not None])
 

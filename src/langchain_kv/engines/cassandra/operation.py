@@ -78,7 +78,7 @@ class Operation:
     async def statement(self, name: str, tag: int = 0) -> Statement:
         """Return a prepared statement on the table; ``upsert`` and ``insert`` depend on the type of the ``_id``."""
         table = self.table
-        known = f"{name}{tag}" if name in ("upsert", "insert") and table.indexes_id else name
+        known = f"{name}{tag}" if name in ("upsert", "insert") and table.indexes_only_id else name
         if known not in table.prepared:
             table.prepared[known] = await self.call(lambda: table.prepare(name, tag))
         return table.prepared[known]

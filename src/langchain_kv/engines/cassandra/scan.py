@@ -6,18 +6,22 @@ from collections import deque
 from typing import Any, Final, NamedTuple
 
 from langchain_kv.engines.base import DocId
-from langchain_kv.engines.cassandra.cluster import Row, token_of
+from langchain_kv.engines.cassandra.cluster import Row, Statement, token_of
 from langchain_kv.engines.cassandra.operation import Operation
 from langchain_kv.engines.cassandra.rows import BadRow, body_of, doc_id_of, key_of, serialized
+from langchain_kv.engines.cassandra.shredding import containing
 from langchain_kv.engines.cassandra.work import reading
 from langchain_kv.engines.ids import check_text
 from langchain_kv.engines.pages import PAGE_BYTES, PAGE_DOCUMENTS, body_bytes, cut
 from langchain_kv.limits import PAGE_SIZE
 
-__all__ = ["Found", "Scan", "count_rows", "page"]
+__all__ = ["Found", "Listed", "Scan", "count_rows", "page"]
 
 Found = tuple[DocId | None, bytes | BadRow | None]
 """What a scan meets: an id, None where the row's key is none of the Data API's; the body, None where none is read."""
+
+Listed = tuple[str, str]
+"""A field that a collection indexes, and a text that is in it."""
 
 FIRST_TOKEN: Final = -(2**63) + 1
 LAST_TOKEN: Final = 2**63 - 1
@@ -70,11 +74,14 @@ class Scan:
         prefix: with a non-empty prefix, only text ids that start with it.
         with_bodies: whether ``doc_json`` is read, too.
         limit: rows of a page, at most.
+        listed: a field that the collection indexes, and a text: only rows whose field is that text, or an array with
+            it. No others are read.
     """
 
-    def __init__(self, *, prefix: str, with_bodies: bool, limit: int) -> None:
+    def __init__(self, *, prefix: str, with_bodies: bool, limit: int, listed: Listed | None = None) -> None:
         check_text([prefix])
         self._prefix = prefix
+        self._listed = listed
         self._with_bodies = with_bodies
         self._limit = limit
         self._rows_at_once = FIRST_DOCUMENTS if with_bodies else RANGES_AT_ONCE * limit
@@ -92,11 +99,11 @@ class Scan:
         return [_found(row, self._with_bodies) for row in self._pages.popleft()]
 
     async def _fetch(self, operation: Operation) -> None:
-        statement = await operation.statement("scan" if self._with_bodies else "scan_ids")
+        statement, entry = await _scanning(operation, self._with_bodies, self._listed)
         count = self._rows_a_statement
         width = min(RANGES_AT_ONCE, len(self._ranges), max(1, self._rows_at_once // count))
         ranges = [self._ranges.popleft() for _ in range(width)]
-        calls = [(statement, (part.start, part.end, count)) for part in ranges]
+        calls = [(statement, (*entry, part.start, part.end, count)) for part in ranges]
         try:
             answers = await reading(operation, calls, RANGES_AT_ONCE)
         except BaseException:
@@ -139,6 +146,16 @@ class Scan:
         )
 
 
+async def _scanning(
+    operation: Operation, with_bodies: bool, listed: Listed | None
+) -> tuple[Statement, tuple[str, ...]]:
+    """Return the statement of a scan, and the values that come before the range of tokens and the number of rows."""
+    name = "scan" if with_bodies else "scan_ids"
+    if listed is None:
+        return await operation.statement(name), ()
+    return await operation.statement(f"{name}_of"), (containing(*listed),)
+
+
 def _has_prefix(row: Row, prefix: str) -> bool:
     tag, text = row[0]
     return tag == 1 and text is not None and text.startswith(prefix)
@@ -158,6 +175,7 @@ async def page(
     limit: int,
     size_bytes: int | None,
     with_bodies: bool,
+    listed: Listed | None = None,
 ) -> list[Found]:
     """Return the next rows in the order of tokens; rows of keys that are none of the Data API's are left out.
 
@@ -168,9 +186,10 @@ async def page(
         limit: at most this many; fewer mean that there are no more, unless ``size_bytes`` ended the page.
         size_bytes: the page ends with the row whose body makes so many bytes; None: it does not.
         with_bodies: whether ``doc_json`` is read, too.
+        listed: see Scan.
     """
     check_text([prefix] if after is None else [prefix, after])
-    statement = await operation.statement("scan" if with_bodies else "scan_ids")
+    statement, entry = await _scanning(operation, with_bodies, listed)
     found: list[Found] = []
     left_bytes = size_bytes
     part: _Range | None = _Range(FIRST_TOKEN, LAST_TOKEN)
@@ -182,7 +201,7 @@ async def page(
     least = most if prefix else 2
     while part is not None and len(found) < limit and (left_bytes is None or left_bytes > 0):
         count = max(least, min(limit - len(found) + 1, most))
-        (rows,) = await reading(operation, [(statement, (part.start, part.end, count))], 1)
+        (rows,) = await reading(operation, [(statement, (*entry, part.start, part.end, count))], 1)
         new = part.rest(rows)
         wanted = [_found(row, with_bodies) for row in new if _is_wanted(row, prefix)]
         if left_bytes is not None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 from langchain_kv.engines.base import CollectionName, Settings
 from langchain_kv.engines.cassandra.cluster import Session, Statement
 from langchain_kv.engines.cassandra.rows import ID_COLUMNS
+from langchain_kv.engines.cassandra.shredding import FILTER_COLUMNS
+from langchain_kv.engines.cassandra.vectors import VECTOR_COLUMN, VectorForm
 from langchain_kv.engines.catalog import unknown_collection, unknown_keyspace
+from langchain_kv.engines.indexing import Indexing
 from langchain_kv.errors import DataAPIError, StoreError
 
 __all__ = [
@@ -54,11 +58,13 @@ _INDEXES: Final = {
 }
 """What a collection that indexes anything has an index on, by the end of the index's name."""
 
-_ID_ONLY: Final = {"allow": ["_id"]}
-_NOTHING: Final = {"deny": ["*"]}
+_UNKNOWN: Final = ("lexical", "rerank", "schema_version")
+"""Settings of collections that only the Data API can write."""
 
 # A tx_id that no row has: so this holds for a row with any other one, and where there is no row.
 _NEVER: Final = "00000000-0000-1000-8000-000000000000"
+
+_LISTED: Final = "array_contains CONTAINS ? AND token(key) >= ? AND token(key) <= ?"
 
 # With the key alone a node reads and carries the texts, too (measured: 116 ms for 30 rows of 2.9 MB; with a small
 # column beside it 5 ms): hence the tx_id in scan_ids.
@@ -70,7 +76,13 @@ _STATEMENTS: Final = {
     "settle": "SELECT tx_id FROM {table} WHERE key = ?",
     "scan_ids": "SELECT key, tx_id FROM {table} WHERE token(key) >= ? AND token(key) <= ? LIMIT ?",
     "scan": "SELECT key, doc_json FROM {table} WHERE token(key) >= ? AND token(key) <= ? LIMIT ?",
-    "replace": "UPDATE {table} SET tx_id = ?, doc_json = ? WHERE key = ? IF tx_id = ?",
+    "scan_ids_of": f"SELECT key, tx_id FROM {{table}} WHERE {_LISTED} LIMIT ?",
+    "scan_of": f"SELECT key, doc_json FROM {{table}} WHERE {_LISTED} LIMIT ?",
+    "nearest": f"SELECT key, {{similarity}} FROM {{table}} ORDER BY {VECTOR_COLUMN} ANN OF ? LIMIT ?",
+    "nearest_of": f"SELECT key, {{similarity}} FROM {{table}} WHERE array_contains CONTAINS ?"
+    f" ORDER BY {VECTOR_COLUMN} ANN OF ? LIMIT ?",
+    "similar_one": "SELECT key, {similarity} FROM {table} WHERE key = ?",
+    "similar_many": "SELECT key, {similarity} FROM {table} WHERE key IN ?",
     "delete": "DELETE FROM {table} WHERE key = ? IF EXISTS",
     "remove": "DELETE FROM {table} WHERE key = ? IF tx_id = ?",
 }
@@ -82,6 +94,8 @@ class Table:
     Attributes:
         collection: the collection.
         settings: what it was created with.
+        indexing: what it indexes.
+        vector: its vectors; None where it has none.
         in_refused: whether the cluster refuses statements that name many keys.
         prepared: the statements, by their names.
     """
@@ -89,6 +103,8 @@ class Table:
     def __init__(self, session: Session, collection: CollectionName, settings: Settings) -> None:
         self.collection = collection
         self.settings = settings
+        self.indexing = Indexing.of(settings)
+        self.vector = VectorForm.of(settings)
         self._checked_at = time.monotonic()
         self.in_refused = False
         self._session = session
@@ -113,33 +129,55 @@ class Table:
         self._session.execute(f"TRUNCATE {_quoted(*self.collection)}", collection=self.collection, changes=True)
 
     @property
-    def indexes_id(self) -> bool:
-        """Whether rows have their ``_id`` in the filter columns, too."""
-        return self.settings.get("indexing") == _ID_ONLY
+    def indexes_only_id(self) -> bool:
+        """Whether rows have nothing but their ``_id`` in the filter columns."""
+        return self.indexing.is_only_id and self.vector is None
+
+    @property
+    def indexes_more(self) -> bool:
+        """Whether rows have more than their ``_id`` in the filter columns: a vector counts as a field that is there."""
+        return self.vector is not None or not (self.indexing.is_only_id or self.indexing.is_nothing)
 
     def require_writable(self) -> None:
         """Raise CollectionConflictError unless this engine knows how to fill every column."""
-        odd = sorted({"vector", "lexical", "rerank", "schema_version"} & self.settings.keys())
-        if not odd and self.settings.get("indexing") in (_ID_ONLY, _NOTHING):
+        odd: list[str] = [name for name in _UNKNOWN if name in self.settings]
+        odd += ["vector.service"] if "service" in (self.settings.get("vector") or {}) else []
+        if not odd:
             return
-        reason = f"has {', '.join(odd)}" if odd else "indexes other fields than _id"
         raise DataAPIError.of(
             "EXISTING_COLLECTION_DIFFERENT_SETTINGS",
-            f"Collection '{self.collection.name}' {reason}, which only the Data API can write: give the URL of the"
-            " cluster's Data API (https:...), or use another collection.",
+            f"Collection '{self.collection.name}' has {', '.join(odd)}, which only the Data API can write: give the URL"
+            " of the cluster's Data API (https:...), or use another collection.",
         )
+
+    def require_vectors(self) -> VectorForm:
+        """Return what its vectors are.
+
+        Raises:
+            DataAPIError: VECTOR_SEARCH_NOT_SUPPORTED.
+        """
+        if self.vector is None:
+            raise DataAPIError.of(
+                "VECTOR_SEARCH_NOT_SUPPORTED",
+                f"The collection '{self.collection.name}' keeps no vectors: use one that was created with the option"
+                " 'vector'.",
+            )
+        return self.vector
 
     def _cql(self, name: str, tag: int) -> str:
         table = _quoted(*self.collection)
         if name in _STATEMENTS:
-            return _STATEMENTS[name].format(table=table)
-        filters = ["exist_keys", ID_COLUMNS[tag][0]] if self.indexes_id else []
-        columns = ["tx_id", "doc_json", *filters]
+            return _STATEMENTS[name].format(table=table, similarity=self.vector and self.vector.similarity)
+        filters: Sequence[str] = FILTER_COLUMNS if self.indexes_more else ()
+        if self.indexes_only_id and name != "replace":  # what replaces a row has its _id
+            filters = ("exist_keys", ID_COLUMNS[tag][0])
+        columns = ["tx_id", "doc_json", *([VECTOR_COLUMN] if self.vector else []), *filters]
         if name == "insert":
             marks = ", ".join("?" * (len(columns) + 1))
             return f"INSERT INTO {table} ({', '.join(columns)}, key) VALUES ({marks}) IF NOT EXISTS"
         changes = ", ".join(f"{column} = ?" for column in columns)
-        return f"UPDATE {table} SET {changes} WHERE key = ? IF tx_id != {_NEVER}"
+        condition = "= ?" if name == "replace" else f"!= {_NEVER}"
+        return f"UPDATE {table} SET {changes} WHERE key = ? IF tx_id {condition}"
 
 
 def find_settings(session: Session, collection: CollectionName) -> Settings:
@@ -169,8 +207,8 @@ def find_settings(session: Session, collection: CollectionName) -> Settings:
             collection,
         )
     )
-    if any(columns.get(name) != kind for name, kind in _COLUMNS.items()):
-        wrong = ", ".join(name for name, kind in _COLUMNS.items() if columns.get(name) != kind)
+    wrong = ", ".join(name for name, kind in _columns(settings).items() if columns.get(name) != kind)
+    if wrong:
         raise DataAPIError.of(
             "CORRUPTED_COLLECTION_SCHEMA",
             f"The table '{collection.name}' in keyspace '{collection.keyspace}' says it is a collection, but its"
@@ -204,8 +242,8 @@ def create(session: Session, collection: CollectionName, settings: Settings) -> 
         _create_table(session, collection, settings)
     try:
         in_force = find_settings(session, collection)
-        if in_force.get("indexing") == indexing == _ID_ONLY:
-            _create_indexes(session, collection)
+        if in_force.get("indexing") == indexing and in_force.get("vector") == settings.get("vector"):
+            _create_indexes(session, collection, in_force)
     except StoreError as error:
         if not exists:
             error.applied = None  # the table is there, and not all of what belongs to it
@@ -215,7 +253,7 @@ def create(session: Session, collection: CollectionName, settings: Settings) -> 
 
 def _create_table(session: Session, collection: CollectionName, settings: Settings) -> None:
     _check_creatable(collection, settings)
-    columns = ", ".join(f"{name} {kind}" for name, kind in _COLUMNS.items())
+    columns = ", ".join(f"{name} {kind}" for name, kind in _columns(settings).items())
     comment = _comment(collection.name, settings).replace("'", "''")
     session.execute(
         f"CREATE TABLE IF NOT EXISTS {_quoted(*collection)} ({columns}, PRIMARY KEY (key)) WITH comment = '{comment}'",
@@ -268,20 +306,29 @@ def _is_system(keyspace: str) -> bool:
     return keyspace == "system" or keyspace.startswith(("system_", "dse_")) or keyspace in ("dse", "solr_admin")
 
 
-def _create_indexes(session: Session, collection: CollectionName) -> None:
+def _create_indexes(session: Session, collection: CollectionName, settings: Settings) -> None:
     rows = session.execute(
         "SELECT index_name FROM system_schema.indexes WHERE keyspace_name = %s AND table_name = %s", collection
     )
     existing = {name for (name,) in rows}
-    for suffix, target in _INDEXES.items():
+    wanted = {} if Indexing.of(settings).is_nothing else {suffix: (on, "") for suffix, on in _INDEXES.items()}
+    if vector := VectorForm.of(settings):
+        wanted[VECTOR_COLUMN] = (VECTOR_COLUMN, vector.index_options)
+    for suffix, (target, options) in wanted.items():
         name = f"{collection.name}_{suffix}"
         if name not in existing:
             session.execute(
                 f'CREATE CUSTOM INDEX IF NOT EXISTS "{name}" ON {_quoted(*collection)} ({target})'
-                " USING 'StorageAttachedIndex'",
+                f" USING 'StorageAttachedIndex'{options}",
                 collection=collection,
                 changes=True,
             )
+
+
+def _columns(settings: Settings) -> dict[str, str]:
+    """Return the type of each column of a collection's table, by name."""
+    vector = VectorForm.of(settings)
+    return {**_COLUMNS, VECTOR_COLUMN: vector.column_type} if vector else _COLUMNS
 
 
 def _quoted(*names: str) -> str:
@@ -299,20 +346,18 @@ def _require_keyspace(session: Session, keyspace: str) -> None:
 
 
 def _check_creatable(collection: CollectionName, settings: Settings) -> None:
-    extra = sorted(settings.keys() - {"indexing", "defaultId"})
-    if settings.get("indexing") in (_ID_ONLY, _NOTHING) and not extra:
-        return
-    raise DataAPIError.of(
-        "INVALID_CREATE_COLLECTION_OPTIONS",
-        f"The collection '{collection.name}' cannot be created on Apache Cassandra without the real Data API"
-        f"{' (options: ' + ', '.join(extra) + ')' if extra else ''}: give the option 'indexing' as"
-        f" {json.dumps(_ID_ONLY)} or {json.dumps(_NOTHING)}, and no other but 'defaultId'.",
-    )
+    unknown = [name for name in _UNKNOWN if name in settings]
+    if unknown:
+        raise DataAPIError.of(
+            "INVALID_CREATE_COLLECTION_OPTIONS",
+            f"The collection '{collection.name}' cannot be created on Apache Cassandra without the real Data API with"
+            f" the option '{unknown[0]}': leave it out, or use the Data API.",
+        )
 
 
 def _comment(name: str, settings: Settings) -> str:
     options = {
-        "indexing": settings["indexing"],
+        **{name: settings[name] for name in ("indexing", "vector") if settings.get(name)},
         "defaultId": settings.get("defaultId") or {"type": ""},
         "lexical": {"enabled": False},
         "rerank": {"enabled": False},
@@ -336,7 +381,15 @@ def _settings(comment: str | None) -> Settings | None:
     for name, option in options.items():
         is_off = not option or option == {"type": ""} or (isinstance(option, dict) and option.get("enabled") is False)
         if not is_off:
-            settings[name] = option
+            settings[name] = _vector_option(option) if name == "vector" else option
     if collection.get("schema_version") != _SCHEMA_VERSION:
         settings["schema_version"] = collection.get("schema_version")
     return settings
+
+
+def _vector_option(option: dict[str, Any]) -> dict[str, Any]:
+    """Return the setting as createCollection spells it; the Data API stores what it puts in by itself in capitals."""
+    spelt = {"metric": str(option.get("metric") or "cosine").lower()}
+    if option.get("sourceModel"):
+        spelt["sourceModel"] = str(option["sourceModel"]).lower().replace("_", "-")
+    return {**option, **spelt}

@@ -8,7 +8,7 @@ import random
 import time
 import uuid
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, Literal, NamedTuple, cast
 
 from langchain_kv.engines.base import KEEP, DocId, Keep
 from langchain_kv.engines.cassandra.cluster import Batch, Call, Outcome, Row
@@ -19,15 +19,18 @@ from langchain_kv.engines.cassandra.rows import (
     BadRow,
     Key,
     body_of,
+    doc_id_of,
     doc_json,
     is_json,
     key_of,
     new_tx_id,
     shown_id,
 )
+from langchain_kv.engines.cassandra.shredding import fields_of, filters_of
 from langchain_kv.engines.cassandra.tables import Table
 from langchain_kv.engines.ids import check_text
 from langchain_kv.engines.rows import ChangeDocument
+from langchain_kv.engines.vectors import VECTOR
 from langchain_kv.errors import (
     DataAPIError,
     InvalidKeyError,
@@ -38,7 +41,7 @@ from langchain_kv.errors import (
 )
 from langchain_kv.runtime.slices import by_bytes
 
-__all__ = ["delete", "good_bodies", "modify", "read_rows", "reading", "settle", "write"]
+__all__ = ["delete", "good_bodies", "modify", "read_rows", "reading", "rows_by_id", "settle", "write"]
 
 WRITES_AT_ONCE: Final = 64
 """Writes on their way (measured: more are no faster)."""
@@ -68,13 +71,15 @@ class Change(NamedTuple):
 # -- reading --------------------------------------------------------------------------------------------------------
 
 
-async def reading(operation: Operation, calls: Sequence[Call], width: int) -> list[list[Row]]:
+async def reading(
+    operation: Operation, calls: Sequence[Call], width: int, manner: Literal["read", "nearest"] = "read"
+) -> list[list[Row]]:
     """Run reading statements, those that fail in passing again until the deadline; return the rows of each, in order.
 
     Raises:
         StoreError: what a statement met in the end.
     """
-    outcomes = dict(enumerate(await operation.outcomes(Batch(calls, "read", width))))
+    outcomes = dict(enumerate(await operation.outcomes(Batch(calls, manner, width))))
     for tries in itertools.count():
         errors = {at: outcome for at, outcome in outcomes.items() if isinstance(outcome, StoreError)}
         final = next((error for error in errors.values() if not error.retryable), None)
@@ -84,7 +89,7 @@ async def reading(operation: Operation, calls: Sequence[Call], width: int) -> li
             break
         if not await operation.may_try_again(tries):
             raise next(iter(errors.values()))
-        again = await operation.outcomes(Batch([calls[at] for at in errors], "read", width))
+        again = await operation.outcomes(Batch([calls[at] for at in errors], manner, width))
         outcomes.update(zip(errors, again, strict=True))
     return cast("list[list[Row]]", list(outcomes.values()))
 
@@ -92,7 +97,7 @@ async def reading(operation: Operation, calls: Sequence[Call], width: int) -> li
 async def read_rows(operation: Operation, ids: Sequence[DocId]) -> list[bytes | BadRow | None]:
     """Return the body of each id, in order (repeats allowed); None where there is no row, BadRow where it is none."""
     check_text(ids)
-    found = await _rows(operation, dict.fromkeys(ids), with_tx_id=False)
+    found = await rows_by_id(operation, dict.fromkeys(ids), "read")
     bodies = {doc_id: body_of(row[0], row[1]) for doc_id, row in found.items()}
     return [bodies.get(doc_id) for doc_id in ids]
 
@@ -123,26 +128,27 @@ def good_bodies(ids: Sequence[DocId], rows: Sequence[bytes | BadRow | None]) -> 
     raise error
 
 
-async def _rows(operation: Operation, ids: Iterable[DocId], *, with_tx_id: bool) -> dict[DocId, Row]:
-    """Return the rows of those ids that have one."""
+async def rows_by_id(
+    operation: Operation, ids: Iterable[DocId], name: Literal["read", "look", "similar"], *values: Any
+) -> dict[DocId, Row]:
+    """Return what a statement selects of the rows of those ids that have one; ``values`` come before the keys."""
     in_chunk = operation.session.settings.in_chunk
     keys = {key: doc_id for doc_id in ids if (key := key_of(doc_id)) is not None}
     rows: list[list[Row]] = []
-    name = "look" if with_tx_id else "read"
     is_single = len(keys) == 1 or in_chunk == 1 or operation.table.in_refused
     if not is_single:
         many = await operation.statement(f"{name}_many")
         listed = list(keys)
         chunks = [listed[start : start + in_chunk] for start in range(0, len(listed), in_chunk)]
         try:
-            rows = await reading(operation, [(many, (chunk,)) for chunk in chunks], READS_AT_ONCE)
+            rows = await reading(operation, [(many, (*values, chunk)) for chunk in chunks], READS_AT_ONCE)
         except DataAPIError as error:
             if error.code != IN_REFUSED:
                 raise
             is_single = operation.table.in_refused = True  # by a guardrail of the cluster: it stays so
     if is_single:
         one = await operation.statement(f"{name}_one")
-        rows = await reading(operation, [(one, (key,)) for key in keys], SINGLES_AT_ONCE)
+        rows = await reading(operation, [(one, (*values, key)) for key in keys], SINGLES_AT_ONCE)
     return {keys[tuple(row[0])]: row for answer in rows for row in answer}
 
 
@@ -195,10 +201,14 @@ def _written_key(doc_id: DocId) -> Key:
     return key
 
 
-def _columns(table: Table, key: Key, mark: uuid.UUID, body: bytes) -> tuple[Any, ...]:
+def _columns(table: Table, key: Key, mark: uuid.UUID, body: bytes, *, is_new: bool = True) -> tuple[Any, ...]:
     """Return the values of a row in the order of its columns in a statement, but the key."""
     text = doc_json(key, body)
-    return (mark, text, {"_id"}, ID_COLUMNS[key[0]][1](key[1])) if table.indexes_id else (mark, text)
+    if table.indexes_more:
+        fields = fields_of(text.encode())
+        vector = (table.vector.parse(doc_id_of(key), fields.get(VECTOR, b"null")),) if table.vector else ()
+        return (mark, text, *vector, *filters_of(fields, table.indexing))
+    return (mark, text, {"_id"}, ID_COLUMNS[key[0]][1](key[1])) if table.indexes_only_id and is_new else (mark, text)
 
 
 async def _writing(operation: Operation, changes: dict[DocId, Change]) -> dict[DocId, Outcome]:
@@ -342,7 +352,7 @@ async def modify(operation: Operation, ids: Sequence[DocId], change: ChangeDocum
 
 async def _plan(operation: Operation, ids: Sequence[DocId], change: ChangeDocument) -> dict[DocId, Change]:
     """Read the rows, ask ``change`` what becomes of each, and return the statements that do it."""
-    seen = await _rows(operation, dict.fromkeys(ids), with_tx_id=True)
+    seen = await rows_by_id(operation, dict.fromkeys(ids), "look")
     wanted: dict[DocId, bytes | Keep | None] = {}
     bodies: dict[DocId, bytes | None] = {doc_id: _strict_body(doc_id, row) for doc_id, row in seen.items()}
     for doc_id in ids:
@@ -362,7 +372,7 @@ async def _changed(operation: Operation, doc_id: DocId, body: Any, row: Row | No
         statement = await operation.statement("insert", key[0])
         return Change((statement, (*_columns(operation.table, key, mark, body), key)), mark)
     statement = await operation.statement("replace")
-    return Change((statement, (mark, doc_json(key, body), key, row[2])), mark)
+    return Change((statement, (*_columns(operation.table, key, mark, body, is_new=False), key, row[2])), mark)
 
 
 def _not_changed(error: Exception) -> StoreError:

@@ -12,7 +12,7 @@ from functools import partial
 from operator import itemgetter
 from typing import Any, TypeVar
 
-from langchain_kv.engines.base import KEEP, Change, CollectionName, DocId, Engine, NearRow, Row, Settings, Where
+from langchain_kv.engines.base import KEEP, Change, CollectionName, DocId, NearRow, Row, Settings, Where
 from langchain_kv.engines.catalog import unknown_collection, unknown_keyspace
 from langchain_kv.engines.sqlite.backup import back_up, restore
 from langchain_kv.engines.sqlite.catalog import (
@@ -28,6 +28,7 @@ from langchain_kv.engines.sqlite.catalog import (
 from langchain_kv.engines.sqlite.errors import Translated, gone, is_damage, missing_table
 from langchain_kv.engines.sqlite.file import Connection, Synchronous
 from langchain_kv.engines.sqlite.file_lock import LOCK_WAIT_S
+from langchain_kv.engines.sqlite.looks import Looks
 from langchain_kv.engines.sqlite.read_only import open_pool
 from langchain_kv.engines.sqlite.rows import (
     bounded,
@@ -60,7 +61,7 @@ __all__ = ["SQLiteEngine"]
 T = TypeVar("T")
 
 
-class SQLiteEngine(Engine):
+class SQLiteEngine(Looks):
     """A database in one file, made by the first ``create_keyspace`` or ``create_collection``.
 
     Any number of threads and processes share the file, and forked children. Beside it stand, while it is in use,

@@ -68,7 +68,7 @@ def require_vectors(engine: Engine) -> None:
     """
     if not engine.keeps_vectors:
         reason = "where this server keeps its documents there is no search by vector"
-    elif imported_numpy() is None:
+    elif engine.compares_by_numpy and imported_numpy() is None:
         reason = "the search by vector needs numpy where the server runs: pip install 'langchain-kv[vector]'"
     else:
         return

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from langchain_kv.engines.base import CollectionName, Engine, Settings
+from langchain_kv.engines.indexing import Indexing
 from langchain_kv.errors import DataAPIError
-from langchain_kv.server.commands.settings import Indexing
 from langchain_kv.values.json_text import write
 
 __all__ = ["Collection", "Request", "flag", "invalid", "mismatch", "name_to_drop", "wants_after"]

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, Final
 
 from langchain_kv.engines.base import Settings
 from langchain_kv.errors import DataAPIError
 from langchain_kv.limits import INDEXING_MAX_UTF16, NAME_MAX_LENGTH, VECTOR_MAX_DIMENSION
-from langchain_kv.server.query.paths import PathError, Tree, covers, excluded, included, indexing_tree, split
 from langchain_kv.values.json_text import write
+from langchain_kv.values.paths import PathError, split
 
-__all__ = ["ID_TYPES", "Indexing", "check_name", "explained", "is_same", "parse_options"]
+__all__ = ["ID_TYPES", "check_name", "explained", "is_same", "parse_options"]
 
 ID_TYPES: Final = ("objectId", "uuid", "uuidv6", "uuidv7")
 
@@ -88,45 +86,6 @@ def explained(settings: Settings) -> dict[str, Any]:
     if settings.get("indexing") is not None:
         options["indexing"] = {name: paths for name, paths in settings["indexing"].items() if paths}
     return {**options, "lexical": {"enabled": False}, "rerank": {"enabled": False}}
-
-
-class Indexing:
-    """Which paths of a collection's documents are indexed: these can be filtered and sorted by, and have limits."""
-
-    def __init__(self, settings: Settings) -> None:
-        definition = settings.get("indexing") or {}
-        allow, deny = definition.get("allow") or [], definition.get("deny") or []
-        self.is_everything = allow == ["*"] or not (allow or deny)
-        self._is_nothing = deny == ["*"]
-        self._allows = bool(allow)
-        self._tree: Tree = {} if self.is_everything or self._is_nothing else indexing_tree(allow or deny)
-        self.is_only_id = allow == ["_id"]
-
-    @classmethod
-    def of(cls, settings: Settings) -> Indexing:
-        """Return that of a collection with these settings; the same object for the same ones."""
-        definition = settings.get("indexing") or {}
-        return _indexing(tuple(definition.get("allow") or ()), tuple(definition.get("deny") or ()))
-
-    def has(self, names: Sequence[str]) -> bool:
-        """Whether the path of these field names is indexed."""
-        if self.is_everything or self._is_nothing:
-            return self.is_everything
-        return covers(self._tree, names) is self._allows
-
-    def pruned(self, document: dict[str, Any]) -> Any:
-        """Return the indexed part of a document."""
-        if self.is_everything:
-            return document
-        if self._is_nothing or self._allows:
-            return included(document, self._tree)
-        return excluded(document, self._tree)
-
-
-@lru_cache(maxsize=256)
-def _indexing(allow: tuple[str, ...], deny: tuple[str, ...]) -> Indexing:
-    # By what it says, not by the collection: whoever changes a collection, in whichever process, none of it is stale.
-    return Indexing({"indexing": {"allow": [*allow], "deny": [*deny]}})
 
 
 def _is_enabled(option: Any, name: str) -> bool:

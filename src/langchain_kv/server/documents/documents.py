@@ -8,9 +8,9 @@ import msgspec
 
 from langchain_kv import limits
 from langchain_kv.engines.base import DocId, Settings
+from langchain_kv.engines.indexing import Indexing
 from langchain_kv.engines.vectors import VECTOR
 from langchain_kv.errors import DataAPIError
-from langchain_kv.server.commands.settings import Indexing
 from langchain_kv.server.documents.ids import is_extended, is_object_id, is_uuid, new_id, parse_id
 from langchain_kv.server.documents.vectors import check_vector, no_embedding_service, no_vectors
 from langchain_kv.values.json_text import utf16_length, write

@@ -11,14 +11,14 @@ from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
 from langchain_kv.engines.base import DocId
+from langchain_kv.engines.indexing import Indexing
 from langchain_kv.errors import DataAPIError
 from langchain_kv.limits import FILTER_MAX_EXPRESSIONS, IN_MAX
-from langchain_kv.server.commands.settings import Indexing
 from langchain_kv.server.documents.ids import is_extended, is_object_id, is_uuid, parse_id
 from langchain_kv.server.documents.stored import parsed_fields
 from langchain_kv.server.query import matching
 from langchain_kv.server.query.matching import Test
-from langchain_kv.server.query.paths import PathError, split
+from langchain_kv.values.paths import PathError, split
 
 __all__ = ["OPERATORS", "Filter", "parse_filter"]
 
@@ -45,6 +45,13 @@ class Filter(NamedTuple):
     def matches(self, body: bytes) -> bool:
         """Whether the stored document of an id of ``ids`` (or any document, where that is None) matches."""
         return self.test is None or self.test(parsed_fields(body, self.names))
+
+    @property
+    def listed(self) -> tuple[str, str] | None:
+        """A field and a text that it has to be, or to hold, by which an engine may find the documents; None without."""
+        return next(
+            ((path[0], text) for path, text in self.equalities if len(path) == 1 and isinstance(text, str)), None
+        )
 
     @property
     def only_id(self) -> DocId | None:

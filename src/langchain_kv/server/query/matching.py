@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
 from langchain_kv.server.documents.ids import is_extended
-from langchain_kv.server.query.paths import position
+from langchain_kv.values.paths import position
 
 __all__ = ["MISSING", "Test", "compare", "equal", "find", "identity"]
 

@@ -10,8 +10,8 @@ import msgspec
 
 from langchain_kv.errors import DataAPIError
 from langchain_kv.server.documents.stored import checked, field_texts
-from langchain_kv.server.query.paths import LEAF, PathError, Tree, add, branch, excluded, included, split
 from langchain_kv.values.json_text import read, write
+from langchain_kv.values.paths import LEAF, PathError, Tree, add, branch, excluded, included, split
 
 __all__ = ["EVERYTHING", "Projection", "parse_projection"]
 

@@ -12,11 +12,11 @@ from contextlib import aclosing
 from typing import Any, Final, NamedTuple, TypeGuard
 
 from langchain_kv.engines.base import CollectionName, DocId, Engine, Row
+from langchain_kv.engines.indexing import Indexing
 from langchain_kv.engines.pages import PAGE_BYTES, PAGE_DOCUMENTS, is_last
 from langchain_kv.engines.rows import document_of
 from langchain_kv.errors import DataAPIError
 from langchain_kv.server.commands.requests import Collection, Request
-from langchain_kv.server.commands.settings import Indexing
 from langchain_kv.server.documents.stored import is_unparseable, unparseable
 from langchain_kv.server.pacing import Turns
 from langchain_kv.server.query.filters import Filter, parse_filter
@@ -107,7 +107,9 @@ def _open(request: Request, after: DocId | None, limit: int, reads: bool) -> Sea
         is_for_all = condition.test is None and sort is None
         size = min(limit, PAGE_DOCUMENTS) if is_for_all else _FIRST_PAGE
         size_bytes = REPLY_BYTES if is_for_all else PAGE_BYTES
-        found, is_all = _scan(request.engine, collection.name, after, size, size_bytes)
+        found, is_all = _scan(
+            request.engine, collection.name, condition, after=after, limit=size, size_bytes=size_bytes
+        )
     return Search(request, collection, condition, sort, projection, found, after, is_all)
 
 
@@ -150,14 +152,19 @@ async def documents(search: Search, damaged: dict[DocId, DataAPIError] | None = 
             return
         await asyncio.sleep(0)  # an engine that answers at once would leave the loop no room
         after, size, size_bytes = page[-1][0], PAGE_DOCUMENTS, PAGE_BYTES
-        page, is_all = await engine.bridge.read(_scan, engine, search.collection.name, after, size, size_bytes)
+        where = {"after": after, "limit": size, "size_bytes": size_bytes}
+        page, is_all = await engine.bridge.read(_scan, engine, search.collection.name, search.condition, **where)
 
 
 def _scan(
-    engine: Engine, collection: CollectionName, after: DocId | None, limit: int, size_bytes: int
+    engine: Engine, collection: CollectionName, condition: Filter, *, after: DocId | None, limit: int, size_bytes: int
 ) -> tuple[list[Document], bool]:
-    """Return the next documents, and whether no more can come."""
-    rows = engine.scan(collection, after=after, limit=limit, size_bytes=size_bytes)
+    """Return the next documents that may match, and whether no more can come."""
+    if condition.listed:
+        field, text = condition.listed
+        rows = engine.scan_listed(collection, field, text, after=after, limit=limit, size_bytes=size_bytes)
+    else:
+        rows = engine.scan(collection, after=after, limit=limit, size_bytes=size_bytes)
     return [_document(row) for row in rows], is_last(rows, limit, size_bytes)
 
 

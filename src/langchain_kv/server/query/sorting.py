@@ -14,7 +14,7 @@ from langchain_kv.server.documents.stored import parsed_fields
 from langchain_kv.server.documents.vectors import no_embedding_service, no_vectors, parse_vector
 from langchain_kv.server.query.matching import find
 from langchain_kv.server.query.ordering import SortKey, id_key, sort_key
-from langchain_kv.server.query.paths import PathError, split
+from langchain_kv.values.paths import PathError, split
 
 __all__ = ["Picker", "Sort", "VectorSort", "parse_sort"]
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 from langchain_kv.errors import DataAPIError
 from langchain_kv.limits import DOCUMENT_MAX_DEPTH, DOCUMENT_MAX_UTF16
 from langchain_kv.server.query.matching import MISSING
-from langchain_kv.server.query.paths import position
+from langchain_kv.values.paths import position
 
 __all__ = ["Draft", "Place", "copied"]
 

@@ -13,8 +13,8 @@ from langchain_kv.limits import NUMBER_MAX_DIGITS
 from langchain_kv.server.documents.vectors import no_embedding_service
 from langchain_kv.server.query.matching import MISSING, identity
 from langchain_kv.server.query.ordering import value_key
-from langchain_kv.server.query.paths import PathError, split
 from langchain_kv.server.update.locating import Draft, Place, copied
+from langchain_kv.values.paths import PathError, split
 
 __all__ = ["OPERATORS", "Action", "identical", "update_error"]
 

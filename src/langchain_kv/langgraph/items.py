@@ -1,0 +1,264 @@
+"""LangGraph's items as records, and back.
+
+An item is kept as the JSON object ``{"value": {...}, "updated_at": "...", "created_at": "..."}`` under the key that
+encodes its namespace and key (``values/namespaces.py``). Both moments are ISO 8601 in UTC with microseconds. What
+expires has ``ttl``, minutes, before ``created_at``, and what is found by its meaning ``vectors``, each the base64 text
+of float32 numbers, little-endian. ``created_at`` comes last, and is of one length, so that the text of an item that
+exists is given the moment at which that was created without being parsed.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any, Final
+
+from langgraph.store.base import GetOp, Item, PutOp, SearchItem, validate_op_namespace
+from msgspec.structs import replace
+
+from langchain_kv.backends.base import Damaged, Found, Record, Stored
+from langchain_kv.engines.base import Ending
+from langchain_kv.errors import InvalidValueTypeError, StoreError, UsageError
+from langchain_kv.runtime.clock import now_us
+from langchain_kv.runtime.slices import Steps
+from langchain_kv.stores.coding import encode_pairs
+from langchain_kv.stores.expiry import moment_after
+from langchain_kv.values.keys import shown, type_name
+from langchain_kv.values.namespaces import decode_key, namespace_prefix
+
+__all__ = [
+    "UPDATED",
+    "checked_put",
+    "created_earlier",
+    "damage_of",
+    "encode",
+    "item_of",
+    "key_of",
+    "moments_in",
+    "name_items",
+    "namespace_in",
+    "search_item_of",
+    "ttl_s_of",
+    "with_vectors",
+]
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MOMENT: Final = 32
+"""Characters of a moment: 2026-11-27T16:00:00.000000+00:00."""
+
+_CREATED: Final = len(b'"created_at":"') + _MOMENT + len(b'"}')
+"""Bytes of the end of an item's text, from the field ``created_at`` on."""
+
+
+# -- keys -------------------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=4096)
+def _prefix_of(namespace: tuple[str, ...]) -> str:
+    validate_op_namespace(GetOp(namespace, ""))
+    return namespace_prefix(namespace)
+
+
+def key_of(op: GetOp | PutOp) -> str:
+    """Return the record's key of an operation's item.
+
+    Raises:
+        langgraph.store.base.InvalidNamespaceError: a label is none.
+        UsageError: the namespace is empty.
+    """
+    namespace, key = op.namespace, op.key
+    try:
+        prefix = _prefix_of(namespace)
+    except TypeError:  # a list, say, which has no hash
+        prefix = _prefix_of(tuple(namespace))
+    if not prefix:
+        raise UsageError("An item's namespace has at least one label, got (): give ('memories',).")
+    return prefix + (key if type(key) is str else str(key))
+
+
+@lru_cache(maxsize=4096)
+def namespace_in(prefix: str) -> tuple[str, ...] | None:
+    """Return the namespace of what ``values.namespaces.namespace_of`` answers; None where it is none of ours."""
+    decoded = decode_key(prefix)
+    return decoded[0] if decoded is not None and all(decoded[0]) else None
+
+
+def name_items(error: StoreError, keys: Iterable[str]) -> None:
+    """Have an error speak of namespaces and keys, not of these keys of records."""
+    text = str(error)
+    for key in keys:
+        decoded = decode_key(key)
+        if decoded is not None and shown(key) in text:
+            text = text.replace(shown(key), f"{shown(decoded[1])} of {decoded[0]!r}")
+    error.args = (text,)
+
+
+# -- writing ----------------------------------------------------------------------------------------------------------
+
+
+def checked_put(op: PutOp) -> PutOp:
+    """Return the operation with a dict as its value, checked but for the JSON of that.
+
+    Raises:
+        InvalidValueTypeError: the value is no mapping.
+        UsageError: ttl or index is none.
+    """
+    value = op.value
+    if (type(value) is dict and op.ttl is None and op.index is None) or value is None:
+        return op  # the usual case
+    if type(value) is not dict:
+        if not isinstance(value, Mapping):
+            raise InvalidValueTypeError(
+                f"An item's value must be a mapping, got {type_name(value)} for key {shown(op.key)}: give"
+                " {'text': value}, say."
+            )
+        value = dict(value)
+    index = op.index
+    if index is not None and index is not False and not isinstance(index, list | tuple):
+        raise UsageError(f"index must be None, False or a list of paths, got {index!r:.60}: give ['text'].")
+    return op._replace(value=value, ttl=_checked_ttl(op.ttl))
+
+
+def _checked_ttl(ttl: Any) -> float | None:
+    if ttl is None:
+        return None
+    if isinstance(ttl, bool) or not isinstance(ttl, int | float) or not ttl > 0:
+        raise UsageError(f"ttl must be a number of minutes over 0, or None, got {ttl!r:.40}.")
+    return float(ttl) if math.isfinite(ttl) else None
+
+
+def encode(puts: Mapping[str, PutOp]) -> Steps[list[Record]]:
+    """Return the records of the items, which have a value and were checked, in slices.
+
+    Raises:
+        InvalidValueError: a value cannot be kept; the text names the record's key.
+    """
+    now = _written(now_us())
+    lasting = {
+        key: {"value": put.value, "updated_at": now, "created_at": now} for key, put in puts.items() if put.ttl is None
+    }
+    records = yield from encode_pairs(_same, lasting, None)
+    if len(lasting) == len(puts):
+        return records
+    by_ttl: dict[float, dict[str, Any]] = {}
+    for key, put in puts.items():
+        if put.ttl is not None:
+            item = {"value": put.value, "updated_at": now, "ttl": put.ttl, "created_at": now}
+            by_ttl.setdefault(put.ttl, {})[key] = item
+    for ttl, items in by_ttl.items():
+        records += yield from encode_pairs(_same, items, moment_after(ttl * 60))
+    return records
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _written(moment_us: int) -> str:
+    return (_EPOCH + timedelta(microseconds=moment_us)).isoformat(timespec="microseconds")
+
+
+def with_vectors(record: Record, vectors: Sequence[str]) -> Record:
+    """Return the record of an item with its vectors."""
+    text = record.payload
+    field = b'"vectors":["%b"],' % '","'.join(vectors).encode()
+    return replace(record, payload=text[:-_CREATED] + field + text[-_CREATED:])
+
+
+_TAIL_OF_TEXT: Final = re.compile(
+    rb',"updated_at":"([0-9T:.+-]{%d})","created_at":"([0-9T:.+-]{%d})"\}\}\Z' % (_MOMENT, _MOMENT)
+)
+UPDATED: Final = Ending(b',"updated_at":"', _MOMENT, len(b'","created_at":""}}') + _MOMENT)
+"""Where the moment of the last update stands in the text of the document of an item."""
+
+_TAIL_BYTES: Final = len(b',"updated_at":"","created_at":""}}') + 2 * _MOMENT
+
+
+def moments_in(text: bytes) -> tuple[bytes, bytes] | None:
+    """Return when an item was updated and created, of the text of its document; None where that is to be parsed.
+
+    Only the usual item ends so. In one that is nested in another value there would be one brace more.
+    """
+    found = _TAIL_OF_TEXT.match(text, max(len(text) - _TAIL_BYTES, 0))
+    return None if found is None else found.groups()  # type: ignore[return-value]
+
+
+def _created_in_text(record: Record, text: bytes) -> Record | None:
+    moments = moments_in(text)
+    return None if moments is None else _with_created(record, moments[1])
+
+
+def _with_created(record: Record, created: bytes) -> Record:
+    payload = b"".join((record.payload[: -_MOMENT - 2], created, b'"}'))
+    return Record(record.key, payload, record.kind, record.expires_at_ms)
+
+
+def created_earlier(record: Record, stored: Stored) -> Record:
+    """Return the record with the moment at which the item that is there was created: a ``Merge`` of the waist."""
+    try:
+        created = stored.value["created_at"]  # type: ignore[union-attr]
+        if len(created) != _MOMENT or created[10] != "T":
+            return record
+        datetime.fromisoformat(created)
+    except (AttributeError, TypeError, ValueError, LookupError):  # it is damaged, or no item
+        return record
+    return _with_created(record, created.encode())
+
+
+created_earlier.on_text = _created_in_text  # type: ignore[attr-defined]
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+def damage_of(stored: Stored) -> str | None:
+    """Return why what is stored is no item; None where it is one."""
+    if isinstance(stored, Damaged):
+        return stored.reason
+    item = stored.value
+    try:
+        if type(item["value"]) is dict:
+            datetime.fromisoformat(item["created_at"])
+            datetime.fromisoformat(item["updated_at"])
+            return None
+    except (TypeError, ValueError, LookupError):
+        pass
+    return "it is no item of a LangGraphStore: it is encrypted, or another store wrote it"
+
+
+def item_of(op: GetOp, stored: Found) -> Item:
+    """Return the item that was asked for; raises TypeError, ValueError or LookupError where what is stored is none."""
+    item = stored.value
+    parse = datetime.fromisoformat
+    value = item["value"]
+    if type(value) is not dict:
+        raise TypeError
+    return Item(
+        value=value,
+        key=op.key if type(op.key) is str else str(op.key),
+        namespace=op.namespace,
+        created_at=parse(item["created_at"]),
+        updated_at=parse(item["updated_at"]),
+    )
+
+
+def search_item_of(record_key: str, stored: Stored, score: float | None) -> SearchItem:
+    """Return the item of a record with its score; raises as ``item_of``, and AttributeError, where it is none."""
+    item = stored.value  # type: ignore[union-attr]
+    parse = datetime.fromisoformat
+    at = record_key.index("\x1e") + 1
+    namespace = namespace_in(record_key[:at]) or ()
+    return SearchItem(
+        namespace, record_key[at:], item["value"], parse(item["created_at"]), parse(item["updated_at"]), score
+    )
+
+
+def ttl_s_of(stored: Found) -> float | None:
+    """Return how many seconds an item lives from each reading on; None where it does not expire."""
+    if stored.expires_at_ms is None:
+        return None
+    ttl = stored.value.get("ttl")
+    return ttl * 60.0 if isinstance(ttl, int | float) and not isinstance(ttl, bool) and ttl > 0 else None

@@ -1,0 +1,230 @@
+"""Searches: the items of a namespace and of those below it, filtered, in a total order, page by page."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from operator import itemgetter
+from typing import Any, Final, NamedTuple, cast
+
+from langgraph.store.base import SearchItem, SearchOp, validate_op_namespace
+
+from langchain_kv.backends.base import Found, Skimmed, Stored
+from langchain_kv.backends.documents import found_in
+from langchain_kv.errors import UsageError
+from langchain_kv.langgraph.filters import Predicate, compiled, held_by
+from langchain_kv.langgraph.items import damage_of, moments_in, search_item_of
+from langchain_kv.langgraph.meaning import Scorer
+from langchain_kv.langgraph.paging import Pages, Ranking
+from langchain_kv.langgraph.records import Access
+from langchain_kv.runtime.plans import Plan
+from langchain_kv.values.keys import shown
+from langchain_kv.values.namespaces import subtree_prefix
+
+__all__ = ["Answer", "Question", "bounds_of", "search"]
+
+SHORT_MAX: Final = 20
+"""Items of a search for which a target may rank those only, and no list is made from which the next page is cut."""
+
+KEPT_MAX: Final = 1_000
+"""Items of a search that are kept until its page is cut from them; of more those of the page are read again."""
+
+_logger = logging.getLogger("langchain_kv")
+
+
+def bounds_of(op: Any) -> tuple[int, int]:
+    """Return limit and offset of an operation.
+
+    Raises:
+        UsageError: one is no number of 0 or more (a ValueError).
+    """
+    for name in ("limit", "offset"):
+        value = getattr(op, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise UsageError(f"{name} must be a number of 0 or more, got {value!r:.40}.")
+    return op.limit, op.offset
+
+
+class Question:
+    """A search, checked.
+
+    Attributes:
+        tree: the namespace in which, and below which, it looks.
+        passes: tells which values pass the filter; None where there is none.
+        holding: of this the document of each value that passes holds one.
+        text: what is asked by its meaning; None where nothing is.
+        is_plain: whether it asks for all items.
+        is_short: whether it begins, and asks for few, as nobody does who takes page after page.
+        signature: the same for searches that ask the same, whatever part of the answer they want.
+    """
+
+    def __init__(self, op: SearchOp, *, by_meaning: bool) -> None:
+        validate_op_namespace(op)
+        self.limit, self.offset = bounds_of(op)
+        self.tree = subtree_prefix(op.namespace_prefix)
+        self.passes: Predicate | None = compiled(op.filter)
+        self.holding = held_by(op.filter)
+        self.text: str | None = op.query if by_meaning and op.query else None
+        self.is_plain = self.passes is None and self.text is None
+        self.is_short = not self.offset and self.limit <= SHORT_MAX
+        self.refresh = op.refresh_ttl
+        self.signature = (self.tree, repr(op.filter), self.text)
+
+
+class Answer(NamedTuple):
+    """What a search answers.
+
+    Attributes:
+        items: the items.
+        stored: their records' keys and what is stored.
+    """
+
+    items: list[SearchItem]
+    stored: list[tuple[str, Found]]
+
+
+def search(question: Question, access: Access, pages: Pages, scorer: Scorer | None) -> Plan[Answer]:
+    """Answer a question.
+
+    Args:
+        question: the question.
+        access: to the records.
+        pages: where earlier pages of the same search ended.
+        scorer: compares with the question, where it has a text.
+    """
+    if not question.limit:
+        return Answer([], [])
+    rest = pages.take(question.signature, question.offset) if question.offset else None
+    kept: Mapping[str, Stored | bytes] = {}
+    if rest is not None:
+        ranking, start = rest
+    else:
+        start = question.offset
+        keys: list[str] | None = None
+        if question.is_plain:
+            keys = yield access.ranked(question.tree, question.limit if question.is_short else None)
+        if keys is not None:
+            ranking = Ranking(keys, [])
+        else:
+            looked = _Looked(question, scorer)
+            yield access.scan_tree(question.tree, looked.take, question.holding)
+            ranking, kept = looked.ranking(), looked.kept
+    answer, end = yield from _page(question, access, ranking, start, kept)
+    if end < len(ranking.keys):
+        pages.keep(question.signature, question.offset + len(answer.items), ranking, end)
+    return answer
+
+
+def _page(
+    question: Question, access: Access, ranking: Ranking, start: int, kept: Mapping[str, Stored | bytes]
+) -> Plan[tuple[Answer, int]]:
+    """Read the next items of a ranking; what is there no more, or does not pass any more, is left out."""
+    answer = Answer([], [])
+    passes = question.passes
+    while start < len(ranking.keys) and len(answer.items) < question.limit:
+        keys = ranking.keys[start : start + question.limit - len(answer.items)]
+        if kept:
+            found: Sequence[Stored | None] = [_parsed(kept[key]) for key in keys]
+        else:
+            found = yield access.get(keys)
+        for at, (key, stored) in enumerate(zip(keys, found, strict=True), start):
+            if stored is None:
+                continue
+            try:
+                item = search_item_of(key, stored, ranking.scores[at] if ranking.scores else None)
+            except (AttributeError, TypeError, ValueError, LookupError):
+                _warn(key, stored)
+                continue
+            if passes is None or passes(item.value):
+                answer.items.append(item)
+                answer.stored.append((key, cast("Found", stored)))
+        start += len(keys)
+    return answer, start
+
+
+class _Looked:
+    """What a scan has found so far.
+
+    Attributes:
+        kept: what is stored of each key that was found, while that is little.
+    """
+
+    def __init__(self, question: Question, scorer: Scorer | None) -> None:
+        self.kept: dict[str, Stored | bytes] = {}
+        self._question = question
+        self._scorer = scorer
+        self._keeps = True
+        self._found: list[tuple[bytes, str]] = []
+        self._scores: list[float | None] = []
+
+    def take(self, page: Skimmed) -> None:
+        """Take a page of the scan."""
+        found = (
+            self._parsed(page) if self._scorer is not None or self._question.passes is not None else self._read(page)
+        )
+        self._found += found
+        if self._keeps:
+            self._keeps = len(self._found) <= KEPT_MAX
+            self.kept.update(page)  # type: ignore[arg-type]
+            if not self._keeps:
+                self.kept.clear()
+
+    def _read(self, page: Skimmed) -> list[tuple[bytes, str]]:
+        """Return the moments and the keys of a page of items that all pass: most are not parsed."""
+        found: list[tuple[bytes, str]] = []
+        for key, one in page:
+            moments = moments_in(one) if type(one) is bytes else None
+            if moments is not None:
+                found.append((moments[0], key))
+            else:
+                found += self._parsed([(key, one)])
+        return found
+
+    def _parsed(self, page: Skimmed) -> list[tuple[bytes, str]]:
+        passes, holding = self._question.passes, self._question.holding
+        found: list[tuple[bytes, str]] = []
+        vectors: list[Any] = []
+        for key, one in page:
+            if one is None or (holding and type(one) is bytes and not any(map(one.__contains__, holding))):
+                continue
+            stored = _parsed(one)
+            try:
+                item = stored.value  # type: ignore[union-attr]
+                value, updated = item["value"], item["updated_at"].encode()
+                if type(value) is not dict:
+                    raise TypeError
+            except (AttributeError, TypeError, ValueError, LookupError):
+                _warn(key, stored)
+                continue
+            if passes is None or passes(value):
+                found.append((updated, key))
+                vectors.append(item.get("vectors"))
+        if self._scorer is not None:
+            self._scores += self._scorer.scores_of(vectors)
+        return found
+
+    def ranking(self) -> Ranking:
+        """Return all that was found, in order."""
+        if self._scorer is None:
+            found = self._found
+            found.sort(key=itemgetter(1))
+            found.sort(key=itemgetter(0), reverse=True)
+            return Ranking([key for _, key in found], [])
+        scored = [(each[0], each[1], score) for each, score in zip(self._found, self._scores, strict=True)]
+        scored.sort(key=itemgetter(1))
+        scored.sort(key=itemgetter(0), reverse=True)
+        scored.sort(key=_nearness)
+        return Ranking([key for _, key, _ in scored], [score for _, _, score in scored])
+
+
+def _parsed(one: Stored | bytes) -> Stored:
+    return found_in(one) if type(one) is bytes else cast("Stored", one)
+
+
+def _warn(key: str, stored: Stored) -> None:
+    _logger.warning("A search leaves out the item %s: %s", shown(key), damage_of(stored) or "it is damaged")
+
+
+def _nearness(found: tuple[bytes, str, float | None]) -> tuple[bool, float]:
+    score = found[2]
+    return (True, 0.0) if score is None else (False, -score)
