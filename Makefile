@@ -21,7 +21,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # Kept, though only patterns name them.
 .PRECIOUS: .venv-%/ready-to-test
 
-.PHONY: mutants help run test test-fast test-pythons test-cassandra test-cluster races coverage coverage-page reference bench bench-full kill kill-upgrade wal-guard soak simulate reliability check format pins clean
+.PHONY: screenshots mutants help run test test-fast test-pythons test-cassandra test-cluster races coverage coverage-page reference transcripts bench bench-full kill kill-upgrade wal-guard soak simulate reliability site release-check check format pins clean
 
 help:
 	@echo "make run        keep Python's standard library in a store, on a file and over HTTP, and check it"
@@ -34,6 +34,10 @@ help:
 	@echo "make coverage   what the fast tests reach of the package, and what not (TESTS='not cassandra': all but Cassandra's)"
 	@echo "make coverage-page  renew docs/data-api-coverage.md, the page of what the local server answers"
 	@echo "make reference  renew docs/reference/, from docstrings, lckv --help and errors.py"
+	@echo "make screenshots  renew the pictures of docs/explorer.md, by the Chromium that is installed"
+	@echo "make transcripts  renew tests/data/transcripts/, what every command of lckv prints"
+	@echo "make site       build the documentation as a site into build/site, strictly: a broken link is an error"
+	@echo "make release-check  a release's dry run: sdist and wheel, their metadata, an empty environment, README's blocks in it"
 	@echo "make mutants FILE=src/... TESTS_OF='tests/...'  change each place of a module in turn, and tell which changes no test sees"
 	@echo "make kill       kill writers of a file CYCLES=200 times, and compare every acknowledged batch"
 	@echo "make kill-upgrade  kill the upgrade of an old file at KILLS=50 random moments, and compare every value"
@@ -80,6 +84,18 @@ coverage-page: $(VENV)/ready-to-test
 
 reference: $(VENV)/ready-to-test
 	PYTHONPATH=tests $(BIN)/python -m meta.reference
+
+screenshots: $(VENV)/ready-to-test
+	PYTHONPATH=tests $(BIN)/python tests/explorer/screenshots.py
+
+transcripts: $(VENV)/ready-to-test
+	PYTHONPATH=tests $(BIN)/python -m transcripts
+
+site: $(VENV)/ready-to-test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+release-check: $(VENV)/ready-to-test
+	PYTHONPATH=tests $(BIN)/python -m meta.release_check
 
 # In a copy, because each change is made in the file itself.
 mutants: $(VENV)/ready-to-test

@@ -44,6 +44,9 @@ FOLLOWED: Final = {
         "needs a driver: pip install",
         "Install it with pip",
     ],
+    "cli/test_explore.py::test_the_browser_is_given_the_token_by_a_file_that_only_its_owner_reads": [
+        "There is no target to look at: give its URL, or set LCKV_URL."
+    ],
     "unit/test_document_forms.py::test_only_documents_are_kept": ["keep JSON values in KVStore, bytes in"],
     "unit/test_document_forms.py::test_a_subclass_with_fields_of_its_own_is_refused": ["put them into its metadata"],
     "unit/test_refusals.py::test_a_document_in_a_store_of_json_or_bytes_is_told_of_the_docstore": [

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from advice.world import Case, World, named
-from langchain_kv.cli.values import read_secret
+from langchain_kv.cli.secrets import read_secret
+from langchain_kv.places.base import BackendOptions
+from langchain_kv.places.cassandra_tables import CassandraTablesPlace
 from langchain_kv.testing import DataAPIServer
 
 STORE = "--db sqlite:kv.db --collection kv"
@@ -28,10 +30,10 @@ def stored(line: str, value: str = '["x"]') -> Any:
 
 
 def without_stdin(w: World) -> str:
-    from langchain_kv.cli.values import Form, read_value
+    from langchain_kv.cli.given import read_value
 
     w.patch.setattr("sys.stdin", None)
-    return str(read_value(Form.JSON, "-"))
+    return str(read_value(None, "-"))
 
 
 def token_given(w: World, message: str) -> None:
@@ -85,7 +87,7 @@ CASES = [
         lambda w, m: [w.file("v", "1"), w.lckv_works(f"set k 1 {STORE}"), w.lckv_works(f"set k @v {STORE}")],
     ),
     Case("to a file, or set its environment variable", said(f"get k --token abc {STORE}"), token_given),
-    Case("is not text but JSON: leave out --text", stored(f"get k --text {STORE}"), works(f"get k {STORE}")),
+    Case("leave out --text", stored(f"get k --text {STORE}"), works(f"get k {STORE}")),
     Case(
         "--text and --bytes exclude each other: give one",
         said(f"set k x --text --bytes {STORE}"),
@@ -101,6 +103,57 @@ CASES = [
             f"set k text --text {STORE}",
             f"set k text --bytes {STORE}",
         ),
+    ),
+    Case(
+        "-0 and --json exclude each other: give one",
+        stored(f"keys -0 --json {STORE}"),
+        works(f"keys -0 {STORE}", f"keys --json {STORE}"),
+    ),
+    Case(
+        "Give either KEY... or --prefix",
+        said(f"del {STORE}"),
+        works(f"set k 1 {STORE}", f"del k {STORE}", f"del --prefix k --yes {STORE}"),
+    ),
+    Case(
+        "Nothing was removed: give --yes to remove them, or --dry-run to see them",
+        stored(f"del --prefix k {STORE}"),
+        works(f"get k {STORE}", f"del --prefix k --dry-run {STORE}", f"del --prefix k --yes {STORE}"),
+    ),
+    Case(": write it out", said(f"get k --t 5 {STORE}"), works(f"set k 1 {STORE}", f"get k --timeout 5 {STORE}")),
+    Case(
+        "is missing: give",
+        said("set k 1 --db sqlite:kv.db"),
+        lambda w, message: w.lckv_works(f"set k 1 --db sqlite:kv.db {named(r'give (--collection) NAME', message)} kv"),
+    ),
+    Case(
+        ". Nothing was removed: give --yes",
+        stored(f"clear {STORE}"),
+        works(f"get k {STORE}", f"clear --yes {STORE}", f"drop --yes {STORE}"),
+    ),
+    Case(
+        "use lckv clear for that",
+        stored(f"del --prefix '' --yes {STORE}"),
+        works(f"get k {STORE}", f"clear --yes {STORE}"),
+    ),
+    Case(
+        "Only a file can be compacted: give sqlite:PATH",
+        said("compact --db http://127.0.0.1:1"),
+        works(f"set k 1 {STORE}", "compact --db sqlite:kv.db"),
+    ),
+    Case(
+        "Only a file can tell what has expired without removing it: leave out --dry-run",
+        said("purge --dry-run --db http://127.0.0.1:1 --collection kv"),
+        works(f"set k 1 {STORE}", f"purge {STORE}"),
+    ),
+    Case(
+        "keeps no list of its collections: name the one that is meant",
+        lambda w: CassandraTablesPlace("ks").collections(BackendOptions("kv", "ks")),
+        works(f"set k 1 {STORE}", f"info {STORE}"),
+    ),
+    Case(
+        "is not known: give bash, zsh or fish",
+        said("completion tcsh"),
+        works("completion bash", "completion zsh", "completion fish"),
     ),
     # servers of tests
     Case(

@@ -14,7 +14,7 @@ from typing import Final
 
 import pytest
 
-from advice import of_arguments, of_embeddings, of_features, of_files, of_http, of_the_command, of_values
+from advice import of_arguments, of_embeddings, of_features, of_files, of_http, of_moving, of_the_command, of_values
 from advice.elsewhere import ELSEWHERE
 from advice.sites import IMPERATIVE, ROOT, Site, sites, texts
 from advice.world import Case, World
@@ -28,6 +28,7 @@ CASES: Final = [
     *of_files.CASES,
     *of_features.CASES,
     *of_the_command.CASES,
+    *of_moving.CASES,
     *of_embeddings.CASES,
 ]
 

@@ -1,4 +1,4 @@
-"""``lckv`` as a process: signals, closed pipes, the server, and a machine without typer."""
+"""``lckv`` as a process: signals, closed pipes, the server, and what it loads."""
 
 from __future__ import annotations
 
@@ -204,14 +204,15 @@ def test_ctrl_c_ends_a_command_with_130_and_no_traceback(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_without_typer_it_says_what_to_install() -> None:
-    script = "import sys; sys.modules['typer'] = None\nfrom langchain_kv.cli.main import run; sys.exit(run(['--help']))"
-    done = python(script)
+def test_without_the_extra_serve_says_what_to_install_and_the_others_work(tmp_path: Path) -> None:
+    without = "import sys; sys.modules['httptools'] = None\nfrom langchain_kv.cli.main import run; sys.exit(run({}))"
+    where = ["--db", f"sqlite:{tmp_path / 'kv.db'}", "--collection", "kv"]
 
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.count("\n") == 1
+    done = python(without.format(["serve", "--db", "memory:"]))
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert "pip install 'langchain-kv[cli]'" in done.stderr
+    assert python(without.format(["set", "k", "1", *where])).returncode == 0
+    assert python(without.format(["get", "k", *where])).stdout == "1\n"
 
 
 @pytest.mark.slow
@@ -224,6 +225,64 @@ def test_help_loads_no_store_of_any_kind() -> None:
     done = python(script)
 
     assert done.stderr.strip() == "[]"
+
+
+LOADED = """
+import sys
+before = set(sys.modules)
+from langchain_kv.cli.main import run
+run({arguments!r})
+print(*sorted(set(sys.modules) - before), file=sys.stderr)
+"""
+
+
+def loaded_by(*arguments: str) -> set[str]:
+    """Return the modules that a command loads, with its stdout piped."""
+    kept = {name: value for name, value in environment().items() if not name.startswith("COVERAGE_")}
+    command = [sys.executable, "-c", LOADED.format(arguments=arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=kept)
+    return set(done.stderr.splitlines()[-1].split())
+
+
+@pytest.mark.slow
+def test_the_version_loads_next_to_nothing() -> None:
+    loaded = loaded_by("--version")
+
+    ours = {"_version", "cli", "cli.dispatch", "cli.main", "cli.notes", "cli.output", "cli.parsing", "errors"}
+    assert {name for name in loaded if name.startswith("langchain")} == {
+        "langchain_kv",
+        *(f"langchain_kv.{name}" for name in ours),
+    }
+    assert len(loaded) < 60
+
+
+HEAVY = {"langchain_core", "pydantic", "rich", "typer", "click", "argparse", "asyncio", "ssl", "aiohttp", "numpy"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command",
+    [["get", "k"], ["set", "k", "1"], ["del", "x"], ["keys"], ["items"], ["count"], ["namespaces"], ["clear", "--yes"]],
+    ids=lambda command: command[0],
+)
+def test_a_command_on_a_file_loads_neither_langchain_nor_an_event_loop(where: list[str], command: list[str]) -> None:
+    loaded = loaded_by(*command, *where)
+
+    assert "sqlite3" in loaded
+    assert loaded & HEAVY == set()
+    assert {name for name in loaded if name.startswith("langchain_kv.stores")} == set()
+
+
+@pytest.mark.slow
+def test_a_command_on_a_terminal_loads_no_more(where: list[str]) -> None:
+    script = (
+        f"from running import on_a_terminal; print(on_a_terminal('items', *{where!r}, PYTHONPROFILEIMPORTTIME='1')[2])"
+    )
+    done = python(f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n{script}")
+
+    loaded = set(re.findall(r"\|\s+([\w.]+)$", done.stdout, re.MULTILINE))
+    assert "langchain_kv.cli.table" in loaded
+    assert loaded & HEAVY == set()
 
 
 @pytest.mark.slow
@@ -251,7 +310,7 @@ sys.exit(main())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["typer", "langchain_kv.cli.app", "langchain_core", "langchain_kv.stores", "aiohttp"])
+@pytest.mark.parametrize("name", ["langchain_kv.cli.dispatch", "langchain_kv.cli.targets", "msgspec", "aiohttp"])
 def test_ctrl_c_while_the_command_is_loading_is_quiet(name: str) -> None:
     done = python(INTERRUPTED_AT.format(name=name))
 
@@ -287,17 +346,17 @@ def where(tmp_path: Path) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
 @pytest.mark.parametrize("command", ["get k WHERE", "keys WHERE", "--help", "--version"])
-def test_stdout_that_cannot_be_written_is_exit_code_5_and_said(where: list[str], command: str) -> None:
+def test_stdout_that_cannot_be_written_is_exit_code_3_and_said(where: list[str], command: str) -> None:
     done = shell(f"lckv {command} > /dev/full", where)
 
-    assert (done.returncode, done.stderr) == (5, "lckv: cannot write to stdout: No space left on device\n")
+    assert (done.returncode, done.stderr) == (3, "lckv: cannot write to stdout: No space left on device\n")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "code", "error"),
     [
-        ("lckv get k WHERE >&-", 5, "lckv: cannot write to stdout: Bad file descriptor\n"),
+        ("lckv get k WHERE >&-", 3, "lckv: cannot write to stdout: Bad file descriptor\n"),
         ("lckv set k 1 WHERE >&-", 0, ""),
         (
             "lckv set k - WHERE <&-",

@@ -8,16 +8,16 @@ import json
 import re
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 import langchain_kv
 from langchain_kv import KVByteStore, KVStore, PartialWriteError, RequestTimeoutError, StoreError
-from langchain_kv.cli.main import run
-from langchain_kv.cli.values import json_line, read_secret
+from langchain_kv.backends.engine import EngineBackend
+from langchain_kv.cli.output import json_line
+from langchain_kv.cli.secrets import read_secret
 from langchain_kv.cli.wording import NAMES, PHRASES, worded
 from langchain_kv.errors import (
     AuthError,
@@ -28,28 +28,7 @@ from langchain_kv.errors import (
     LimitError,
 )
 from langchain_kv.server.http.running import run_in_thread
-
-
-class Outcome(NamedTuple):
-    code: int
-    out: bytes
-    error: str
-
-
-Lckv = Callable[..., Outcome]
-
-
-@pytest.fixture
-def lckv(capsysbinary: pytest.CaptureFixture[bytes]) -> Lckv:
-    """Run a command in this process."""
-
-    def call(*arguments: str) -> Outcome:
-        capsysbinary.readouterr()
-        code = run(arguments)
-        out, error = capsysbinary.readouterr()
-        return Outcome(code, out, error.decode())
-
-    return call
+from running import Lckv
 
 
 @pytest.fixture
@@ -422,7 +401,7 @@ def test_the_exit_code_says_whether_the_service_refused_or_was_not_reached(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(KVStore, "mset", fail)
+    monkeypatch.setattr(EngineBackend, "put_many", fail)
 
     assert lckv("set", "k", "1", *where) == (code, b"", "lckv: no\n")
 
@@ -433,7 +412,7 @@ def test_a_message_of_several_lines_is_shown_on_one(
     def fail(*_: object) -> None:
         raise ConnectError("one\n  two\nthree")
 
-    monkeypatch.setattr(KVStore, "mset", fail)
+    monkeypatch.setattr(EngineBackend, "put_many", fail)
 
     assert lckv("set", "k", "1", *where).error == "lckv: one two three\n"
 
@@ -444,7 +423,9 @@ def test_a_server_that_is_not_there_is_exit_code_4(lckv: Lckv, monkeypatch: pyte
     code, _, error = lckv("get", "k", "--db", "http://127.0.0.1:1", "--collection", "kv")
 
     assert code == 4
-    assert is_one_line(error)
+    *warnings, last = error.splitlines(keepends=True)
+    assert is_one_line(last)
+    assert all(line.startswith("lckv: warning: ") and "trying for up to" in line for line in warnings)
 
 
 def test_help_is_asked_for_by_h_or_nothing(lckv: Lckv) -> None:

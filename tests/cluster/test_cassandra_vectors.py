@@ -8,13 +8,16 @@ import math
 import random
 import struct
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from importlib import import_module
 from typing import Any
 
 import pytest
 
+from conformance.replay import TOKEN, Client
 from langchain_kv.engines.base import CollectionName, Engine
-from langchain_kv.errors import CollectionConflictError, DataAPIError, InvalidValueError
+from langchain_kv.errors import CollectionConflictError, DataAPIError
+from langchain_kv.server.http.running import run_in_thread
 
 from .conftest import new_collection
 
@@ -83,7 +86,11 @@ def filled(request: pytest.FixtureRequest, shared_engine: Any) -> Iterator[Fille
 
 def nearest(engine: Any, collection: CollectionName, vector: list[float], limit: int, **where: Any) -> list[Any]:
     """Return the id, the document and the similarity of what is found."""
-    found = engine.nearest(collection, struct.pack(f"<{len(vector)}f", *vector), limit=limit, **where)
+    packed = struct.pack(f"<{len(vector)}f", *vector)
+    if listed := where.pop("listed", None):
+        found = engine.nearest_listed(collection, packed, listed, limit=limit, where=where.get("where", bool))
+    else:
+        found = engine.nearest(collection, packed, limit=limit, **where)
     return [(row[0], json.loads(row[1]), similarity) for row, similarity in found]
 
 
@@ -305,17 +312,24 @@ BAD: dict[str, Any] = {
 }
 
 
+@contextmanager
+def refused(match: str) -> Iterator[None]:
+    with pytest.raises(DataAPIError, match=match) as caught:
+        yield
+    assert caught.value.code == "SHRED_BAD_VECTOR_VALUE"
+
+
 @pytest.mark.parametrize("kind", BAD)
 def test_what_no_index_takes_is_refused_by_name_and_nothing_is_written(
     kv: CollectionName, shared_engine: Any, kind: str
 ) -> None:
-    with pytest.raises(InvalidValueError, match="vector of 'bad'"):
+    with refused("vector of 'bad'"):
         shared_engine.write(kv, [("good", document("good", [1, 2, 3])), ("bad", document("bad", BAD[kind]))])
-    with pytest.raises(InvalidValueError, match="vector of 'bad'"):
+    with refused("vector of 'bad'"):
         shared_engine.modify(kv, ["bad"], lambda doc_id, _: document("bad", BAD[kind]))
     assert shared_engine.count(kv) == 0
     if isinstance(BAD[kind], list) and kind not in ("texts", "beyond float32"):
-        with pytest.raises(InvalidValueError, match="vector looked for"):
+        with refused("vector looked for"):
             nearest(shared_engine, kv, BAD[kind], 1)
 
 
@@ -350,3 +364,51 @@ def test_a_table_without_the_column_that_it_speaks_of_is_refused(shared_engine: 
         shared_engine.read(collection, ["a"])
     assert caught.value.code == "CORRUPTED_COLLECTION_SCHEMA"
     cql(f'DROP TABLE default_keyspace."{collection.name}"')
+
+
+# -- over HTTP -------------------------------------------------------------------------------------------------------
+
+
+def test_the_local_server_searches_by_vector_on_a_cluster(shared_engine: Any, cql: Any) -> None:
+    name = f"by_server_{random.getrandbits(40):x}"
+    with run_in_thread(shared_engine.rows, TOKEN) as url, closing(Client(url)) as client:
+
+        def command(sent: dict[str, Any], path: str = f"/v1/default_keyspace/{name}") -> Any:
+            return client.command(path, json.dumps(sent).encode()).json
+
+        options = {"vector": {"dimension": 2}, "indexing": {"allow": ["kind"]}}
+        made = command({"createCollection": {"name": name, "options": options}}, "/v1/default_keyspace")
+        assert made == {"status": {"ok": 1}}
+        documents = [
+            {"_id": f"k{number}", "kind": "even" if number % 2 == 0 else "odd", "$vector": [math.cos(at), math.sin(at)]}
+            for number in range(60)
+            for at in [number / 20]
+        ]
+        command({"insertMany": {"documents": [*documents[:50], {"_id": "without"}]}})
+        command({"insertMany": {"documents": documents[50:]}})
+
+        def find(filter_: Any, **options: Any) -> Any:
+            sort = {"$vector": [1, 0]}
+            return command({"find": {"filter": filter_, "sort": sort, "options": options}})["data"]["documents"]
+
+        near = find({}, limit=3, includeSimilarity=True)
+        assert [found["_id"] for found in near] == ["k0", "k1", "k2"]
+        assert near[0] == {"_id": "k0", "kind": "even", "$similarity": 1}
+        assert near[1]["$similarity"] == pytest.approx((1 + math.cos(1 / 20)) / 2, rel=1e-6)
+        assert [found["_id"] for found in find({"kind": "odd"}, limit=3)] == ["k1", "k3", "k5"]
+        assert [found["_id"] for found in find({"_id": {"$in": ["k9", "k4", "without"]}})] == ["k4", "k9"]
+        assert len(find({})) == 60
+
+        command({"updateOne": {"filter": {"_id": "k59"}, "update": {"$set": {"$vector": [1, 0.001]}}}})
+        command({"updateOne": {"filter": {"_id": "k0"}, "update": {"$unset": {"$vector": ""}}}})
+        assert [found["_id"] for found in find({}, limit=2)] == ["k59", "k1"]
+        gone = command({"findOneAndDelete": {"filter": {"kind": "odd"}, "sort": {"$vector": [1, 0]}}})
+        assert gone["data"]["document"]["_id"] == "k59"
+        assert [found["_id"] for found in find({}, limit=1)] == ["k1"]
+
+        zero = command({"insertOne": {"document": {"_id": "zero", "$vector": [0, 0]}}})
+        assert zero["errors"][0]["errorCode"] == "SHRED_BAD_VECTOR_VALUE"
+        explained = command({"findCollections": {"options": {"explain": True}}}, "/v1/default_keyspace")
+        (told,) = [each for each in explained["status"]["collections"] if each["name"] == name]
+        assert told["options"]["vector"] == {"dimension": 2, "metric": "cosine", "sourceModel": "other"}
+        command({"deleteCollection": {"name": name}}, "/v1/default_keyspace")

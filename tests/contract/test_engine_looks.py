@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from langchain_kv.engines.base import CollectionName, Ending, Engine, Row
+from langchain_kv.engines.base import CollectionName, Ending, Engine, Held, Row
 from langchain_kv.engines.memory import MemoryEngine
 from langchain_kv.engines.sqlite.engine import SQLiteEngine
 
 NAME = CollectionName("default_keyspace", "c")
+HELD = Held('"003', '"\\')
 ENDING = Ending(b',"at":"', 3, 3)
 
 
@@ -45,15 +46,13 @@ def test_beginnings_of_many_rows_are_found(engine: Engine) -> None:
 def test_what_holds_a_text_is_scanned_page_by_page(engine: Engine) -> None:
     engine.write(NAME, [row(f"p{n:03}", f"{n % 10:03}") for n in range(100)] + [row("q", "003")])
     found: list[Row] = []
-    while page := engine.scan_holding(
-        NAME, [b"absent", b'"003"'], after=found[-1][0] if found else None, prefix="p", limit=4
-    ):
+    while page := engine.scan_holding(NAME, HELD, after=found[-1][0] if found else None, prefix="p", limit=4):
         found += page
     wanted = [f"p{n:03}" for n in range(3, 100, 10)]
     assert [key for key, body, *_ in found if b'"003"' in body] == wanted
     if isinstance(engine, SQLiteEngine):
         assert [key for key, *_ in found] == wanted
-        (whole,) = [engine.scan_holding(NAME, [b'"003"'], prefix="p", limit=100)]
+        (whole,) = [engine.scan_holding(NAME, HELD, prefix="p", limit=100)]
         assert [key for key, *_ in whole] == wanted
 
 
@@ -82,3 +81,13 @@ def test_memory_does_not_look_by_endings() -> None:
     engine = MemoryEngine()
     engine.create_collection(NAME, {})
     assert engine.ids_by_ending(NAME, ENDING, start="a", end="e", limit=3) is None
+
+
+def test_what_a_pattern_means_is_a_character_of_a_text(tmp_path: Path) -> None:
+    engine = SQLiteEngine(str(tmp_path / "kv.db"))
+    engine.create_collection(NAME, {})
+    engine.write(NAME, [row("a", "*?["), row("b", "xyz"), row("c", "*?]")])
+    assert [key for key, *_ in engine.scan_holding(NAME, Held('"*?[', '"'), limit=9)] == ["a"]
+    assert [key for key, *_ in engine.scan_holding(NAME, Held('"x', "Yy"), prefix="b", limit=9)] == ["b"]
+    assert engine.scan_holding(NAME, Held('"X', "y"), limit=9) == []
+    engine.close()

@@ -483,6 +483,7 @@ IMPORTERS = {
     # They load modules of their own, by a name in a table.
     "__init__.py": {"importlib", "importlib.import_module"},
     "testing/__init__.py": {"importlib", "importlib.import_module"},
+    "cli/dispatch.py": {"importlib", "importlib.import_module"},
     # It loads the standard library's own threading anew, where gevent or eventlet patched it.
     "runtime/threads.py": {"importlib"},
     # It loads the module of a URL's scheme, which its own table or an installed package's entry point names: nothing

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -23,6 +26,7 @@ from langchain_kv import (
     StoreError,
     TransportError,
 )
+from langchain_kv.backends.dataapi import retry
 from redis_node import RedisNode, free_port, missing, running_redis
 from upstash_server import TOKEN, Fault, UpstashServer, running_upstash
 
@@ -114,6 +118,23 @@ def test_what_may_be_sent_again_is(server: UpstashServer, opened: Any, stored: A
     assert server.faults == []
 
 
+def test_requests_and_retries_are_logged_without_keys_values_and_token(
+    server: UpstashServer, opened: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "langchain_kv")
+    server.faults.append(Fault("status", 429))
+    opened().call("mset", [("marked-key", b"marked-value"), ("marked-raw", b"\xffmarked")])
+    told = [record.getMessage() for record in caplog.records if record.name == "langchain_kv"]
+
+    assert any(
+        re.fullmatch(r"MSET on upstash:\S+ \(1 commands\): HTTP 200 in [\d.]+ ms, try [12]", line) for line in told
+    )
+    assert any("HTTP 429" in line for line in told)
+    assert any("sent again in" in line for line in told)
+    assert "marked" not in repr([record.__dict__ for record in caplog.records])
+    assert TOKEN not in repr([record.__dict__ for record in caplog.records])
+
+
 @pytest.mark.parametrize("value", [TEXT, RAW], ids=["text", "raw"])
 @pytest.mark.parametrize("fault", [*LOST, Fault("dropped")], ids=named)
 def test_an_add_or_update_whose_answer_is_lost_is_sent_once_and_unknown(
@@ -187,9 +208,16 @@ def test_the_part_of_an_add_that_was_answered_is_told_apart(server: UpstashServe
     ids=lambda value: named(value) if isinstance(value, Fault) else "",
 )
 def test_a_fault_that_lasts_is_told(
-    server: UpstashServer, opened: Any, fault: Fault, kind: type[StoreError], applied: bool | None
+    server: UpstashServer,
+    opened: Any,
+    fault: Fault,
+    kind: type[StoreError],
+    applied: bool | None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    store = opened(deadline_s=0.3)
+    # A clock by which every request takes ten seconds: the deadline ends after a few, however fast this machine is.
+    monkeypatch.setattr(retry, "monotonic", lambda: time.monotonic() + 10 * len(server.requests))
+    store = opened(deadline_s=25)
     server.faults += [fault] * 1_000
     with pytest.raises(kind) as caught:
         store.call("mset", [("a", TEXT)])

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, Final
 
@@ -58,7 +56,6 @@ _SEEN_FROM: Final = tuple(
         *("embeddings.older", "embeddings.call", "langgraph.store"),
     )
 )
-_HELP_COLUMNS: Final = 78  # what a terminal of 80 columns shows
 
 
 def pages() -> dict[str, str]:
@@ -148,24 +145,47 @@ def _errors_page() -> str:
 
 
 def _command_page() -> str:
-    from langchain_kv.cli.app import app
+    from langchain_kv.cli.dispatch import FAMILIES, NAMES, command_of
+    from langchain_kv.cli.help import command_help, overview
 
-    def shown(*words: str) -> str:
-        with redirect_stdout(io.StringIO()) as printed:
-            app([*words, "--help"], prog_name="lckv", standalone_mode=False, terminal_width=_HELP_COLUMNS)
-        text = "\n".join(line.rstrip() for line in printed.getvalue().strip().splitlines())
-        return f"## {' '.join(['lckv', *words])}\n\n```text\n{text}\n```"
+    def shown(title: str, text: str) -> str:
+        return f"## {title}\n\n```text\n{text.rstrip()}\n```"
 
-    names = [command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands]
     return _page(
         "The command lckv",
         "`lckv --help`",
         [
-            "`pip install 'langchain-kv[cli]'` brings it. The README has"
-            " [examples](../../README.md#the-same-file-as-a-data-api)."
+            "`pip install langchain-kv` brings it, `pip install 'langchain-kv[cli]'` also what `lckv serve` needs."
+            " The README has [examples](../../README.md#the-command-and-a-data-api-on-your-laptop)."
         ],
-        [shown(), *map(shown, names)],
+        [
+            shown("lckv", overview(FAMILIES)),
+            *(shown(f"lckv {name}", command_help(command_of(name))) for name in NAMES),
+            _command_errors(),
+        ],
     )
+
+
+def _command_errors() -> str:
+    from langchain_kv.cli.notes import FIXES, MISSING, PARTLY, REFUSED, USAGE, code_name, exit_code
+
+    links = _links("command.md")
+    rows = {
+        "MISSING": (f"{MISSING}", "a key is missing, of `lckv get`"),
+        "STDOUT": (f"{REFUSED}", "stdout cannot be written"),
+        "EXTRA": (f"{USAGE}", "a library is not installed"),
+    }
+    for kind, _ in _tree(StoreError):
+        name, code = code_name(kind("")), exit_code(kind(""))
+        of = f"{rows[name][1]}, {links[kind.__name__]}" if name in rows else links[kind.__name__]
+        rows[name] = (f"{code}, {PARTLY} where a part was written" if name == "PARTIAL_WRITE" else f"{code}", of)
+    lines = [f"| `{name}` | {code} | {of} | {FIXES.get(name, '')} |" for name, (code, of) in sorted(rows.items())]
+    about = (
+        'With `--json` an error is `{"error": {"code", "message", "fix", "retryable"}}`, one line on stderr. Codes stay'
+        " from version to version. Another `code` is one of a Data API, as [errors.md](errors.md#codes) has them."
+    )
+    head = "| code | exit code | of | what to do |\n|---|---|---|---|"
+    return "\n".join([f"## Errors\n\n{filled(about)}\n\n{head}", *lines])
 
 
 def _index_page() -> str:

@@ -25,10 +25,11 @@ DOCUMENTS = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md")])
 README = PROJECT / "README.md"
 LEAST_BLOCKS = {
     "README.md": 4,
+    "docs/command.md": 0,
     "docs/documents.md": 2,
     "docs/embeddings.md": 1,
-    "docs/llm-cache.md": 2,
     "docs/langgraph.md": 6,
+    "docs/llm-cache.md": 2,
 }
 """The pages whose Python is run, and how many blocks of it each has at the least."""
 
@@ -196,14 +197,13 @@ def test_errors_that_documents_name_exist(document: Path) -> None:
 
 
 def test_the_commands_of_the_readme_exist() -> None:
-    from langchain_kv.cli.app import app
+    from langchain_kv.cli.dispatch import NAMES
 
-    known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
     lines = [line for block in blocks(README) if block.language == "sh" for line in block.text.splitlines()]
     used = {words[1] for words in map(shlex.split, lines) if words[:1] == ["lckv"]}
 
-    assert used == known
-    assert "lckv" in README.read_text()
+    assert used <= set(NAMES)
+    assert used >= {"serve", "backup", "restore", "get", "set", "del", "keys"}
 
 
 def test_the_modules_that_the_architecture_names_exist() -> None:

@@ -30,15 +30,23 @@ PRINTED = {
         "a new process: two; the model was asked 0 times",
         "after clear: two; the model was asked 2 times",
     ],
+    "laptop_rag.py": [
+        "first: Answer 'white sheep' by this: The hill is steep. The sheep are white. The wind goes through the grass.",
+        "again: Answer 'white sheep' by this: The hill is steep. The sheep are white. The wind goes through the grass.",
+        "changed: Answer 'a quarry' by this: The hill is gone. A quarry is here.",
+    ],
     "agent_memory.py": ["first: It is noted.", "a new process: pizza", "another user: Nothing is known."],
     "agent_files.py": ["first: Updated file /notes/dishes.md", "a new process: /notes/dishes.md:   1: pizza: good"],
 }
 
+THEIRS = {"laptop_rag.py": ["-W", "ignore:Method:DeprecationWarning"]}
+"""Warnings of others: langchain-astradb calls what astrapy calls deprecated."""
+
 
 def run(name: str, *arguments: str) -> list[str]:
     environment = {**os.environ, "ASTRA_DB_APPLICATION_TOKEN": TOKEN}
-    command = [sys.executable, "-W", "error", str(EXAMPLES / name), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=60)
+    command = [sys.executable, "-W", "error", *THEIRS.get(name, []), str(EXAMPLES / name), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 

@@ -75,6 +75,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     }
     sources = (PROJECT / "src" / "langchain_kv").rglob("*.py")
     packed = {name for name in names if name.endswith(".py")}
+    page = PROJECT / "src" / "langchain_kv" / "explorer" / "static"
+    assert {f"langchain_kv/explorer/static/{path.name}" for path in page.iterdir()} <= set(names)
     assert packed == {path.relative_to(PROJECT / "src").as_posix() for path in sources}
 
 
@@ -86,7 +88,10 @@ def test_it_works_with_the_dependencies_it_declares(wheel: Path, tmp_path: Path)
     programs = new_environment(tmp_path / "venv", wheel)
 
     run(programs / "python", "-W", "error", "-c", first_example(), cwd=tmp_path)
-    assert "pip install 'langchain-kv[cli]'" in run(programs / "lckv", "--help", code=2)
+    where = ["--db", "sqlite:kv.db", "--collection", "kv"]
+    run(programs / "lckv", "set", "key", "[1]", *where, cwd=tmp_path)
+    assert run(programs / "lckv", "get", "key", *where, cwd=tmp_path) == "[1]\n"
+    assert "pip install 'langchain-kv[cli]'" in run(programs / "lckv", "serve", code=2)
 
     run(programs / "python", *PIP, "install", f"{wheel}[cli]")
     assert "serve" in run(programs / "lckv", "--help")

@@ -199,15 +199,16 @@ def test_a_bundle_without_a_token_says_what_a_pickle_lacks() -> None:
 def test_a_server_makes_the_keyspace_that_the_url_names_and_no_other(
     url: str, made: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from langchain_kv.cli import serving
+    from langchain_kv.cli import main
+    from langchain_kv.cli.commands import serve
     from langchain_kv.server.http import running
 
     keyspaces: list[str] = []
     engine = SimpleNamespace(create_keyspace=keyspaces.append, keeps_bytes=False)
     monkeypatch.setattr(ClusterPlace, "acquire_engine", lambda place: engine)
-    monkeypatch.setattr(serving, "release_engine", lambda engine: None)
+    monkeypatch.setattr(serve, "release_engine", lambda engine: None)
     monkeypatch.setattr(running, "serve", lambda *_: None)
-    serving.serve_until_stopped(url, "127.0.0.1", 0, token=None, user=None, password=None)
+    assert main.run(["serve", "--db", url, "--port", "0"]) == 0
     assert keyspaces == [made]
 
 

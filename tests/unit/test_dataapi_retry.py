@@ -426,13 +426,19 @@ async def test_part_that_gets_no_turn_before_the_deadline_is_not_sent() -> None:
     assert await _call().persist(script, flow) == "done"
 
 
-async def test_part_that_waits_for_its_turn_goes_on_while_others_of_its_operation_succeed() -> None:
-    flow, call, script = Flow(1), _call(deadline_s=0.1), _Script()
+async def test_part_that_waits_for_its_turn_goes_on_while_others_of_its_operation_succeed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_s = 0.0
+    monkeypatch.setattr(retry, "monotonic", lambda: now_s)
+    flow, call, script = Flow(1), _call(deadline_s=0.02), _Script()
     entered = await flow.enter()
     waiting = asyncio.create_task(call.persist(script, flow))
     for _ in range(3):
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0)
+        now_s += 0.015
         call.restart()
+    await asyncio.sleep(0.1)  # it looks again after what the deadline left, and finds that it has moved
     assert not waiting.done()
     flow.leave(entered, kept_up=True)
     assert await waiting == "done"

@@ -582,7 +582,7 @@ def test_a_write_that_always_loses_says_so(send: Send, engine: MemoryEngine, mon
 @pytest.mark.parametrize(
     ("options", "code"),
     [
-        ({"vector": {"dimension": 0}}, "INVALID_CREATE_COLLECTION_OPTIONS"),
+        ({"vector": {"dimension": 0}}, "COMMAND_FIELD_VALUE_INVALID"),
         ({"lexical": {"enabled": True}}, "LEXICAL_NOT_AVAILABLE_FOR_DATABASE"),
         ({"lexical": {}}, "INVALID_CREATE_COLLECTION_OPTIONS"),
         ({"rerank": {"enabled": True}}, "RERANKING_FEATURE_NOT_ENABLED"),

@@ -30,6 +30,7 @@ from langchain_kv.server.commands import admin
 from langchain_kv.server.commands.table import answer
 
 COLLECTION = CollectionName("default_keyspace", "v")
+OF_FORMS = ("SHRED_BAD_DOCUMENT_VECTOR_TYPE", "SHRED_BAD_BINARY_VECTOR_VALUE")
 SETTINGS = {"vector": {"dimension": 3, "metric": "cosine", "sourceModel": "other"}}
 
 
@@ -176,6 +177,18 @@ def test_a_store_that_overwrites_a_document_leaves_no_vector_behind(tmp_path: Pa
             assert nearest(send, [1, 0, 0]) == []
 
 
+@pytest.mark.parametrize(
+    ("field", "code"),
+    [
+        ("$vectorize", "EMBEDDING_SERVICE_NOT_CONFIGURED"),
+        ("$hybrid", "LEXICAL_NOT_ENABLED_FOR_COLLECTION"),
+        ("$lexical", "LEXICAL_NOT_ENABLED_FOR_COLLECTION"),
+    ],
+)
+def test_fields_that_need_a_service_are_refused(send: Send, field: str, code: str) -> None:
+    assert codes(send({"insertOne": {"document": {"_id": "a", field: "text"}}})) == [code]
+
+
 # -- what is refused --------------------------------------------------------------------------------------------------
 
 
@@ -205,7 +218,8 @@ def test_what_is_no_vector_of_the_collection_is_neither_kept_nor_searched_by(
     send: Send, vector: Any, code: str
 ) -> None:
     assert codes(send({"insertOne": {"document": {"_id": "a", "$vector": vector}}})) == [code]
-    assert codes(send({"find": {"sort": {"$vector": vector}}})) == [code]
+    of_sort = "SORT_CLAUSE_VALUE_INVALID" if code in OF_FORMS else code
+    assert codes(send({"find": {"sort": {"$vector": vector}}})) == [of_sort]
     insert(send, b=[1, 0, 0])
     update = {"filter": {"_id": "b"}, "update": {"$set": {"$vector": vector}}}
     assert codes(send({"updateOne": update})) == [code]
@@ -238,12 +252,12 @@ def test_searches_that_the_data_api_does_not_have_are_refused(send: Send, fields
     [
         ({}, "INVALID_CREATE_COLLECTION_OPTIONS"),
         ([], "INVALID_CREATE_COLLECTION_OPTIONS"),
-        ({"dimension": 0}, "INVALID_CREATE_COLLECTION_OPTIONS"),
-        ({"dimension": "5"}, "INVALID_CREATE_COLLECTION_OPTIONS"),
-        ({"dimension": 5, "metric": "manhattan"}, "INVALID_CREATE_COLLECTION_OPTIONS"),
-        ({"dimension": 5, "metric": {}}, "INVALID_CREATE_COLLECTION_OPTIONS"),
-        ({"dimension": 5, "sourceModel": "mine"}, "INVALID_CREATE_COLLECTION_OPTIONS"),
-        ({"dimension": 5, "other": 1}, "INVALID_CREATE_COLLECTION_OPTIONS"),
+        ({"dimension": 0}, "COMMAND_FIELD_VALUE_INVALID"),
+        ({"dimension": "5"}, "COMMAND_FIELD_VALUE_INVALID"),
+        ({"dimension": 5, "metric": "manhattan"}, "COMMAND_FIELD_VALUE_INVALID"),
+        ({"dimension": 5, "metric": {}}, "COMMAND_FIELD_VALUE_INVALID"),
+        ({"dimension": 5, "sourceModel": "mine"}, "COMMAND_FIELD_VALUE_INVALID"),
+        ({"dimension": 5, "other": 1}, "INVALID_CREATE_COLLECTION_FIELD"),
         ({"dimension": 4_097}, "VECTOR_SEARCH_TOO_BIG_VALUE"),
         ({"dimension": 5, "service": {"provider": "openai"}}, "VECTORIZE_FEATURE_NOT_AVAILABLE"),
     ],

@@ -17,7 +17,7 @@ import msgspec
 
 from langchain_kv import limits
 from langchain_kv.backends.merging import Merging
-from langchain_kv.engines.base import Ending
+from langchain_kv.engines.base import Ending, Held
 from langchain_kv.errors import PartialWriteError, StoreError, UnsupportedError
 from langchain_kv.runtime.work_queue import Bridge, QueueBridge, run_aside
 from langchain_kv.values.namespaces import is_in_tree, namespace_of
@@ -112,6 +112,13 @@ class Backend(ABC):
     can_update: bool = False
     """Whether ``update`` and ``touch_many`` are there."""
 
+    keeps_bytes: bool = True
+    """Whether bytes are read as bytes. Else they are text, base64, which only its reader knows to be bytes, unless it
+    was written as ``Kind.MARKED_BYTES``."""
+
+    in_key_order: bool = False
+    """Whether ``scan`` goes in an order of the keys, and ``scan_after`` goes on in it."""
+
     @property
     def key_max_bytes(self) -> int:
         """How many bytes of UTF-8 a key may take."""
@@ -171,19 +178,28 @@ class Backend(ABC):
     def ascan(self, prefix: str, *, values: bool) -> AsyncGenerator[Page]:
         """As ``scan``."""
 
-    def scan_tree(self, tree: str, *, values: bool, holding: Sequence[bytes] = ()) -> Generator[Skimmed]:
+    def scan_after(self, prefix: str, after: str) -> Generator[Page]:
+        """As ``scan`` with values, from behind a key on, which need not be there any more. Plain calls only: it is for
+        copies that go on after an end that came too early.
+
+        Raises:
+            UnsupportedError: this target lists its keys in no order.
+        """
+        raise UnsupportedError(f"{self!r} lists its keys in no order: list all of them.")
+
+    def scan_tree(self, tree: str, *, values: bool, holding: Held | None = None) -> Generator[Skimmed]:
         """As ``scan``, of a namespace and of those below it; for who needs few values, some may come unparsed.
 
         Args:
             tree: what ``values.namespaces.subtree_prefix`` answers; empty for all namespaces.
             values: as of ``scan``.
-            holding: with them, values whose documents hold none of these bytes may be left out, where that is quicker.
+            holding: with it, values whose documents do not hold it may be left out, where that is quicker.
         """
         with closing(self.scan(tree, values=values)) as pages:
             for page in pages:
                 yield [item for item in page if is_in_tree(item[0], tree)]
 
-    async def ascan_tree(self, tree: str, *, values: bool, holding: Sequence[bytes] = ()) -> AsyncGenerator[Skimmed]:
+    async def ascan_tree(self, tree: str, *, values: bool, holding: Held | None = None) -> AsyncGenerator[Skimmed]:
         """As ``scan_tree``."""
         async with aclosing(self.ascan(tree, values=values)) as pages:
             async for page in pages:

@@ -44,6 +44,7 @@ class CassandraBackend(OverEngine[CassandraEngine], AsyncBackend):
     """
 
     can_update = True
+    keeps_bytes = False
 
     def __init__(
         self,

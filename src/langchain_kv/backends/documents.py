@@ -5,6 +5,8 @@ inside a document goes as text, with a marker beside it, and a moment of expiry 
 
     {"_id": k, "value": "<JSON text>", "encoding": "json", "expires_at": {"$date": <milliseconds>}}
 
+Copies mark bytes (``Kind.MARKED_BYTES``), so that they are bytes to every reader: ``"encoding": "base64"``.
+
 In collections that were made so (``collections.CollectionForm``) two more fields follow: ``ns`` and ``version``.
 
 A cache of answers keeps ``{"_id": k, "body_blob": v}``, as langchain-astradb's does.
@@ -12,8 +14,8 @@ A cache of answers keeps ``{"_id": k, "body_blob": v}``, as langchain-astradb's 
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -26,6 +28,7 @@ from langchain_kv.backends.collections import NAMESPACES, PLAIN, VERSION, Collec
 from langchain_kv.engines.rows import moment_of
 from langchain_kv.errors import InvalidKeyError, InvalidValueError
 from langchain_kv.runtime.slices import Steps, by_bytes
+from langchain_kv.values.codecs import UndecodableError, bytes_from_text
 from langchain_kv.values.keys import shown
 from langchain_kv.values.lenient import LenientDecoder, parse_json
 from langchain_kv.values.namespaces import ancestry
@@ -51,6 +54,7 @@ EXPIRY: Final = "expires_at"
 
 _MARKER: Final = "json"
 _LAST_VERSION: Final = re.compile(rb'"%b":"[^"\\]*"\}\Z' % VERSION.encode())
+_BYTES_MARKER: Final = "base64"
 _SIZE_MAX: Final = limits.DOCUMENT_MAX_UTF16
 # Whatever the key, of which JSON may make six characters a byte, and with a moment of expiry.
 _BYTES_ALWAYS_FIT: Final = (_SIZE_MAX - 100 - 6 * limits.KEY_MAX_BYTES) // 4 * 3
@@ -85,6 +89,8 @@ def document_of(record: Record) -> bytes:
         value = payload
     elif kind is Kind.BODY_BLOB:
         field, value = b"body_blob", payload
+    elif kind is Kind.MARKED_BYTES:
+        value = b'%b,"encoding":"base64"' % msgspec.json.encode(payload)
     elif kind is Kind.BYTES:
         value = msgspec.json.encode(payload)  # base64 text, in a third of the time that the standard library takes
     else:
@@ -155,7 +161,7 @@ def in_form(record: Record, form: CollectionForm, version: str | None = None) ->
 
 def new_version() -> str:
     """Return a version that no document has had."""
-    return secrets.token_hex(16)
+    return os.urandom(16).hex()
 
 
 def with_new_version(document: bytes) -> bytes:
@@ -178,7 +184,7 @@ def _check_size(record: Record, document: bytes) -> None:
     units = utf16_units(text)
     if units <= _SIZE_MAX:
         return
-    if record.kind is Kind.BYTES:
+    if record.kind in (Kind.BYTES, Kind.MARKED_BYTES):
         fitting = (_SIZE_MAX - (units - len(msgspec.json.encode(record.payload)) + 2)) // 4 * 3
         raise InvalidValueError(
             f"The value of key {shown(record.key)} has {len(record.payload):,} bytes, the limit with this key is"
@@ -216,6 +222,11 @@ def opened(envelope: Envelope) -> Stored:
     expires_at_ms = moment_of(envelope.expires_at_ms)
     if envelope.kind is Kind.JSON:
         return Found(envelope.value, Kind.JSON, expires_at_ms)
+    if envelope.kind == _BYTES_MARKER and isinstance(envelope.value, str):
+        try:
+            return Found(bytes_from_text(envelope.value), Kind.BYTES, expires_at_ms)
+        except UndecodableError:
+            return Damaged("it is marked as base64 text, and is none")
     if envelope.kind != _MARKER or not isinstance(envelope.value, str):
         marker = shown(envelope.kind) if isinstance(envelope.kind, str) else type(envelope.kind).__name__
         return Damaged(

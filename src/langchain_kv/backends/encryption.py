@@ -132,6 +132,8 @@ class Encrypted(Wrapper):
         self._encryption = encryption
         self._collection = _counted(collection)
 
+    keeps_bytes = True  # the kind is sealed with the value
+
     def inwards(self, record: Record) -> Record:
         plain = bytes((_KINDS.index(record.kind),)) + record.payload
         sealed = self._encryption._seal(plain, self._collection + _counted(record.key))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
@@ -26,7 +25,7 @@ from langchain_kv.backends.rows import (
     rows_of,
     skimmed,
 )
-from langchain_kv.engines.base import CollectionName, DocId, Ending, Engine, Row, Settings
+from langchain_kv.engines.base import CollectionName, DocId, Ending, Engine, Held, Row, Settings
 from langchain_kv.engines.pages import PAGE_BYTES, PAGE_DOCUMENTS, is_last
 from langchain_kv.errors import StoreError
 from langchain_kv.runtime.clock import now_ms
@@ -68,6 +67,7 @@ class EngineBackend(OverEngine[Engine], SyncBackend):
     """
 
     can_update = True
+    in_key_order = True
 
     def __init__(
         self,
@@ -85,12 +85,18 @@ class EngineBackend(OverEngine[Engine], SyncBackend):
     def bridge(self) -> Bridge:
         return self._engine.bridge
 
+    @property
+    def keeps_bytes(self) -> bool:  # type: ignore[override]
+        return self._keeps_raw
+
     # -- the verbs ------------------------------------------------------------------------------------------------
 
     def get_many(self, keys: Sequence[str]) -> list[Stored | None]:
         return found_all(self._engine.read(self._collection, keys), now_ms())
 
     async def aget_many(self, keys: Sequence[str]) -> list[Stored | None]:
+        import asyncio
+
         if len(keys) <= SHORT_READ:
             values = await self.bridge.read_short(self.get_many, keys)
             await asyncio.sleep(0)  # a loop of such reads lets others run
@@ -135,7 +141,14 @@ class EngineBackend(OverEngine[Engine], SyncBackend):
         while scan.going_on:
             yield whole(_items(scan.rows(self._engine))) if values else scan.keys(self._engine)
 
+    def scan_after(self, prefix: str, after: str) -> Generator[Page]:
+        scan = _Scan(self._collection, prefix, PAGE_DOCUMENTS, after)
+        while scan.going_on:
+            yield whole(_items(scan.rows(self._engine)))
+
     async def ascan(self, prefix: str, *, values: bool) -> AsyncGenerator[Page]:
+        import asyncio
+
         scan = _Scan(self._collection, prefix, PAGE_DOCUMENTS if values else SHORT_KEYS_PAGE)
         while scan.going_on:
             if values:
@@ -144,13 +157,15 @@ class EngineBackend(OverEngine[Engine], SyncBackend):
                 yield await self.bridge.read_short(scan.keys, self._engine)
             await asyncio.sleep(0)
 
-    def scan_tree(self, tree: str, *, values: bool, holding: Sequence[bytes] = ()) -> Generator[Skimmed]:
+    def scan_tree(self, tree: str, *, values: bool, holding: Held | None = None) -> Generator[Skimmed]:
         for prefix in tree_prefixes(tree):
             scan = _Scan(self._collection, prefix, PAGE_DOCUMENTS if values else KEYS_PAGE)
             while scan.going_on:
                 yield skimmed(scan.rows(self._engine, holding), now_ms()) if values else [*scan.keys(self._engine)]
 
-    async def ascan_tree(self, tree: str, *, values: bool, holding: Sequence[bytes] = ()) -> AsyncGenerator[Skimmed]:
+    async def ascan_tree(self, tree: str, *, values: bool, holding: Held | None = None) -> AsyncGenerator[Skimmed]:
+        import asyncio
+
         for prefix in tree_prefixes(tree):
             scan = _Scan(self._collection, prefix, PAGE_DOCUMENTS if values else SHORT_KEYS_PAGE)
             while scan.going_on:
@@ -219,6 +234,8 @@ class EngineBackend(OverEngine[Engine], SyncBackend):
         return removed
 
     async def apurge(self) -> int:
+        import asyncio
+
         removed = 0
         while some := await self.bridge.write(self._purge_page):
             removed += some
@@ -253,9 +270,9 @@ class _Scan:
         going_on: whether there may be more pages.
     """
 
-    def __init__(self, collection: CollectionName, prefix: str, limit: int) -> None:
+    def __init__(self, collection: CollectionName, prefix: str, limit: int, after: str | None = None) -> None:
         self.going_on = True
-        self._where: dict[str, Any] = {"collection": collection, "prefix": prefix, "limit": limit, "after": None}
+        self._where: dict[str, Any] = {"collection": collection, "prefix": prefix, "limit": limit, "after": after}
 
     def keys(self, engine: Engine) -> Page:
         """Return the next page of text keys that have not expired; the last may be empty."""
@@ -265,12 +282,12 @@ class _Scan:
             return list(zip(cast("list[str]", ids), repeat(None)))
         return [(key, None) for key in ids if isinstance(key, str)]
 
-    def rows(self, engine: Engine, holding: Sequence[bytes] = ()) -> list[Row]:
+    def rows(self, engine: Engine, holding: Held | None = None) -> list[Row]:
         """As ``keys``, whole rows, also expired ones; a page ends by its bytes, too.
 
-        With ``holding`` rows whose bodies hold none of it may be left out.
+        With ``holding`` rows whose bodies do not hold it may be left out.
         """
-        scan = partial(engine.scan_holding, texts=holding) if holding else engine.scan
+        scan = partial(engine.scan_holding, held=holding) if holding else engine.scan
         page = scan(**self._where, size_bytes=PAGE_BYTES)
         last = page[-1][0] if page else None
         self._advance(last, is_last=is_last(page, self._where["limit"], PAGE_BYTES))

@@ -57,6 +57,8 @@ class _MongoDB(Backend):
 class MongoDBBackend(_MongoDB, SyncBackend):
     """On a ``MongoClient``: plain calls are its own, each call of a coroutine has a thread for itself."""
 
+    in_key_order = True
+
     @cached_property
     def bridge(self) -> Bridge:
         """Threads, as many as calls under way, up to a bound: the client's pool serves them side by side."""
@@ -72,7 +74,12 @@ class MongoDBBackend(_MongoDB, SyncBackend):
         run(self._does.delete_many(keys))
 
     def scan(self, prefix: str, *, values: bool) -> Generator[Page]:
-        after: str | None = None
+        return self._pages(prefix, None, values)
+
+    def scan_after(self, prefix: str, after: str) -> Generator[Page]:
+        return self._pages(prefix, after, True)
+
+    def _pages(self, prefix: str, after: str | None, values: bool) -> Generator[Page]:
         while True:
             page, after = run(self._does.page(prefix, after, values=values))
             if page:
@@ -97,6 +104,18 @@ class MongoDBBackend(_MongoDB, SyncBackend):
 
     def purge(self) -> int:
         return run(self._does.purge())
+
+    def collections(self) -> list[str]:
+        """Return the names of the database's collections, sorted."""
+        return run(self._does.collections())
+
+    def drop(self) -> None:
+        """Remove the collection. A missing one is no error."""
+        run(self._does.drop())
+
+    def version(self) -> str:
+        """Return the server's version."""
+        return run(self._does.version())
 
     def open(self, *, clear: bool = False) -> None:
         run(self._does.open(clear=clear))

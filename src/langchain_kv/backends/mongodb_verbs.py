@@ -191,6 +191,19 @@ class Verbs:
         """See ``Backend``."""
         yield from self._call(self._collection.delete_many, _with(prefix), writes=True)
 
+    def collections(self) -> Plan[list[str]]:
+        """Return the names of the database's collections, without MongoDB's own, sorted."""
+        names: list[str] = yield from self._call(self._collection.database.list_collection_names)
+        return sorted(name for name in names if not name.startswith("system."))
+
+    def drop(self) -> Plan[None]:
+        """Remove the collection, with its index."""
+        yield from self._call(self._collection.drop, writes=True)
+
+    def version(self) -> Plan[str]:
+        """Return the server's version."""
+        return str((yield from self._call(self._collection.database.command, "buildInfo"))["version"])
+
     def purge(self) -> Plan[int]:
         """See ``Backend``."""
         expired = {"_id": {"$type": "string"}, EXPIRY: {"$lte": DatetimeMS(now_ms())}}
@@ -315,7 +328,8 @@ def _with(prefix: str, after: str | None = None) -> dict[str, Any]:
     which: dict[str, Any] = {"$type": "string"}
     if prefix:
         which = {"$regex": "^" + re.escape(prefix).replace("\0", r"\x00")}
-    return {"_id": which if after is None else {**which, "$gt": after}}
+    # Two conditions: beside a regex mongo-java-server does not look at $gt.
+    return {"_id": which} if after is None else {"$and": [{"_id": which}, {"_id": {"$gt": after}}]}
 
 
 def _alive(which: dict[str, Any]) -> dict[str, Any]:

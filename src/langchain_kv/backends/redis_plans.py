@@ -2,8 +2,9 @@
 
 A plan is a generator: it yields a batch, is sent the replies (an error is one of them), and returns the answer. Who
 drives it sends the batches. A value is kept under ``PREFIX + key``: bytes as they are, a JSON value as its text after
-eight characters of white space, which every reader of JSON passes over, and by which it is told from bytes. Redis
-removes what has expired by its clock; what has expired by this machine's is left out, too.
+eight characters of white space, which every reader of JSON passes over, and by which it is told from bytes; before an
+answer of a model (``Kind.BODY_BLOB``) they are others. Redis removes what has expired by its clock; what has expired by
+this machine's is left out, too.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ _KEYS_MAX: Final = 1_000  # of one command: it holds up the server's other clien
 _BYTES_MAX: Final = 4 * 1024 * 1024
 
 _JSON: Final = b"\t\r\n \t\r\n "
-_ESCAPE: Final = b"\t\r\n \t\r\n\0"  # before bytes that begin with one of the two
+_ANSWER: Final = b"\t\r\n \t\r\n\t"
+_ESCAPE: Final = b"\t\r\n \t\r\n\0"  # before bytes that begin with one of the three
 
 
 def _script(text: str) -> str:
@@ -371,17 +373,18 @@ def _is_text(record: Record) -> bool:
 
 def _payload(record: Record) -> bytes:
     if record.kind is not Kind.BYTES:
-        return _JSON + record.payload
-    return _ESCAPE + record.payload if record.payload.startswith((_JSON, _ESCAPE)) else record.payload
+        return (_ANSWER if record.kind is Kind.BODY_BLOB else _JSON) + record.payload
+    return _ESCAPE + record.payload if record.payload.startswith((_JSON, _ANSWER, _ESCAPE)) else record.payload
 
 
 def _found(value: bytes | None, moment: int | None, now: int) -> Stored | None:
     """Return what is stored; None where it has expired or is not there, or is no value (a list of another program)."""
     if value is None or (moment is not None and moment <= now):
         return None
-    if not value.startswith(_JSON):
+    if not value.startswith((_JSON, _ANSWER)):
         return Found(value[len(_ESCAPE) :] if value.startswith(_ESCAPE) else value, Kind.BYTES, moment)
     try:
-        return Found(parse_json(value[len(_JSON) :]), Kind.JSON, moment)
+        kind = Kind.BODY_BLOB if value.startswith(_ANSWER) else Kind.JSON
+        return Found(parse_json(value[len(_JSON) :]), kind, moment)
     except ValueError:
         return Damaged("its text is not JSON")

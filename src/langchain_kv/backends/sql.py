@@ -27,6 +27,7 @@ from langchain_kv.errors import (
     StoreError,
     TransportError,
 )
+from langchain_kv.runtime import loop_thread
 from langchain_kv.runtime.forks import renew_in_child
 from langchain_kv.runtime.work_queue import AsideBridge, Bridge, InlineBridge
 
@@ -61,6 +62,7 @@ class SQLBackend(SyncBackend):
 
     can_update = True
     allows_empty_key = True
+    in_key_order = True
 
     def __init__(self, engine: Engine, rows: Rows, shown: str, *, owned: bool) -> None:
         self._engine = engine
@@ -114,7 +116,12 @@ class SQLBackend(SyncBackend):
         self._do(self._rows.delete, keys)
 
     def scan(self, prefix: str, *, values: bool) -> Generator[Page]:
-        after: str | None = None
+        return self._pages(prefix, None, values)
+
+    def scan_after(self, prefix: str, after: str) -> Generator[Page]:
+        return self._pages(prefix, after, True)
+
+    def _pages(self, prefix: str, after: str | None, values: bool) -> Generator[Page]:
         while True:
             page, after = self._do(self._rows.page, prefix, after, values)
             yield page
@@ -149,6 +156,10 @@ class SQLBackend(SyncBackend):
         return removed
 
     # -- life ---------------------------------------------------------------------------------------------------------
+
+    def names(self) -> list[str]:
+        """Return the namespaces that the table has rows of: "KEYSPACE.COLLECTION"."""
+        return self._do(self._rows.names)
 
     def open(self, *, clear: bool = False) -> None:
         try:
@@ -199,6 +210,10 @@ class AsyncSQLBackend(AtHomeBackend):
         if self._closed:
             raise StoreClosedError(f"The store on {self._shown} was closed: open a new one.")
         return await self._at_home(partial(self._transaction, work, *args))
+
+    def names(self) -> list[str]:
+        """As of ``SQLBackend``."""
+        return loop_thread.run(self._do(self._rows.names))
 
     async def _transaction(self, work: _Work[T], *args: Any) -> T:
         for left in reversed(range(TRIES)):

@@ -197,6 +197,10 @@ class Rows:
     def clear(self, connection: sa.Connection, prefix: str) -> None:
         connection.execute(sa.delete(self._table).where(*self._conditions(prefix, expired=True)))
 
+    def names(self, connection: sa.Connection) -> list[str]:
+        """Return the namespaces that the table has rows of."""
+        return list(connection.scalars(sa.select(self._table.c.namespace).distinct()))
+
     def purge(self, connection: sa.Connection) -> int:
         """Remove some rows that have expired; return how many."""
         if not self._expires:

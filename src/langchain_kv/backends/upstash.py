@@ -125,7 +125,7 @@ class UpstashBackend(PlannedBackend, HTTPBackend):
                     error.retryable = one.is_stale = False
                 raise
 
-        return await call.persist(attempt, pool.flow())
+        return await call.persist(attempt, pool.flow(), what=f"{what} ({len(commands)} commands)")
 
     def _noted(self, reply: Reply) -> Reply:
         if _SYNC in reply.headers:

@@ -38,6 +38,14 @@ class Wrapper(Backend):
         return self._inner.can_update
 
     @property
+    def keeps_bytes(self) -> bool:  # type: ignore[override]
+        return self._inner.keeps_bytes
+
+    @property
+    def in_key_order(self) -> bool:  # type: ignore[override]
+        return self._inner.in_key_order
+
+    @property
     def key_max_bytes(self) -> int:
         return self._inner.key_max_bytes - len(self.key("").encode())
 
@@ -101,6 +109,11 @@ class Wrapper(Backend):
 
     def scan(self, prefix: str, *, values: bool) -> Generator[Page]:
         with self._call("scan") as answered, closing(self._inner.scan(self.key(prefix), values=values)) as pages:
+            for page in pages:
+                yield self._page(page, answered)
+
+    def scan_after(self, prefix: str, after: str) -> Generator[Page]:
+        with self._call("scan") as answered, closing(self._inner.scan_after(*map(self.key, (prefix, after)))) as pages:
             for page in pages:
                 yield self._page(page, answered)
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from langchain_kv.cli.notes import UNWRITTEN, USAGE, fail, give_up, show_warning, tell
+from langchain_kv.cli.notes import REFUSED, USAGE, fail, give_up, show_warning, tell
 
 # Next to nothing is imported here: what Ctrl-C interrupts before ``main`` runs is a traceback.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
 
 __all__ = ["main", "run"]
 
@@ -30,40 +29,36 @@ def main() -> int:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command; print its error, if any, as one line on stderr.
+    """Run one command; print its error, if any, on stderr.
 
     Args:
         arguments: what follows ``lckv`` on the command line; nothing asks for help.
 
     Returns:
-        0; 1 a key is missing; 2 wrong usage; 3 refused by the service or the file; 4 the service cannot be reached; 5
-        stdout cannot be written; 130 interrupted; 141 the reader of stdout went away.
+        0; 1 something is missing, different or damaged; 2 wrong usage; 3 refused, by the service, the file or stdout; 4
+        the service cannot be reached; 5 partly done; 130 interrupted; 141 the reader of stdout went away.
     """
-    try:
-        import typer
-    except ModuleNotFoundError:
-        return fail("the command needs an extra: pip install 'langchain-kv[cli]'", USAGE)
-
-    from langchain_kv.cli.app import app
+    words = list(arguments)
+    as_json = "--json" in (words[: words.index("--")] if "--" in words else words)
+    from langchain_kv.cli.dispatch import dispatch
     from langchain_kv.errors import StoreError
 
-    # The base of BadParameter is "wrong usage" in every typer, whether it uses click or carries its own copy.
-    usage_error: Any = typer.BadParameter.__bases__[0]
     try:
-        code = app(list(arguments) or ["--help"], prog_name="lckv", standalone_mode=False)
+        code = dispatch(words)
         if sys.stdout is not None:
             sys.stdout.flush()
-    except usage_error as error:
-        command = error.ctx.command_path if error.ctx is not None else "lckv"
-        return fail(f"{error.format_message()} See {command} --help.", USAGE)
     except StoreError as error:
-        return tell(error)
-    except typer.Abort:
-        return INTERRUPTED
-    except (BrokenPipeError, SystemExit):  # typer itself ends so when the pipe breaks within a command
+        return tell(error, as_json=as_json)
+    except BrokenPipeError:
         give_up(sys.stdout)
         return CLOSED_PIPE
+    except SystemExit as leave:  # a signal told a command to stop, and it has cleaned up
+        return int(leave.code or 0)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("langchain_kv"):
+            raise
+        return fail(f"{error.name} is not installed, and the command needs it.", USAGE, "EXTRA", as_json=as_json)
     except OSError as error:
         give_up(sys.stdout)
-        return fail(f"cannot write to stdout: {error.strerror or error}", UNWRITTEN)
-    return code or 0
+        return fail(f"cannot write to stdout: {error.strerror or error}", REFUSED, "STDOUT", as_json=as_json)
+    return code

@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
-import typer
-
 __all__ = ["cleaning_up_when_stopped"]
 
 _SIGNALS: Final = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -31,7 +29,7 @@ def cleaning_up_when_stopped() -> Iterator[None]:
     A signal that is ignored, as under nohup, stays so. More than one changes nothing.
 
     Raises:
-        typer.Exit: one came; the code is what a shell reports for a program that it ended.
+        SystemExit: one came; the code is what a shell reports for a program that it ended.
     """
     if threading.current_thread() is not threading.main_thread():  # where Python lets nobody handle signals
         yield
@@ -49,7 +47,7 @@ def cleaning_up_when_stopped() -> Iterator[None]:
                 signal.signal(number, stop)
         yield
     except _StoppedError as stopped:
-        raise typer.Exit(128 + stopped.number) from None
+        raise SystemExit(128 + stopped.number) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

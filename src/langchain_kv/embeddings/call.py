@@ -13,9 +13,8 @@ from typing import Any, Final, Literal, NamedTuple, cast
 from langchain_core.stores import BaseStore
 
 from langchain_kv.embeddings.answers import VectorAnswer
-from langchain_kv.embeddings.older import vector_of
 from langchain_kv.embeddings.tally import EmbeddingStatistics, Tally
-from langchain_kv.embeddings.vectors import Unfit, are_vectors, count_of, pack
+from langchain_kv.embeddings.vectors import Unfit, are_vectors, count_of, pack, vector_of
 from langchain_kv.errors import BadVectorError, DamagedValueError, StoreClosedError, UsageError
 from langchain_kv.runtime.callers import warn_caller
 from langchain_kv.runtime.flights import Flight

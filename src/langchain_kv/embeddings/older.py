@@ -8,13 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-import msgspec
 from langchain_core.stores import BaseStore
 
-from langchain_kv.embeddings.vectors import Unfit
 from langchain_kv.errors import ConfigError
 
-__all__ = ["KeyEncoder", "OlderCache", "vector_of"]
+__all__ = ["KeyEncoder", "OlderCache"]
 
 KeyEncoder = Literal["sha1", "blake2b", "sha256", "sha512"] | Callable[[str], str]
 """How a text became a key: by one of these hashes, or by a function."""
@@ -66,12 +64,3 @@ class OlderCache:
         if callable(self.key_encoder):
             return self.key_encoder(text)
         return self.namespace + _ENCODERS[self.key_encoder](text.encode("utf-8", "surrogatepass"))
-
-
-def vector_of(value: bytes) -> list[float] | Unfit:
-    """Return a vector that CacheBackedEmbeddings kept."""
-    try:
-        vector: list[float] = msgspec.json.decode(value, type=list[float])
-    except (msgspec.DecodeError, TypeError):  # NaN is none of JSON's numbers, either
-        return Unfit("it is no JSON of a list of numbers")
-    return vector

@@ -20,10 +20,12 @@ from array import array
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 from langchain_kv.errors import UnsupportedError
 from langchain_kv.runtime.arrays import imported_numpy
 
-__all__ = ["Unfit", "are_vectors", "count_of", "fill", "imported_numpy", "pack", "unpack"]
+__all__ = ["Unfit", "are_vectors", "count_of", "fill", "first_numbers", "imported_numpy", "pack", "unpack", "vector_of"]
 
 _VERSION: Final = 0xE1
 _HEADER: Final = struct.Struct("<BBHI")
@@ -119,6 +121,24 @@ def count_of(value: object) -> int:
     return count if is_ours and len(value) == _HEADER.size + size * count else 0
 
 
+def first_numbers(value: bytes, count: int) -> tuple[str, tuple[float, ...]]:
+    """Return which numbers these bytes are, ``float32`` or ``float64``, and the first of them, at most ``count``.
+
+    Args:
+        value: bytes in the form above.
+        count: how many.
+    """
+    some = min(count, count_of(value))
+    return (
+        ("float32", struct.unpack_from(f"<{some}f", value, _HEADER.size))
+        if value[1] == _SHORT
+        else (
+            "float64",
+            struct.unpack_from(f"<{some}d", value, _HEADER.size),
+        )
+    )
+
+
 def are_vectors(values: Sequence[bytes | None], count: int | None) -> list[bool]:
     """Return of each whether it is so many numbers in the form above; None is nothing."""
     if not count:
@@ -202,3 +222,14 @@ def _unpacked(value: bytes) -> list[float] | None:
     if not math.isfinite(sum(numbers)) and not all(map(math.isfinite, numbers)):
         return None
     return numbers.tolist()
+
+
+def vector_of(value: bytes) -> list[float] | Unfit:
+    """Return a vector that LangChain's CacheBackedEmbeddings kept, as JSON text, or that was packed since."""
+    if count_of(value):
+        return unpack([value])[0] or Unfit("it holds NaN or an infinity")
+    try:
+        vector: list[float] = msgspec.json.decode(value, type=list[float])
+    except (msgspec.DecodeError, TypeError):  # NaN is none of JSON's numbers, either
+        return Unfit("it is no JSON of a list of numbers")
+    return vector

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "KEEP",
-    "LOOK_PAGE",
     "Change",
     "CollectionName",
     "DocId",
     "Ending",
     "Engine",
+    "Held",
     "Keep",
     "NearRow",
     "Row",
@@ -91,6 +91,18 @@ class Ending(NamedTuple):
     before: bytes
     length: int
     after: int
+
+
+class Held(NamedTuple):
+    """A text in bodies.
+
+    Attributes:
+        text: ASCII characters.
+        ends: the characters of which one comes after it; neither ``]`` nor ``^``.
+    """
+
+    text: str
+    ends: str
 
 
 class Engine(ABC):
@@ -202,14 +214,14 @@ class Engine(ABC):
     def scan_holding(
         self,
         collection: CollectionName,
-        texts: Sequence[bytes],
+        held: Held,
         *,
         after: DocId | None = None,
         prefix: str = "",
         limit: int,
         size_bytes: int | None = None,
     ) -> list[Row]:
-        """As ``scan``; rows whose bodies hold none of the texts may be left out, where the engine looks at that."""
+        """As ``scan``; rows whose bodies do not hold that may be left out, where the engine looks at that."""
         return self.scan(collection, after=after, prefix=prefix, limit=limit, size_bytes=size_bytes)
 
     def ids_by_ending(
@@ -283,6 +295,12 @@ class Engine(ABC):
             where: with it, only rows that it holds for. What it raises is passed on.
         """
         raise NotImplementedError(f"{type(self).__name__} keeps no vectors")
+
+    def nearest_listed(
+        self, collection: CollectionName, vector: bytes, listed: tuple[str, str], *, limit: int, where: Where
+    ) -> list[NearRow]:
+        """As ``nearest``, where ``listed`` is an indexed field and a text that wanted rows have in it."""
+        return self.nearest(collection, vector, limit=limit, where=where)
 
     async def aread(self, collection: CollectionName, ids: Sequence[DocId]) -> list[Row | None]:
         """As ``read``."""

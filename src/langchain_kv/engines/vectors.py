@@ -14,6 +14,7 @@ import struct
 import sys
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
 import msgspec
@@ -85,6 +86,9 @@ def vector_of(body: bytes) -> bytes:
         return b""
 
 
+_NUMBERS: Final = {int, float, Decimal}
+
+
 def packed(value: Any) -> bytes:
     """Return the float32 numbers, little-endian, of a vector as JSON has it.
 
@@ -95,19 +99,12 @@ def packed(value: Any) -> bytes:
         return _unpacked_binary(value)
     if not isinstance(value, list):
         raise ValueError("it is neither a list of numbers nor {'$binary': text}")
-    if any(isinstance(number, bool) or not isinstance(number, int | float) for number in value):
-        value = [_number(number) for number in value]
+    if not _NUMBERS.issuperset(map(type, value)):
+        raise ValueError("one of its elements is no number")
     try:
-        numbers = array("f", value)
+        return _checked(array("f", map(float, value)))
     except OverflowError as error:
         raise ValueError("one of its numbers is beyond the range of float32") from error
-    return _checked(numbers)
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool | str) or not hasattr(value, "__float__"):
-        raise ValueError("one of its elements is no number")
-    return float(value)
 
 
 def _unpacked_binary(value: dict[str, Any]) -> bytes:

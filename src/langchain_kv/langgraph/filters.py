@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from langchain_kv.engines.base import Held
 from langchain_kv.errors import UsageError
 from langchain_kv.values.keys import type_name
 
@@ -50,17 +51,14 @@ def compiled(wanted: Mapping[str, Any] | None) -> Predicate | None:
     return passes
 
 
-def held_by(wanted: Mapping[str, Any] | None) -> tuple[bytes, ...]:
-    """Return texts of which the document of every value that passes holds one, whoever wrote it; empty: none is known.
+def held_by(wanted: Mapping[str, Any] | None) -> Held | None:
+    """Return a text that the document of every value that passes holds, whoever wrote it; None where none is known.
 
     Letters and digits of ASCII have one spelling in all that writes JSON. A document may have the JSON of its value as
-    text, in which quotes are escaped.
+    text, in which a backslash comes before each quote.
     """
     texts = [each for each in (wanted or {}).values() if isinstance(each, str) and _PLAIN(each) is not None]
-    if not texts:
-        return ()
-    longest = max(texts, key=len).encode()
-    return b'"%b"' % longest, b'\\"%b\\"' % longest
+    return Held(f'"{max(texts, key=len)}', '"\\') if texts else None
 
 
 _PLAIN: Final = re.compile("[A-Za-z0-9]+").fullmatch

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from langchain_kv.backends.base import Record, Skimmed, Stored
+from langchain_kv.engines.base import Held
 from langchain_kv.langgraph.gathering import Gathering
 from langchain_kv.langgraph.items import UPDATED, created_earlier
 from langchain_kv.runtime.plans import Step
@@ -64,12 +65,12 @@ class Records(KVBaseStore[Any]):
         if writes.removed:
             await self._backend.adelete_many(writes.removed)
 
-    def scan_tree(self, tree: str, take: Callable[[Skimmed], None], holding: Sequence[bytes]) -> None:
+    def scan_tree(self, tree: str, take: Callable[[Skimmed], None], holding: Held | None) -> None:
         with closing(self._backend.scan_tree(tree, values=True, holding=holding)) as pages:
             for page in pages:
                 take(page)
 
-    async def ascan_tree(self, tree: str, take: Callable[[Skimmed], None], holding: Sequence[bytes]) -> None:
+    async def ascan_tree(self, tree: str, take: Callable[[Skimmed], None], holding: Held | None) -> None:
         async with aclosing(self._backend.ascan_tree(tree, values=True, holding=holding)) as pages:
             async for page in pages:
                 take(page)
@@ -148,8 +149,8 @@ class Access:
     def write(self, writes: Writes) -> Step:
         return Step(partial(self._records.write, writes), partial(self._writes.call, writes))
 
-    def scan_tree(self, tree: str, take: Callable[[Skimmed], None], holding: Sequence[bytes]) -> Step:
-        """Have ``take`` given what is in a namespace and in those below it, where it may hold one of these."""
+    def scan_tree(self, tree: str, take: Callable[[Skimmed], None], holding: Held | None) -> Step:
+        """Have ``take`` given what is in a namespace and in those below it, where it may hold this."""
         return Step.of(self._records.scan_tree, self._records.ascan_tree, tree, take, holding)
 
     def ranked(self, tree: str, limit: int | None) -> Step:

@@ -51,7 +51,7 @@ class Question:
     Attributes:
         tree: the namespace in which, and below which, it looks.
         passes: tells which values pass the filter; None where there is none.
-        holding: of this the document of each value that passes holds one.
+        holding: what the document of each value that passes holds.
         text: what is asked by its meaning; None where nothing is.
         is_plain: whether it asks for all items.
         is_short: whether it begins, and asks for few, as nobody does who takes page after page.
@@ -153,6 +153,7 @@ class _Looked:
         self.kept: dict[str, Stored | bytes] = {}
         self._question = question
         self._scorer = scorer
+        self._held = question.holding.text.encode() if question.holding is not None else b""
         self._keeps = True
         self._found: list[tuple[bytes, str]] = []
         self._scores: list[float | None] = []
@@ -181,11 +182,11 @@ class _Looked:
         return found
 
     def _parsed(self, page: Skimmed) -> list[tuple[bytes, str]]:
-        passes, holding = self._question.passes, self._question.holding
+        passes, held = self._question.passes, self._held
         found: list[tuple[bytes, str]] = []
         vectors: list[Any] = []
         for key, one in page:
-            if one is None or (holding and type(one) is bytes and not any(map(one.__contains__, holding))):
+            if one is None or (type(one) is bytes and held not in one):
                 continue
             stored = _parsed(one)
             try:

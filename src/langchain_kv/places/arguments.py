@@ -70,7 +70,7 @@ def resolve(
     keyspace: str | None = None,
     environment: str | None = None,
     ext_callers: Sequence[Caller] | None = None,
-    component: str = "langchain_store",
+    component: str | None = "langchain_store",
     api_options: object = None,
     request_timeout_s: float | None = None,
     deadline_s: float | None = None,
@@ -91,7 +91,7 @@ def resolve(
         keyspace: the keyspace; None takes ``ASTRA_DB_KEYSPACE``, then ``default_keyspace``. That of the place wins.
         environment: ``prod``, ``dev``, ``test`` (Astra DB), ``hcd``, ``dse``, ``cassandra`` or ``other``; None: by URL.
         ext_callers: names, or (name, version) pairs, that go first in the User-Agent.
-        component: the name of the store's kind in the User-Agent.
+        component: the name of the store's kind in the User-Agent; None for who is no store of LangChain's.
         api_options: an astrapy ``APIOptions`` (or anything with its attributes), of which timeouts, token, environment,
             callers, headers, the certificate file and the API path are read.
         request_timeout_s: seconds for one request; wins over ``api_options``.

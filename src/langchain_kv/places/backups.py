@@ -1,18 +1,19 @@
-"""From a file to a copy of it, and back."""
+"""What is done to a file as a whole: a copy of it, and back; its space given back; a look whether it is whole."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from langchain_kv.errors import ConfigError
-from langchain_kv.places.base import Place
+from langchain_kv.places.base import BackendOptions, Place
 from langchain_kv.places.files import FilePlace
 from langchain_kv.runtime.forks import importing
 
 if TYPE_CHECKING:
     from langchain_kv.engines.sqlite.engine import SQLiteEngine
 
-__all__ = ["back_up", "restore"]
+__all__ = ["back_up", "compact", "problems", "restore"]
 
 
 def back_up(place: Place, file: str, *, replace: bool = False) -> None:
@@ -55,6 +56,39 @@ def restore(file: str, place: Place, *, replace: bool = False) -> None:
         engine.restore_to(place.path, replace=replace)
     finally:
         engine.close()
+
+
+def compact(place: FilePlace, options: BackendOptions) -> tuple[int, int]:
+    """Give the space back that a file does not use, while others use it: readers go on, writers wait.
+
+    It takes as much room again for the time being, beside the file and in the directory for temporary files.
+
+    Returns:
+        The bytes of the file, and of what stands beside it, before and after.
+
+    Raises:
+        EngineError: it could not be done; the values are as they were.
+    """
+    with importing.lock:
+        from langchain_kv.engines.sqlite import care
+
+    def size(facts: dict[str, Any]) -> int:
+        return int(facts["file_bytes"]) + int(facts["wal_bytes"])
+
+    with place.sqlite_for(options) as engine:
+        before = engine.look(lambda connection: care.facts(connection, place.path))
+        engine.rewrite(care.compact)
+        after = engine.look(lambda connection: care.facts(connection, place.path))
+    return size(before), size(after)
+
+
+def problems(place: FilePlace, options: BackendOptions) -> Sequence[str]:
+    """Return what is wrong with the file's structure, as SQLite says it; nothing where it is whole."""
+    with importing.lock:
+        from langchain_kv.engines.sqlite import care
+
+    with place.sqlite_for(options) as engine:
+        return engine.look(care.problems)
 
 
 def _name(place: Place) -> str:

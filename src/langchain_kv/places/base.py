@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Final, Self
 
 from langchain_kv import limits
-from langchain_kv.errors import UsageError
+from langchain_kv.errors import UnsupportedError, UsageError
 from langchain_kv.places.environment import token_left_out, token_of_environment
 
 if TYPE_CHECKING:
     from langchain_kv.backends.base import Backend
 
-__all__ = ["BackendOptions", "Place", "TokenSource", "keys_prefix"]
+__all__ = ["BackendOptions", "Place", "TokenSource", "collections_of_keys", "keys_prefix"]
 
 TokenSource = str | Callable[[], str | None] | None
 """The token, something that gives it when asked, or None for no token."""
@@ -100,6 +102,29 @@ class Place(ABC):
             ConfigError: an option contradicts the place.
         """
 
+    def collections(self, options: BackendOptions) -> list[str]:
+        """Return the names of the collections in the keyspace of the options, sorted. Their ``collection`` is ignored.
+
+        Raises:
+            UnsupportedError: this kind of place does not tell.
+        """
+        raise UnsupportedError(f"{self.shown} keeps no list of its collections: name the one that is meant.")
+
+    def drop(self, options: BackendOptions) -> None:
+        """Remove the collection that the options name, with all in it. A missing one is no error.
+
+        Where a collection is nothing but its keys, as here, these are removed.
+        """
+        backend = self.open(options)
+        try:
+            backend.clear("")
+        finally:
+            backend.close()
+
+    def facts(self, options: BackendOptions) -> dict[str, object]:
+        """Return what is known of the place itself, such as versions and sizes in bytes. It asks the place."""
+        return {}
+
     def without_secrets(self) -> Self:
         """Return this place as it may be pickled: without passwords. A place allows that by overriding this.
 
@@ -125,3 +150,26 @@ def keys_prefix(prefix: str | None, options: BackendOptions) -> str:
         return prefix
     keyspace = "" if options.keyspace == limits.DEFAULT_KEYSPACE else f"{options.keyspace}."
     return f"{keyspace}{options.collection}/"
+
+
+def collections_of_keys(backend: Backend, keyspace: str) -> list[str]:
+    """Return the collections of a keyspace whose keys are there, as ``keys_prefix`` writes them, sorted.
+
+    Keys of other programs may look like ours. All keys are listed for it.
+
+    Args:
+        backend: over all the keys of the place; closed at the end.
+        keyspace: its name.
+    """
+    found = set()
+    with closing(backend), closing(backend.scan("", values=False)) as pages:
+        for page in pages:
+            for key, _ in page:
+                head, has_slash, _ = key.partition("/")
+                of_keyspace, _, name = head.rpartition(".")
+                if has_slash and (of_keyspace or limits.DEFAULT_KEYSPACE) == keyspace and _NAME.fullmatch(name):
+                    found.add(name)
+    return sorted(found)
+
+
+_NAME: Final = re.compile(rf"\w{{1,{limits.NAME_MAX_LENGTH}}}", re.ASCII)

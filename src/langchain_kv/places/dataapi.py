@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final, cast
 from urllib.parse import urlsplit
 
 from langchain_kv.errors import ConfigError
@@ -15,6 +16,7 @@ from langchain_kv.runtime.forks import importing
 
 if TYPE_CHECKING:
     from langchain_kv.backends.base import Backend
+    from langchain_kv.backends.dataapi.backend import DataAPIBackend
 
 __all__ = ["ASTRA_HOST", "DataAPIPlace", "parse_http_url"]
 
@@ -63,6 +65,16 @@ class DataAPIPlace(Place):
             is_astra=is_astra,
             form=CollectionForm(options.namespaced, options.atomic),
         )
+
+    def collections(self, options: BackendOptions) -> list[str]:
+        """Return the names of the keyspace's collections, sorted."""
+        with closing(cast("DataAPIBackend", self.open(options))) as backend:
+            return backend.collections()
+
+    def drop(self, options: BackendOptions) -> None:
+        """Remove the collection, with all in it. A missing one is no error."""
+        with closing(cast("DataAPIBackend", self.open(options))) as backend:
+            backend.drop()
 
     def is_astra(self, options: BackendOptions) -> bool:
         """Return whether the service is Astra DB, whose databases hibernate.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
 from langchain_kv.errors import StoreError
@@ -66,6 +67,28 @@ class EmbeddedPlace(Place):
         engine = self.with_options(options).acquire_engine()
         use = _Use(engine)
         return self.make_backend(engine, options, on_close=use.end)
+
+    @contextmanager
+    def engine_for(self, options: BackendOptions) -> Iterator[Engine]:
+        """Use the engine of this place for as long as the block runs."""
+        engine = self.with_options(options).acquire_engine()
+        try:
+            yield engine
+        finally:
+            release_engine(engine)
+
+    def collections(self, options: BackendOptions) -> list[str]:
+        """Return the names of the keyspace's collections, sorted."""
+        with self.engine_for(options) as engine:
+            return sorted(engine.collections(options.keyspace))
+
+    def drop(self, options: BackendOptions) -> None:
+        """Remove the collection, with all in it. A missing one is no error."""
+        with importing.lock:
+            from langchain_kv.engines.base import CollectionName
+
+        with self.engine_for(options) as engine:
+            engine.drop_collection(CollectionName(options.keyspace, options.collection))
 
     def acquire_engine(self) -> Engine:
         """Return the engine, the same for every user of it in this process, until ``release_engine``."""

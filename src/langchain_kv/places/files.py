@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, cast
 from urllib.parse import parse_qsl, unquote
 
 from langchain_kv import limits
@@ -16,6 +17,7 @@ from langchain_kv.runtime.forks import importing
 
 if TYPE_CHECKING:
     from langchain_kv.engines.base import Engine
+    from langchain_kv.engines.sqlite.engine import SQLiteEngine
 
 __all__ = ["FilePlace", "file_url", "file_url_of_others", "parse_file_url"]
 
@@ -56,6 +58,20 @@ class FilePlace(EmbeddedPlace):
     def sharing_key(self) -> Hashable:
         """Return this place, and where links lead now: they may have changed since another user's engine was made."""
         return self, os.path.realpath(self.path)
+
+    def facts(self, options: BackendOptions) -> dict[str, object]:
+        """Return sizes, versions, and how many pages are free: see ``engines.sqlite.care.facts``."""
+        with importing.lock:
+            from langchain_kv.engines.sqlite.care import facts
+
+        with self.sqlite_for(options) as engine:
+            return engine.look(lambda connection: facts(connection, self.path))
+
+    @contextmanager
+    def sqlite_for(self, options: BackendOptions) -> Iterator[SQLiteEngine]:
+        """As ``engine_for``, for what only this engine has."""
+        with self.engine_for(options) as engine:
+            yield cast("SQLiteEngine", engine)
 
     def without_secrets(self) -> FilePlace:
         """Return this place."""

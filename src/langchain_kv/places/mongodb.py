@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import unquote
 
 from langchain_kv.errors import ConfigError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pymongo import AsyncMongoClient, MongoClient
 
     from langchain_kv.backends.base import Backend
+    from langchain_kv.backends.mongodb import MongoDBBackend
 
 __all__ = ["MongoDBClientPlace", "MongoDBPlace", "parse_mongodb_url"]
 
@@ -77,6 +79,21 @@ class MongoDBPlace(Place):
                 f" {MONGODB_FORM}, with @ : / ? # % in user and password percent-encoded."
             ) from None
         return MongoDBBackend(client, options.keyspace, options.collection, owned=True)
+
+    def collections(self, options: BackendOptions) -> list[str]:
+        """Return the names of the database's collections, sorted."""
+        with closing(cast("MongoDBBackend", self.open(options))) as backend:
+            return backend.collections()
+
+    def drop(self, options: BackendOptions) -> None:
+        """Remove the collection, with all in it. A missing one is no error."""
+        with closing(cast("MongoDBBackend", self.open(options))) as backend:
+            backend.drop()
+
+    def facts(self, options: BackendOptions) -> dict[str, object]:
+        """Return the server's version."""
+        with closing(cast("MongoDBBackend", self.open(options))) as backend:
+            return {"mongodb_version": backend.version()}
 
     def without_secrets(self) -> MongoDBPlace:
         """Return this place without user and password."""

@@ -145,12 +145,20 @@ def _pair(caller: Any) -> tuple[str, str]:
     return name, version
 
 
-def user_agent(callers: Sequence[tuple[str, str]], component: str) -> str:
-    """Return the text of the User-Agent header: the callers, LangChain, the kind of store, this package."""
-    from langchain_core import __version__ as core_version
+def user_agent(callers: Sequence[tuple[str, str]], component: str | None) -> str:
+    """Return the text of the User-Agent header: the callers, LangChain and the kind of store, this package.
 
+    Args:
+        callers: name and version (may be empty) of each.
+        component: the kind of store; None: no store of LangChain's, which is not loaded then.
+    """
     from langchain_kv._version import __version__
 
-    pairs = [*callers, ("langchain", core_version), (component, __version__), ("langchain-kv", __version__)]
+    pairs = [*callers]
+    if component is not None:
+        from langchain_core import __version__ as core_version
+
+        pairs += [("langchain", core_version), (component, __version__)]
+    pairs.append(("langchain-kv", __version__))
     text = " ".join(f"{name}/{version}" if version else name for name, version in pairs if name)
     return re.sub(r"[^\x20-\x7e]", "?", text)  # a header holds no control characters

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from langchain_kv.errors import ConfigError
-from langchain_kv.places.base import BackendOptions, Place, keys_prefix
+from langchain_kv.places.base import BackendOptions, Place, collections_of_keys, keys_prefix
 from langchain_kv.places.environment import url_of_environment
 from langchain_kv.places.extras import require
 from langchain_kv.places.forms import REDIS_FORM
@@ -58,6 +58,10 @@ class RedisPlace(Place):
         client = make_client(self.url, is_cluster=self.is_cluster, **{**waits, **self.options})
         check_client(client)
         return backend_of(client, keys_prefix(self.prefix, options), shown=self.shown, owned=True)
+
+    def collections(self, options: BackendOptions) -> list[str]:
+        """Return the names of the collections that have a key, sorted. All keys of the database are listed for it."""
+        return collections_of_keys(replace(self, prefix="").open(options), options.keyspace)
 
     def without_secrets(self) -> Self:
         """Return this place without user, password and parameters, and without the client's further arguments."""

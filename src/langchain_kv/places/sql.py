@@ -6,8 +6,9 @@ import math
 import os
 import re
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlsplit
 
 from langchain_kv.errors import ConfigError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from langchain_kv.backends.base import Backend
+    from langchain_kv.backends.sql import SQLBackend
 
 __all__ = ["SQLPlace", "parse_sql_url"]
 
@@ -88,6 +90,15 @@ class SQLPlace(Place):
         kind: Any = AsyncSQLBackend if hasattr(engine, "sync_engine") else SQLBackend
         backend: Backend = kind(engine, rows, self.shown, owned=owned)
         return backend
+
+    def collections(self, options: BackendOptions) -> list[str]:
+        """Return the names of the keyspace's collections that have a value, sorted."""
+        with closing(cast("SQLBackend", self.open(options))) as backend:
+            names = backend.names()
+        if self.of_upstream:
+            return sorted(names)
+        pairs = (name.rpartition(".") for name in names)
+        return sorted(name for keyspace, _, name in pairs if keyspace == options.keyspace)
 
     def make_engine(
         self, *, is_async: bool | None = None, timeout_s: float = REQUEST_TIMEOUT_S

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from langchain_kv.errors import ConfigError
-from langchain_kv.places.base import BackendOptions, Place, keys_prefix
+from langchain_kv.places.base import BackendOptions, Place, collections_of_keys, keys_prefix
 from langchain_kv.places.endpoints import parse_endpoint
 from langchain_kv.places.forms import UPSTASH_FORM
 from langchain_kv.runtime.forks import importing
@@ -55,6 +55,10 @@ class UpstashPlace(Place):
             request_timeout_s=options.request_timeout_s,
             deadline_s=options.deadline_s,
         )
+
+    def collections(self, options: BackendOptions) -> list[str]:
+        """Return the names of the collections that have a key, sorted. All keys of the database are listed for it."""
+        return collections_of_keys(replace(self, prefix="").open(options), options.keyspace)
 
     def without_secrets(self) -> UpstashPlace:
         """Return this place without the client, which has a token."""

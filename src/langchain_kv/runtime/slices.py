@@ -8,7 +8,6 @@ clock: the same work takes the same turns of the loop on every machine.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Final, TypeVar
 
@@ -55,6 +54,8 @@ def whole(steps: Steps[T]) -> T:
 
 async def in_slices(steps: Steps[T]) -> T:
     """Do the work, and let the loop run what waits after each part. Whoever is cancelled in between does no more."""
+    import asyncio
+
     try:
         while True:
             next(steps)
@@ -76,6 +77,8 @@ async def by_parts(work: Callable[[Sequence[T]], Sequence[R]], items: Sequence[T
     found: list[R] = []
     for some in parts(items, SLICE_KEYS):
         if found:
+            import asyncio
+
             await asyncio.sleep(0)
         found += work(some)
     return found

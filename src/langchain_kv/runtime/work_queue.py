@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
 from langchain_kv.errors import EngineError, StoreClosedError, StoreError
 from langchain_kv.runtime import threads
 from langchain_kv.runtime.forks import renew_in_child
+
+if TYPE_CHECKING:
+    import asyncio  # loaded by whoever runs an event loop; who makes plain calls only saves it
 
 __all__ = ["AsideBridge", "Bridge", "InlineBridge", "Outcome", "QueueBridge", "WouldWait", "run_aside", "run_each"]
 
@@ -75,6 +77,8 @@ class AsideBridge(Bridge):
         self._turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
     async def read(self, call: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+        import asyncio
+
         # Not in the loop's executor, which asyncio.run could not end in an exit handler (3.12).
         async with self._turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(ASIDE_MAX)):
             return await run_aside(partial(call, *args, **kwargs), "langchain-kv call")
@@ -200,6 +204,8 @@ class _Job:
         if (
             self.future.cancelled()
         ):  # read from another thread: it is one attribute, and a late answer only runs the call
+            import asyncio
+
             raise asyncio.CancelledError
         return self.call()
 
@@ -230,6 +236,8 @@ class _Lane:
     _after_fork_in_child = _start_anew
 
     async def run(self, call: Callable[[], T]) -> T:
+        import asyncio
+
         job = _Job(call, asyncio.get_running_loop(), changes=self._changes)
         try:
             with self._lock:
@@ -310,6 +318,8 @@ class _Lane:
 
 async def run_aside(call: Callable[[], T], name: str) -> T:
     """Run a call that may block on a thread of its own, or here where none starts, as at the interpreter's end."""
+    import asyncio
+
     job = _Job(call, asyncio.get_running_loop(), changes=True)
 
     def run() -> None:

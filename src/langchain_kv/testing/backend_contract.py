@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from langchain_kv.backends.base import Backend, Page, Record
-from langchain_kv.errors import PartialWriteError, StoreClosedError
+from langchain_kv.errors import PartialWriteError, StoreClosedError, UnsupportedError
 from langchain_kv.runtime import clock
 from langchain_kv.testing.contract import BaseFace, Clock, Contract
 from langchain_kv.values.records import Kind
@@ -156,6 +156,7 @@ class BackendContract(Contract):
         assert _values(face.get_many(keys[::-1])) == keys[::-1]
         assert face.keys() == keys
         assert face.count("k0000") == 10
+        assert sorted(key for key, _ in face.scan("k00")) == keys[:1_000]
         face.delete_many(keys[1:])
         assert face.keys() == keys[:1]
         face.put_many([])
@@ -184,6 +185,27 @@ class BackendContract(Contract):
             seen += [key for key, _ in page]
         assert len(seen) == len(set(seen))
         assert set(seen) >= set(keys[::2])
+
+    def test_a_scan_goes_on_behind_a_key_where_keys_have_an_order(self, backend: Backend) -> None:
+        keys = [f"a{number:04}" for number in range(1_234)]
+        backend.put_many([Record(key, b"1") for key in ["b", *keys]])
+        if not backend.in_key_order:
+            with pytest.raises(UnsupportedError):
+                list(backend.scan_after("a", keys[0]))
+            return
+        listed = [key for page in backend.scan("a", values=True) for key, _ in page]
+        at = listed[600]
+        backend.delete_many([at])
+        left = [(key, stored) for page in backend.scan_after("a", at) for key, stored in page]
+        assert [key for key, _ in left] == listed[601:]
+        assert _values([stored for _, stored in left]) == [1] * 633
+
+    def test_bytes_are_read_as_bytes_if_only_copies_wrote_them(self, face: Face) -> None:
+        kind = Kind.BYTES if face.target.keeps_bytes else Kind.MARKED_BYTES
+        face.put_many([Record("a", b"\x00\xff", kind, FUTURE_MS), Record("b", b"", kind)])
+        found = face.get_many(["a", "b"])
+        assert [(one.value, one.kind) for one in found] == [(b"\x00\xff", Kind.BYTES), (b"", Kind.BYTES)]
+        assert _values([stored for _, stored in sorted(face.scan(), key=lambda item: item[0])]) == [b"\x00\xff", b""]
 
     def test_threads_may_share_it(self, backend: Backend) -> None:
         def work(worker: int) -> list[Any]:

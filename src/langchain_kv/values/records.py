@@ -19,12 +19,15 @@ class Kind(Enum):
         BYTES: bytes, as they are.
         BODY_BLOB: as JSON, and backends that keep documents keep it in the field ``body_blob``, where caches of
             LangChain's have it.
+        MARKED_BYTES: as BYTES; where bytes are base64 text, a note beside it says so, by which it is read as BYTES
+            again, whoever reads it. Only for backends whose ``keeps_bytes`` is False.
     """
 
     JSON = "json"
     TEXT = "text"
     BYTES = "bytes"
     BODY_BLOB = "body_blob"
+    MARKED_BYTES = "marked_bytes"
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):

@@ -17,6 +17,7 @@ from langchain_kv.backends.dataapi.service import HTTPBackend, checked_headers
 from langchain_kv.backends.dataapi.updating import touch, update
 from langchain_kv.backends.dataapi.verbs import Verbs
 from langchain_kv.backends.documents import encoded_in_parts
+from langchain_kv.engines.base import Held
 from langchain_kv.runtime import loop_thread
 from langchain_kv.runtime.slices import in_slices
 from langchain_kv.values.namespaces import is_in_tree
@@ -50,6 +51,8 @@ class DataAPIBackend(HTTPBackend):
         is_astra: whether HTTP 503 means a hibernated database.
         form: what the collection's documents have beside key and value.
     """
+
+    keeps_bytes = False
 
     def __init__(
         self,
@@ -110,13 +113,13 @@ class DataAPIBackend(HTTPBackend):
             async for page in pages:
                 yield page
 
-    async def ascan_tree(self, tree: str, *, values: bool, holding: Sequence[bytes] = ()) -> AsyncGenerator[Skimmed]:
+    async def ascan_tree(self, tree: str, *, values: bool, holding: Held | None = None) -> AsyncGenerator[Skimmed]:
         call = await self._begin(writes=False)
         async with aclosing(self._verbs.pages(call, tree, values=values, namespace=tree)) as pages:
             async for page in pages:
                 yield [item for item in page if is_in_tree(item[0], tree)]
 
-    def scan_tree(self, tree: str, *, values: bool, holding: Sequence[bytes] = ()) -> Generator[Skimmed]:
+    def scan_tree(self, tree: str, *, values: bool, holding: Held | None = None) -> Generator[Skimmed]:
         return loop_thread.iterate(self.ascan_tree(tree, values=values))
 
     async def aadd_many(self, records: Sequence[Record]) -> list[bool]:
@@ -149,6 +152,14 @@ class DataAPIBackend(HTTPBackend):
 
     async def aopen(self, *, clear: bool = False) -> None:
         self._check_settings(await self._open(clear))
+
+    def collections(self) -> list[str]:
+        """Return the names of the keyspace's collections, sorted."""
+        return loop_thread.run(self._do(self._verbs.collections))
+
+    def drop(self) -> None:
+        """Remove the collection, with all in it. A missing one is no error."""
+        loop_thread.run(self._do(self._verbs.drop, writes=True))
 
     async def _open(self, clear: bool) -> Mapping[str, Any] | None:
         settings = await self._do(lambda call: self._verbs.open(call, pre_delete=clear), writes=True)

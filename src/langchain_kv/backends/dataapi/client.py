@@ -166,6 +166,7 @@ class Pool:
                 way = self._way(url, headers)
                 async with session.post(url, data=data, allow_redirects=False, timeout=limits, **way) as response:
                     self._was_reached = True
+                    attempt.status = response.status
                     if response.status == PROXY_REFUSED and self._proxy is not None:
                         raise _refused_by(self._proxy, response.status)
                     attempt.retry_after_s = _retry_after_s(response.headers.get("Retry-After"))

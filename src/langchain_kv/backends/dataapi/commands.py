@@ -45,11 +45,13 @@ class Command(NamedTuple):
         name: the Data API's command.
         body: the JSON to send.
         parts: the same in parts, where it is large: then ``body`` is empty, and nothing joins what may be 20 MB.
+        key_count: how many keys it names.
     """
 
     name: str
     body: bytes
     parts: Sequence[bytes] = ()
+    key_count: int = 0
 
 
 # Only an exclusion keeps values at home: {"_id": true} alone would ship the whole document (measured). Without its
@@ -62,7 +64,9 @@ def find_keys(keys: Sequence[str], state: str | None = None, *, values: bool = T
     options = b"" if values else b',"projection":%b' % _WITHOUT_VALUE
     if state is not None:
         options += b',"options":{"pageState":%b}' % orjson.dumps(state)
-    return Command("find", b'{"find":{"filter":{"_id":{"$in":%b}}%b}}' % (orjson.dumps(list(keys)), options))
+    return Command(
+        "find", b'{"find":{"filter":{"_id":{"$in":%b}}%b}}' % (orjson.dumps(list(keys)), options), key_count=len(keys)
+    )
 
 
 def find_page(state: str | None, *, values: bool, namespace: str = "") -> Command:
@@ -93,7 +97,7 @@ VersionFilter = dict[str, str]
 def find_one(key: str, *, values: bool = True) -> Command:
     """Ask for one document with its version."""
     options = b"" if values else b',"projection":%b' % _WITHOUT_VALUE
-    return Command("findOne", b'{"findOne":{"filter":{"_id":%b}%b}}' % (orjson.dumps(key), options))
+    return Command("findOne", b'{"findOne":{"filter":{"_id":%b}%b}}' % (orjson.dumps(key), options), key_count=1)
 
 
 def give_version(key: str, version: str) -> Command:
@@ -101,6 +105,7 @@ def give_version(key: str, version: str) -> Command:
     return Command(
         "updateOne",
         orjson.dumps({"updateOne": {"filter": {"_id": key}, "update": {"$set": {VERSION: version}}}}),
+        key_count=1,
     )
 
 
@@ -116,7 +121,7 @@ def replace_version(version: VersionFilter, document: bytes) -> Command:
 
 def delete_version(version: VersionFilter) -> Command:
     """Delete the document of a version."""
-    return Command("deleteOne", b'{"deleteOne":{"filter":%b}}' % orjson.dumps(version))
+    return Command("deleteOne", b'{"deleteOne":{"filter":%b}}' % orjson.dumps(version), key_count=1)
 
 
 def postpone(version: VersionFilter, expires_at_ms: int, new_version: str) -> Command:
@@ -125,6 +130,7 @@ def postpone(version: VersionFilter, expires_at_ms: int, new_version: str) -> Co
     return Command(
         "updateOne",
         orjson.dumps({"updateOne": {"filter": version, "update": {"$set": changed}}}),
+        key_count=1,
     )
 
 
@@ -134,18 +140,21 @@ def insert_many(records: Sequence[Encoded]) -> Command:
     for _, document in records:
         parts += (document, b",")
     parts[-1] = b'],"options":{"ordered":false}}}'
-    return _command("insertMany", *parts)
+    return _command("insertMany", *parts, key_count=len(records))
 
 
-def _command(name: str, *parts: bytes) -> Command:
-    return Command(name, b"".join(parts)) if sum(map(len, parts)) < LARGE_BYTES else Command(name, b"", parts)
+def _command(name: str, *parts: bytes, key_count: int = 1) -> Command:
+    if sum(map(len, parts)) < LARGE_BYTES:
+        return Command(name, b"".join(parts), key_count=key_count)
+    return Command(name, b"", parts, key_count)
 
 
 def delete_many(keys: Sequence[str]) -> Command:
     """Delete the documents of at least one and at most DELETE_MANY_MAX keys."""
     if not keys:  # without a filter the command empties the collection: never come near it
         raise ValueError("delete_many needs a key")
-    return Command("deleteMany", b'{"deleteMany":{"filter":{"_id":{"$in":%b}}}}' % orjson.dumps(list(keys)))
+    body = b'{"deleteMany":{"filter":{"_id":{"$in":%b}}}}' % orjson.dumps(list(keys))
+    return Command("deleteMany", body, key_count=len(keys))
 
 
 def find_collections() -> Command:

@@ -14,6 +14,7 @@ from typing import Any, Final, Self, TypeVar, cast
 
 from langchain_kv import limits
 from langchain_kv.backends.dataapi.flow import Flow, is_overload
+from langchain_kv.backends.dataapi.tracing import trace
 from langchain_kv.errors import (
     AuthError,
     BadReplyError,
@@ -61,6 +62,7 @@ class Attempt:
         is_first_on_connection: whether that connection was made for it.
         is_stale: whether it failed because a connection that had been kept was closed meanwhile.
         is_unreached: whether it was refused a connection where nothing has ever answered.
+        status: the HTTP status of its answer, None as long as there is none.
     """
 
     __slots__ = (
@@ -69,6 +71,7 @@ class Attempt:
         "is_stale",
         "is_unreached",
         "retry_after_s",
+        "status",
         "timeout_s",
     )
 
@@ -79,6 +82,7 @@ class Attempt:
         self.is_first_on_connection = False
         self.is_stale = False
         self.is_unreached = False
+        self.status: int | None = None
 
 
 class Call:
@@ -164,7 +168,13 @@ class Call:
         self._wake_end = self._first_contact_end = None
 
     async def persist(
-        self, attempt: Callable[[Attempt], Awaitable[T]], flow: Flow, *, timeout_s: float | None = None
+        self,
+        attempt: Callable[[Attempt], Awaitable[T]],
+        flow: Flow,
+        *,
+        timeout_s: float | None = None,
+        what: str = "request",
+        count: int = 0,
     ) -> T:
         """Repeat ``attempt`` until it succeeds, fails for good, or the deadline ends; return its result.
 
@@ -172,7 +182,10 @@ class Call:
             attempt: sends one request and reads its answer. Safe to repeat: every operation is idempotent by key.
             flow: gives the turns to send, and learns how the service keeps up.
             timeout_s: seconds for one try, in place of the usual; the deadline is at least as far away.
+            what: the command and what it is on, for the log.
+            count: how many keys it is about, for the log.
         """
+        told = trace(what, count)
         started = monotonic()
         past: _Past | None = None
         least = started + (timeout_s or 0.0)
@@ -183,10 +196,14 @@ class Call:
                 raise _never_sent(self._deadline_s) if past is None else past.told()
             one = Attempt(min(usual_s, max(0.0, self._end(least) - monotonic())))
             kept_up: bool | None = None
+            if told:
+                told.sends()
             try:
                 result = await attempt(one)
                 kept_up = True
                 self.restart()
+                if told:
+                    told.answered(one.status)
                 return result
             except StoreError as caught:
                 # A try that the deadline cut short says less than the one before it.
@@ -194,8 +211,12 @@ class Call:
                 was_cut = one.timeout_s < usual_s and isinstance(caught, ConnectError | RequestTimeoutError)
                 kept_up = False if is_overload(caught) and not was_cut else None
                 error = past.add(caught, one, was_cut=was_cut)
+                if told:
+                    told.failed(one.status, caught)
             finally:
                 flow.leave(entered, kept_up=kept_up)
+            if told and kept_up is False:
+                told.overloaded(int(flow.width))
             if one.is_stale:
                 continue
             self._be_patient(error, one)
@@ -203,6 +224,8 @@ class Call:
             if delay_s is None or monotonic() + delay_s >= self._end(least):
                 raise past.told(one.retry_after_s)
             self._announce(error, least)
+            if told:
+                told.waits(delay_s)
             await asyncio.sleep(delay_s)
 
     async def _turn(self, flow: Flow, least: float) -> int | None:

@@ -71,7 +71,7 @@ class Sender:
                     on_doubt()
                 raise
 
-        return await call.persist(attempt, pool.flow(), timeout_s=timeout_s)
+        return await call.persist(attempt, pool.flow(), timeout_s=timeout_s, what=what, count=command.key_count)
 
     def _request_headers(self, call: Call) -> Mapping[str, str]:
         if call.headers is None:

@@ -378,10 +378,20 @@ class Verbs:
             raise failure from error
 
     async def _settings(self, call: Call) -> dict[str, Any] | None:
-        found = await self.send(
+        return (await self._all_settings(call)).get(self._collection)
+
+    async def _all_settings(self, call: Call) -> dict[str, dict[str, Any]]:
+        return await self.send(
             call, commands.find_collections(), replies.parse_collections, url=self._sender.keyspace_url
         )
-        return found.get(self._collection)
+
+    async def collections(self, call: Call) -> list[str]:
+        """Return the names of the keyspace's collections, sorted."""
+        return sorted(await self._all_settings(call))
+
+    async def drop(self, call: Call) -> None:
+        """Remove the collection."""
+        await self._admin(call, commands.delete_collection(self._collection))
 
     async def _admin(self, call: Call, command: Command) -> None:
         await self.send(call, command, replies.parse_status, url=self._sender.keyspace_url, timeout_s=ADMIN_TIMEOUT_S)

@@ -9,7 +9,18 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
-from langchain_kv.engines.base import KEEP, Change, CollectionName, DocId, Engine, Keep, Row, Settings
+from langchain_kv.engines.base import (
+    KEEP,
+    Change,
+    CollectionName,
+    DocId,
+    Engine,
+    Keep,
+    NearRow,
+    Row,
+    Settings,
+    Where,
+)
 from langchain_kv.engines.cassandra import tables, work
 from langchain_kv.engines.cassandra.cluster import Session
 from langchain_kv.engines.cassandra.nearest import nearest, similar
@@ -18,6 +29,7 @@ from langchain_kv.engines.cassandra.rows import BadRow
 from langchain_kv.engines.cassandra.scan import Found, Listed, Scan, count_rows, page
 from langchain_kv.engines.cassandra.settings import ClusterSettings
 from langchain_kv.engines.cassandra.tables import Table
+from langchain_kv.engines.cassandra.vectors import looked_for
 from langchain_kv.engines.pages import PAGE_DOCUMENTS
 from langchain_kv.engines.rows import has_expired, row_of
 from langchain_kv.errors import StoreClosedError, UnknownCollectionError, UnknownKeyspaceError
@@ -155,18 +167,23 @@ class CassandraEngine(Engine):
         *,
         limit: int,
         ids: Sequence[DocId] | None = None,
-        where: Callable[[Row], bool] | None = None,
-        listed: Listed | None = None,
-    ) -> list[tuple[Row, float]]:
-        """As an Engine's: up to 1,000 rows by an index, which is nearly exact; see ``engines/cassandra/nearest.py``.
+        where: Where | None = None,
+    ) -> list[NearRow]:
+        """As an Engine's: up to 1,000 rows by an index, which is nearly exact; see ``engines/cassandra/nearest.py``."""
 
-        With ``listed`` (see Scan), rows that it does not say are not wanted, and are not read.
-        """
-
-        async def ask(operation: Operation) -> list[tuple[Row, float]]:
-            wanted = operation.table.require_vectors().looked_for(vector)
+        async def ask(operation: Operation) -> list[NearRow]:
+            wanted = looked_for(operation.table.require_vectors(), vector)
             if ids is not None:
                 return await similar(operation, wanted, ids, limit=limit, where=where)
+            return await nearest(operation, wanted, limit=limit, where=where, listed=None)
+
+        return loop_thread.run(self._operate(collection, ask))
+
+    def nearest_listed(
+        self, collection: CollectionName, vector: bytes, listed: tuple[str, str], *, limit: int, where: Where
+    ) -> list[NearRow]:
+        async def ask(operation: Operation) -> list[NearRow]:
+            wanted = looked_for(operation.table.require_vectors(), vector)
             return await nearest(operation, wanted, limit=limit, where=where, listed=listed)
 
         return loop_thread.run(self._operate(collection, ask))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
-from langchain_kv.engines.base import DocId, Row
+from langchain_kv.engines.base import DocId, NearRow, Row, Where
 from langchain_kv.engines.cassandra.operation import Operation
 from langchain_kv.engines.cassandra.rows import doc_id_of
 from langchain_kv.engines.cassandra.scan import Listed, Scan
@@ -17,8 +17,6 @@ from langchain_kv.engines.rows import row_of
 
 __all__ = ["nearest", "similar"]
 
-NearRow = tuple[Row, float]
-Where = Callable[[Row], bool]
 Named = tuple[DocId, float]
 
 GROWTH: Final = 4
@@ -36,7 +34,7 @@ async def nearest(
 
     Args:
         operation: what this is part of, on a collection that has vectors.
-        vector: as ``VectorForm.checked`` returns it.
+        vector: as ``looked_for`` returns it.
         limit: at most this many.
         where: only rows that it holds for; None: all.
         listed: a field and a text that all wanted rows have (see Scan), by which the index is asked; None without.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import random
 import time
 from collections.abc import Callable
@@ -25,6 +26,8 @@ FIRST_DELAY_S: Final = 0.1
 
 DELAY_MAX_S: Final = 1.0
 """The longest wait between two tries: a statement for nodes that are known to be down costs nobody anything."""
+
+_log = logging.getLogger("langchain_kv")
 
 
 class Operation:
@@ -63,6 +66,7 @@ class Operation:
             with suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
                 loop.call_soon_threadsafe(settle)
 
+        began = time.monotonic()
         window = self.session.window(batch, self._collection, wake)
         try:
             window.send()
@@ -71,6 +75,8 @@ class Operation:
             window.stop()
             raise
         outcomes = window.taken()
+        if _log.isEnabledFor(logging.DEBUG):
+            self._log_statements(batch, outcomes, time.monotonic() - began)
         if not outcomes or any(not isinstance(outcome, StoreError) for outcome in outcomes):
             self._begin_anew()
         return outcomes
@@ -90,6 +96,7 @@ class Operation:
             try:
                 result = await run_aside(call, "langchain-kv cassandra")
             except StoreError as error:
+                _log.debug("a statement on %s: %s, try %d", self._name, type(error).__name__, tries + 1)
                 is_uncertain = is_uncertain or error.applied is None
                 if is_uncertain:
                     error.applied = None  # an earlier try may have changed something, whatever the last one says
@@ -110,5 +117,23 @@ class Operation:
         delay_s = random.uniform(0, most_s)  # noqa: S311 - spreads clients, protects nothing
         if self.session.is_ending or time.monotonic() + delay_s >= self._end:
             return False
+        _log.debug("%s: tried again in %.0f ms, after %d tries", self._name, delay_s * 1_000, tries + 1)
         await asyncio.sleep(delay_s)
         return True
+
+    @property
+    def _name(self) -> str:
+        return "the cluster" if self._collection is None else ".".join(self._collection)
+
+    def _log_statements(self, batch: Batch, outcomes: list[Outcome], took_s: float) -> None:
+        """Say what a batch came to: numbers, and the classes of errors, never a key or a value."""
+        failed = [type(outcome).__name__ for outcome in outcomes if isinstance(outcome, StoreError)]
+        _log.debug(
+            "%d %s statements on %s: %.1f ms, %d failed%s",
+            len(outcomes),
+            batch.manner,
+            self._name,
+            took_s * 1_000,
+            len(failed),
+            f" ({', '.join(sorted(set(failed)))})" if failed else "",
+        )

@@ -11,9 +11,10 @@ from langchain_kv.engines.base import CollectionName, Settings
 from langchain_kv.engines.cassandra.cluster import Session, Statement
 from langchain_kv.engines.cassandra.rows import ID_COLUMNS
 from langchain_kv.engines.cassandra.shredding import FILTER_COLUMNS
-from langchain_kv.engines.cassandra.vectors import VECTOR_COLUMN, VectorForm
-from langchain_kv.engines.catalog import unknown_collection, unknown_keyspace
+from langchain_kv.engines.cassandra.vectors import VECTOR_COLUMN, column_type, index_options, similarity
+from langchain_kv.engines.catalog import no_vectors, unknown_collection, unknown_keyspace
 from langchain_kv.engines.indexing import Indexing
+from langchain_kv.engines.vectors import Vectors, vectors_of
 from langchain_kv.errors import DataAPIError, StoreError
 
 __all__ = [
@@ -95,7 +96,7 @@ class Table:
         collection: the collection.
         settings: what it was created with.
         indexing: what it indexes.
-        vector: its vectors; None where it has none.
+        vectors: what its vectors are; None where it has none.
         in_refused: whether the cluster refuses statements that name many keys.
         prepared: the statements, by their names.
     """
@@ -104,7 +105,7 @@ class Table:
         self.collection = collection
         self.settings = settings
         self.indexing = Indexing.of(settings)
-        self.vector = VectorForm.of(settings)
+        self.vectors = vectors_of(settings)
         self._checked_at = time.monotonic()
         self.in_refused = False
         self._session = session
@@ -131,12 +132,12 @@ class Table:
     @property
     def indexes_only_id(self) -> bool:
         """Whether rows have nothing but their ``_id`` in the filter columns."""
-        return self.indexing.is_only_id and self.vector is None
+        return self.indexing.is_only_id and self.vectors is None
 
     @property
     def indexes_more(self) -> bool:
         """Whether rows have more than their ``_id`` in the filter columns: a vector counts as a field that is there."""
-        return self.vector is not None or not (self.indexing.is_only_id or self.indexing.is_nothing)
+        return self.vectors is not None or not (self.indexing.is_only_id or self.indexing.is_nothing)
 
     def require_writable(self) -> None:
         """Raise CollectionConflictError unless this engine knows how to fill every column."""
@@ -150,28 +151,20 @@ class Table:
             " of the cluster's Data API (https:...), or use another collection.",
         )
 
-    def require_vectors(self) -> VectorForm:
-        """Return what its vectors are.
-
-        Raises:
-            DataAPIError: VECTOR_SEARCH_NOT_SUPPORTED.
-        """
-        if self.vector is None:
-            raise DataAPIError.of(
-                "VECTOR_SEARCH_NOT_SUPPORTED",
-                f"The collection '{self.collection.name}' keeps no vectors: use one that was created with the option"
-                " 'vector'.",
-            )
-        return self.vector
+    def require_vectors(self) -> Vectors:
+        """Return what its vectors are, or raise the error of a collection without."""
+        if self.vectors is None:
+            raise no_vectors()
+        return self.vectors
 
     def _cql(self, name: str, tag: int) -> str:
         table = _quoted(*self.collection)
         if name in _STATEMENTS:
-            return _STATEMENTS[name].format(table=table, similarity=self.vector and self.vector.similarity)
+            return _STATEMENTS[name].format(table=table, similarity=self.vectors and similarity(self.vectors))
         filters: Sequence[str] = FILTER_COLUMNS if self.indexes_more else ()
         if self.indexes_only_id and name != "replace":  # what replaces a row has its _id
             filters = ("exist_keys", ID_COLUMNS[tag][0])
-        columns = ["tx_id", "doc_json", *([VECTOR_COLUMN] if self.vector else []), *filters]
+        columns = ["tx_id", "doc_json", *([VECTOR_COLUMN] if self.vectors else []), *filters]
         if name == "insert":
             marks = ", ".join("?" * (len(columns) + 1))
             return f"INSERT INTO {table} ({', '.join(columns)}, key) VALUES ({marks}) IF NOT EXISTS"
@@ -312,8 +305,8 @@ def _create_indexes(session: Session, collection: CollectionName, settings: Sett
     )
     existing = {name for (name,) in rows}
     wanted = {} if Indexing.of(settings).is_nothing else {suffix: (on, "") for suffix, on in _INDEXES.items()}
-    if vector := VectorForm.of(settings):
-        wanted[VECTOR_COLUMN] = (VECTOR_COLUMN, vector.index_options)
+    if vectors := vectors_of(settings):
+        wanted[VECTOR_COLUMN] = (VECTOR_COLUMN, index_options(vectors))
     for suffix, (target, options) in wanted.items():
         name = f"{collection.name}_{suffix}"
         if name not in existing:
@@ -327,8 +320,8 @@ def _create_indexes(session: Session, collection: CollectionName, settings: Sett
 
 def _columns(settings: Settings) -> dict[str, str]:
     """Return the type of each column of a collection's table, by name."""
-    vector = VectorForm.of(settings)
-    return {**_COLUMNS, VECTOR_COLUMN: vector.column_type} if vector else _COLUMNS
+    vectors = vectors_of(settings)
+    return {**_COLUMNS, VECTOR_COLUMN: column_type(vectors)} if vectors else _COLUMNS
 
 
 def _quoted(*names: str) -> str:

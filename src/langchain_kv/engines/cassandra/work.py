@@ -28,6 +28,7 @@ from langchain_kv.engines.cassandra.rows import (
 )
 from langchain_kv.engines.cassandra.shredding import fields_of, filters_of
 from langchain_kv.engines.cassandra.tables import Table
+from langchain_kv.engines.cassandra.vectors import vector_in
 from langchain_kv.engines.ids import check_text
 from langchain_kv.engines.rows import ChangeDocument
 from langchain_kv.engines.vectors import VECTOR
@@ -206,7 +207,7 @@ def _columns(table: Table, key: Key, mark: uuid.UUID, body: bytes, *, is_new: bo
     text = doc_json(key, body)
     if table.indexes_more:
         fields = fields_of(text.encode())
-        vector = (table.vector.parse(doc_id_of(key), fields.get(VECTOR, b"null")),) if table.vector else ()
+        vector = (vector_in(table.vectors, doc_id_of(key), fields.get(VECTOR, b"null")),) if table.vectors else ()
         return (mark, text, *vector, *filters_of(fields, table.indexing))
     return (mark, text, {"_id"}, ID_COLUMNS[key[0]][1](key[1])) if table.indexes_only_id and is_new else (mark, text)
 

@@ -10,12 +10,12 @@ from contextlib import suppress
 from typing import Final
 
 from langchain_kv.engines.os_errors import failed
+from langchain_kv.engines.sqlite.aside import Aside
 from langchain_kv.engines.sqlite.copies import give_new_mark, require_note, what_stands_beside
 from langchain_kv.engines.sqlite.errors import Translated
 from langchain_kv.engines.sqlite.file import identity, new_file, recognise
 from langchain_kv.engines.sqlite.file_lock import FileLock
 from langchain_kv.errors import EngineError, EngineFileError
-from langchain_kv.runtime import threads
 
 __all__ = ["back_up", "restore"]
 
@@ -186,50 +186,6 @@ def _copy(connection: sqlite3.Connection, copy: sqlite3.Connection) -> None:
 
 def _require_whole(copy: sqlite3.Connection, source: str) -> None:
     """Read all of the copy: one of a damaged database would help nobody on the day it is needed."""
-    found = _Aside(copy, "PRAGMA quick_check(1)").answer()
+    found = Aside(copy, "PRAGMA quick_check(1)").answer()
     if found != "ok":
         raise EngineError(f"{source} is damaged ({found}), and so its copy, which was removed; keep an older backup")
-
-
-class _Aside:
-    """A statement that may take minutes, run in a thread of its own: a signal would have to wait for its end."""
-
-    def __init__(self, connection: sqlite3.Connection, statement: str) -> None:
-        self._connection = connection
-        self._statement = statement
-        self._may_begin = threads.Event()
-        self._has_ended = threads.Event()
-        self._is_off = False
-        self._answer: object = None
-        self._error: BaseException | None = None
-
-    def answer(self) -> object:
-        """Return the first value of its first row. Whatever is raised here by a signal, its thread has ended then."""
-        try:
-            threads.start(self._run, "langchain-kv check")
-            self._may_begin.set()
-            # Not join(), which takes a thread for ended once a signal has come (3.11). In turns, because a signal that
-            # comes in the moment before a wait begins does not end it.
-            while not self._has_ended.is_set():
-                self._has_ended.wait(0.5)
-        finally:
-            self._is_off = True
-            if not self._may_begin.is_set():
-                self._may_begin.set()  # whenever the thread begins, there is nothing to do
-            else:
-                while not self._has_ended.is_set():
-                    self._connection.interrupt()
-                    self._has_ended.wait(0.05)
-        if self._error is not None:
-            raise self._error
-        return self._answer
-
-    def _run(self) -> None:
-        self._may_begin.wait()
-        try:
-            if not self._is_off:
-                self._answer = self._connection.execute(self._statement).fetchone()[0]
-        except BaseException as error:  # it is the caller's
-            self._error = error
-        finally:
-            self._has_ended.set()

@@ -8,7 +8,6 @@ text, and the lock file beside a database has a note of the mark of the one that
 from __future__ import annotations
 
 import os
-import secrets
 import shlex
 import sqlite3
 from contextlib import closing, suppress
@@ -42,7 +41,7 @@ def give_new_mark(connection: sqlite3.Connection) -> None:
     """Tell the database from all others from now on."""
     connection.executescript(
         "BEGIN; CREATE TABLE IF NOT EXISTS file_mark(mark TEXT NOT NULL); DELETE FROM file_mark;"
-        f" INSERT INTO file_mark VALUES('{secrets.token_hex(NOTE_LENGTH // 2)}'); COMMIT;"
+        f" INSERT INTO file_mark VALUES('{os.urandom(NOTE_LENGTH // 2).hex()}'); COMMIT;"
     )
 
 

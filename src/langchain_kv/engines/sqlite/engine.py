@@ -12,9 +12,8 @@ from functools import partial
 from operator import itemgetter
 from typing import Any, TypeVar
 
-from langchain_kv.engines.base import KEEP, Change, CollectionName, DocId, NearRow, Row, Settings, Where
+from langchain_kv.engines.base import KEEP, Change, CollectionName, DocId, Row, Settings
 from langchain_kv.engines.catalog import unknown_collection, unknown_keyspace
-from langchain_kv.engines.sqlite.backup import back_up, restore
 from langchain_kv.engines.sqlite.catalog import (
     NO_TABLE,
     collections_of,
@@ -43,7 +42,6 @@ from langchain_kv.engines.sqlite.rows import (
     with_columns,
 )
 from langchain_kv.engines.sqlite.schema import COLUMNS, SCHEMA_VERSION, make_table, make_vectors
-from langchain_kv.engines.sqlite.vectors import nearest_rows
 from langchain_kv.engines.vectors import vectors_of
 from langchain_kv.errors import (
     EngineBusyError,
@@ -54,6 +52,7 @@ from langchain_kv.errors import (
     UsageError,
 )
 from langchain_kv.limits import DEFAULT_KEYSPACE, SQLITE_IN_MAX
+from langchain_kv.runtime.forks import importing
 from langchain_kv.runtime.work_queue import Bridge, Outcome, QueueBridge, run_each
 
 __all__ = ["SQLiteEngine"]
@@ -84,7 +83,6 @@ class SQLiteEngine(Looks):
     """
 
     keeps_raw_values = True
-    keeps_vectors = True
     purge_pause_s = 0.02  # whoever waits for the lock looks every few milliseconds
 
     def __init__(
@@ -203,18 +201,6 @@ class SQLiteEngine(Looks):
 
         return self._query(collection, query)
 
-    def nearest(
-        self,
-        collection: CollectionName,
-        vector: bytes,
-        *,
-        limit: int,
-        ids: Sequence[DocId] | None = None,
-        where: Where | None = None,
-    ) -> list[NearRow]:
-        search = partial(nearest_rows, vector=vector, limit=limit, ids=ids, where=where)
-        return self._query(collection, search)
-
     def count(self, collection: CollectionName, *, limit: int | None = None) -> int:
         def query(connection: Connection, table: int) -> int:
             rows = f"docs_{table}" if limit is None else f"(SELECT 1 FROM docs_{table} LIMIT {bounded(limit)})"
@@ -318,35 +304,34 @@ class SQLiteEngine(Looks):
     # -- life -----------------------------------------------------------------------------------------------------
 
     def backup(self, file: str, *, replace: bool = False) -> None:
-        """Copy the whole database, as of one moment, to a new file, which opens as a store. Writers go on meanwhile.
-
-        Args:
-            file: the path of the copy; it appears there, mode 0600, when it is complete and was checked.
-            replace: whether to take the place of a file of that name.
-
-        Raises:
-            EngineFileError: something is there already, or may not be replaced.
-            EngineError: there is no database, it is damaged, or the copy cannot be written. Nothing is left behind.
-            UsageError: this thread is inside a change.
-        """
+        """Copy the whole database, as of one moment, to a new file, while writers go on: see ``backup.back_up``."""
         if self._pool.joined is not None:
             raise UsageError("A backup inside a change would hold up every writer: make it before or after")
-        if not self._has_file():
-            raise EngineError(f"There is no database at {self._pool.path} to back up; check the path")
+        self._require_database("There is no database at {} to back up; check the path")
+        with importing.lock:
+            from langchain_kv.engines.sqlite.backup import back_up
         self._hand_over(back_up, os.path.abspath(file), replace)
 
     def restore_to(self, path: str, *, replace: bool = False) -> None:
         """Put a copy of this database, a backup, in the place of another one: see ``backup.restore``."""
-        if not self._has_file():
-            raise EngineError(f"There is no backup at {self._pool.path}; check the path")
+        self._require_database("There is no backup at {}; check the path")
+        with importing.lock:
+            from langchain_kv.engines.sqlite.backup import restore
         self._hand_over(restore, os.path.realpath(path), replace)
 
     def _hand_over(self, copying: Callable[..., None], to: str, replace: bool) -> None:
-        def query(connection: Connection) -> None:
-            check = partial(self._pool.require_unchanged, connection)
-            copying(connection, self._pool.path, to, replace=replace, check=check)
+        pool = self._pool
+        pool.read(lambda c: copying(c, pool.path, to, replace=replace, check=partial(pool.require_unchanged, c)))
 
-        self._pool.read(query)
+    def look(self, query: Callable[[Connection], T]) -> T:
+        """Return what a query answers about the whole database, which must be there."""
+        self._require_database()
+        return self._pool.read(query)
+
+    def rewrite(self, work: Callable[[Connection], T]) -> T:
+        """Run statements that stand in no transaction, while no other process of this package writes."""
+        self._require_database()
+        return self._pool.change(work, single=True)
 
     @property
     def bridge(self) -> Bridge:
@@ -395,6 +380,10 @@ class SQLiteEngine(Looks):
     def _has_file(self) -> bool:
         self._pool.require_open()
         return self._pool.has_file()
+
+    def _require_database(self, otherwise: str = "There is no database at {}; check the path") -> None:
+        if not self._has_file():
+            raise EngineError(otherwise.format(self._pool.path))
 
     def _query(self, collection: CollectionName, query: Callable[[Connection, int], T]) -> T:
         """Run ``query`` on the collection's table, which another process may drop and re-create at any moment."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import secrets
 import sqlite3
 import stat
 from collections.abc import Callable, Iterator
@@ -157,7 +156,7 @@ def new_file(path: str, give_name: Callable[[str, str], None] | None = None) -> 
         FileExistsError: something has that name.
         EngineError: the file cannot be made or written.
     """
-    temporary = f"{path}.new-{os.getpid()}-{secrets.token_hex(4)}"
+    temporary = f"{path}.new-{os.getpid()}-{os.urandom(4).hex()}"
     try:
         opened: list[Connection] = []
         try:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 from operator import itemgetter
 from typing import Any, Final, TypeVar
 
-from langchain_kv.engines.base import CollectionName, DocId, Ending, Engine, Row
+from langchain_kv.engines.base import CollectionName, DocId, Ending, Engine, Held, NearRow, Row, Where
 from langchain_kv.engines.ids import prefix_end
 from langchain_kv.engines.pages import is_last
 from langchain_kv.engines.sqlite.file import Connection
 from langchain_kv.engines.sqlite.rows import bounded, page_of, range_of, with_columns
 from langchain_kv.engines.sqlite.schema import COLUMNS
+from langchain_kv.engines.sqlite.vectors import nearest_rows
 
 __all__ = ["Looks"]
 
 T = TypeVar("T")
+
+_MEANING_MORE: Final = re.compile(r"[*?\[]")
+"""What means something in a pattern of GLOB."""
 
 
 class Looks(Engine):
@@ -27,17 +33,32 @@ class Looks(Engine):
     def _query(self, collection: CollectionName, query: Callable[[Connection, int], T]) -> T:
         """Run a query on a collection's table."""
 
+    keeps_vectors = True
+
+    def nearest(
+        self,
+        collection: CollectionName,
+        vector: bytes,
+        *,
+        limit: int,
+        ids: Sequence[DocId] | None = None,
+        where: Where | None = None,
+    ) -> list[NearRow]:
+        search = partial(nearest_rows, vector=vector, limit=limit, ids=ids, where=where)
+        return self._query(collection, search)
+
     def scan_holding(
         self,
         collection: CollectionName,
-        texts: Sequence[bytes],
+        held: Held,
         *,
         after: DocId | None = None,
         prefix: str = "",
         limit: int,
         size_bytes: int | None = None,
     ) -> list[Row]:
-        holding = f"({' OR '.join(['instr(CAST(content AS BLOB),?)'] * len(texts))})"
+        holding = "CAST(content AS TEXT) GLOB ?"  # twice as fast as instr
+        pattern = f"*{_MEANING_MORE.sub(lambda found: f'[{found[0]}]', held.text)}[{held.ends}]*"
 
         def query(connection: Connection, table: int) -> list[Row]:
             def select(columns: str) -> list[Row]:
@@ -49,11 +70,11 @@ class Looks(Engine):
                     found = connection.execute(
                         f"SELECT {columns} FROM docs_{table} WHERE {condition.replace('id', '+id')} AND {holding}"
                         " LIMIT ?",
-                        (*values, *texts, bounded(limit)),
+                        (*values, pattern, bounded(limit)),
                     ).fetchall()
                     if is_last(found, limit, sys.maxsize if size_bytes is None else size_bytes):
                         return sorted(found, key=itemgetter(0))
-                which: tuple[str, list[Any]] = f"{condition} AND {holding}", [*values, *texts]
+                which: tuple[str, list[Any]] = f"{condition} AND {holding}", [*values, pattern]
                 return page_of(connection, table, columns, which, limit=limit, size_bytes=size_bytes)
 
             return with_columns(connection, select)

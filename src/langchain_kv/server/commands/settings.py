@@ -106,10 +106,14 @@ def _parse_default_id(option: Any) -> dict[str, str]:
 def _parse_vector(option: Any) -> dict[str, Any]:
     """Return the option ``vector`` whole: what it leaves out as the Data API has it."""
     names = {"dimension": "dimension", "size": "dimension", "metric": "metric", "function": "metric"}
-    if not isinstance(option, dict) or not set(option) <= {*names, "sourceModel", "service"}:
-        raise _bad_option(
-            "The option 'vector' needs an object with 'dimension', and 'metric' and 'sourceModel' if wanted."
-        )
+    if not isinstance(option, dict):
+        raise _bad_option("The option 'vector' needs an object with 'dimension'.")
+    for name in option:
+        if name not in {*names, "sourceModel", "service"}:
+            raise DataAPIError.of(
+                "INVALID_CREATE_COLLECTION_FIELD",
+                f"The option 'vector' has no field {name[:100]!r}: there are 'dimension', 'metric' and 'sourceModel'.",
+            )
     if option.get("service") is not None:
         raise DataAPIError.of(
             "VECTORIZE_FEATURE_NOT_AVAILABLE",
@@ -118,12 +122,14 @@ def _parse_vector(option: Any) -> dict[str, Any]:
     given = {names.get(name, name): value for name, value in option.items() if value is not None}
     model, dimension = given.get("sourceModel", "other"), given.get("dimension")
     if model not in SOURCE_MODELS:
-        raise _bad_option(f"The option 'sourceModel' is one of {', '.join(SOURCE_MODELS)}.")
+        raise _bad_field(f"'sourceModel' is one of {', '.join(SOURCE_MODELS)}")
     metric = given.get("metric", "cosine" if model == "other" else "dot_product")
     if metric not in METRICS:
-        raise _bad_option(f"The option 'metric' is one of {', '.join(METRICS)}.")
+        raise _bad_field(f"'metric' is one of {', '.join(METRICS)}")
+    if dimension is None:
+        raise _bad_option("The option 'vector' needs 'dimension', how many numbers a vector has.")
     if type(dimension) is not int or dimension <= 0:
-        raise _bad_option("The option 'dimension' is how many numbers a vector has, an integer of at least 1.")
+        raise _bad_field("'dimension' is how many numbers a vector has, an integer of at least 1")
     if dimension > VECTOR_MAX_DIMENSION:
         raise DataAPIError.of(
             "VECTOR_SEARCH_TOO_BIG_VALUE", f"A vector has at most {VECTOR_MAX_DIMENSION:,} numbers, not {dimension:,}."
@@ -165,6 +171,10 @@ def _comparable(settings: Settings) -> tuple[Any, ...]:
 
 def _bad_option(message: str) -> DataAPIError:
     return DataAPIError.of("INVALID_CREATE_COLLECTION_OPTIONS", message)
+
+
+def _bad_field(reason: str) -> DataAPIError:
+    return DataAPIError.of("COMMAND_FIELD_VALUE_INVALID", f"The option 'vector' cannot be used: {reason}.")
 
 
 def _bad_indexing(reason: str) -> DataAPIError:

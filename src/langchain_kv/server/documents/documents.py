@@ -51,13 +51,14 @@ def check_special_fields(document: Any, settings: Settings) -> None:
     for name in ("$vectorize", "$hybrid"):
         if name in document and "vector" not in settings:
             raise no_vectors(name)
-        if document.get(name) is not None:
-            raise no_embedding_service(name)
-    if "$lexical" in document:
-        raise DataAPIError.of(
-            "LEXICAL_NOT_ENABLED_FOR_COLLECTION",
-            "Lexical search is not enabled for the collection: leave out the field '$lexical'.",
-        )
+    if document.get("$vectorize") is not None:
+        raise no_embedding_service("$vectorize")
+    for name in ("$lexical", "$hybrid"):
+        if name in document:
+            raise DataAPIError.of(
+                "LEXICAL_NOT_ENABLED_FOR_COLLECTION",
+                f"Lexical search is not enabled for the collection: leave out the field '{name}'.",
+            )
 
 
 def new_id_of(settings: Settings) -> Any:

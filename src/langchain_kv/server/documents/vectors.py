@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import Any
 
 from langchain_kv.engines.vectors import packed
@@ -26,8 +25,6 @@ def parse_vector(value: Any, dimension: int) -> bytes:
                 "SHRED_DOC_LIMIT_VIOLATION",
                 f"The vector has {len(value):,} numbers; at most {VECTOR_MAX_DIMENSION:,} are allowed.",
             )
-        if not all(isinstance(number, int | Decimal) and not isinstance(number, bool) for number in value):
-            raise DataAPIError.of("SHRED_BAD_VECTOR_VALUE", "A vector is a list of numbers, and this one has others.")
     elif not isinstance(value, dict) or set(value) != {"$binary"}:
         raise DataAPIError.of(
             "SHRED_BAD_DOCUMENT_VECTOR_TYPE",

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hmac
 import logging
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -16,7 +17,7 @@ from langchain_kv.server.commands.table import answer
 from langchain_kv.server.http.connections import Answer, HttpRequest
 from langchain_kv.values.secret import Secret
 
-__all__ = ["HEALTH_S", "DataAPI", "server_token", "login_token"]
+__all__ = ["HEALTH_S", "DataAPI", "login_token", "refuse_token", "server_token"]
 
 HEALTH_S = 10.0
 """Seconds after which an engine that does not answer is called down."""
@@ -61,6 +62,32 @@ def login_token(user: str, password: str) -> Secret:
     return Secret(f"Cassandra:{':'.join(encoded)}")
 
 
+def refuse_token(tokens: Sequence[str], headers: dict[bytes, bytes]) -> Answer | None:
+    """Say why a request may not be carried out; comparing takes as long whatever is wrong with the token.
+
+    Args:
+        tokens: those that are right.
+        headers: from here on nothing of the request shows the token, such as the variables of a traceback: it is
+            removed.
+    """
+    given = next((headers[name] for name in _TOKEN_HEADERS if headers.get(name)), b"")
+    for name in _TOKEN_HEADERS:
+        headers.pop(name, None)
+    if not given:
+        error = DataAPIError.of(
+            "MISSING_AUTHENTICATION_TOKEN", "The request has no token: send it in the header 'Token'."
+        )
+        return _error(error)._replace(headers=[(b"content-type", b"application/json")])
+    if not any(hmac.compare_digest(given, token.encode()) for token in tokens):
+        return _error(
+            DataAPIError.of(
+                "UNAUTHENTICATED_REQUEST",
+                "The token is not the one of this server: send the one it was started with.",
+            )
+        )
+    return None
+
+
 class DataAPI:
     """The application that serves an engine.
 
@@ -82,10 +109,7 @@ class DataAPI:
         path, headers = request.path.removeprefix(_GATEWAY_PREFIX), request.headers
         if not (path == "/v1" or path.startswith("/v1/")):
             return _refuse_other(request)
-        refusal = self._refuse_token(headers)
-        # From here on nothing of the request shows the token, such as the variables of a traceback.
-        for name in _TOKEN_HEADERS:
-            headers.pop(name, None)
+        refusal = refuse_token(self._tokens, headers)
         if refusal is not None:
             return refusal
         names = _names(path)
@@ -106,23 +130,6 @@ class DataAPI:
             return await self._health()
         status, reply = await answer(self._engine, names, request.body)
         return Answer(status, reply, _JSON)
-
-    def _refuse_token(self, headers: dict[bytes, bytes]) -> Answer | None:
-        """Say why a request may not be carried out; comparing takes as long whatever is wrong with the token."""
-        given = next((headers[name] for name in _TOKEN_HEADERS if headers.get(name)), b"")
-        if not given:
-            error = DataAPIError.of(
-                "MISSING_AUTHENTICATION_TOKEN", "The request has no token: send it in the header 'Token'."
-            )
-            return _error(error)._replace(headers=[(b"content-type", b"application/json")])
-        if not any(hmac.compare_digest(given, token.encode()) for token in self._tokens):
-            return _error(
-                DataAPIError.of(
-                    "UNAUTHENTICATED_REQUEST",
-                    "The token is not the one of this server: send the one it was started with.",
-                )
-            )
-        return None
 
     async def _health(self) -> Answer:
         """Look whether the engine reads and takes writes. Whoever asks meanwhile, without a token, shares the look."""

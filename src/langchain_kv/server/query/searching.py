@@ -243,6 +243,11 @@ async def nearest_documents(search: Search, sort: VectorSort, count: int) -> lis
     def is_match(row: Row) -> bool:
         return _is_match(search, _document(row), None)
 
+    if condition.listed and condition.ids is None:
+        found = await engine.bridge.read_long(
+            engine.nearest_listed, search.collection.name, sort.vector, condition.listed, limit=count, where=is_match
+        )
+        return [NearDocument(*_document(row), similarity) for row, similarity in found]
     where = None if condition.test is None else is_match
     found = await engine.bridge.read_long(
         engine.nearest, search.collection.name, sort.vector, limit=count, ids=condition.ids, where=where

@@ -74,6 +74,7 @@ def parse_sort(sort: Any, collection: Collection) -> Sort | VectorSort | None:
     return Sort([(names, sort[path] == -1) for names, path in fields])
 
 
+_BAD_FORMS: Final = ("SHRED_BAD_DOCUMENT_VECTOR_TYPE", "SHRED_BAD_BINARY_VECTOR_VALUE")
 _SEARCHES: Final = ("$lexical", "$vector", "$vectorize")
 
 
@@ -95,7 +96,12 @@ def _parse_search(sort: dict[str, Any], settings: Settings) -> VectorSort:
             "SORT_CLAUSE_VALUE_INVALID",
             f'{name} needs the vector to compare with: a list of numbers, or {{"$binary": TEXT}}.',
         )
-    return VectorSort(parse_vector(sort[name], settings["vector"]["dimension"]))
+    try:
+        return VectorSort(parse_vector(sort[name], settings["vector"]["dimension"]))
+    except DataAPIError as error:
+        if error.code in _BAD_FORMS:
+            raise DataAPIError.of("SORT_CLAUSE_VALUE_INVALID", str(error)) from None
+        raise
 
 
 def _parse_path(path: str) -> list[str]:

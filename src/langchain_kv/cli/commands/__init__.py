@@ -1,0 +1,1 @@
+"""The commands of ``lckv``: a module for each family, with its ``COMMANDS``."""

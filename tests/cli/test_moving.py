@@ -1,0 +1,300 @@
+"""``lckv copy``, ``diff``, ``dump`` and ``load``: what they leave, what they say, and with which exit code."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from langchain_kv import BackendOptions, Kind, Record
+from langchain_kv.backends.engine import EngineBackend
+from langchain_kv.cli.main import run
+from langchain_kv.errors import EngineError
+from langchain_kv.places.schemes import parse_url
+from langchain_kv.testing import DataAPIServer
+from moving_values import contents, records
+from served import LCKV
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    error: list[str]
+
+
+Lckv = Callable[..., Outcome]
+KV = ("--collection", "kv")
+
+
+@pytest.fixture
+def lckv(capsysbinary: pytest.CaptureFixture[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lckv:
+    """Run a command in this process, in an empty directory."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str, stdin: bytes = b"") -> Outcome:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        capsysbinary.readouterr()
+        code = run(arguments)
+        out, error = capsysbinary.readouterr()
+        return Outcome(code, out.decode(), error.decode().splitlines())
+
+    return call
+
+
+def put(url: str, some: list[Record], collection: str = "kv") -> None:
+    with closing(parse_url(url).open(BackendOptions(collection, "default_keyspace"))) as backend:
+        backend.open()
+        backend.put_many(some)
+
+
+def kept(url: str, collection: str = "kv") -> dict[str, Any]:
+    with closing(parse_url(url).open(BackendOptions(collection, "default_keyspace"))) as backend:
+        return contents(backend)
+
+
+# -- dump and load ----------------------------------------------------------------------------------------------------
+
+
+def test_what_is_dumped_is_loaded_with_kinds_and_expiry(lckv: Lckv) -> None:
+    put("sqlite:a.db", records(1_500))
+    dump = lckv("dump", "--db", "sqlite:a.db", *KV)
+    Path("a.ndjson").write_text(dump.out)
+    loaded = lckv("load", "a.ndjson", "--db", "sqlite:b.db", *KV)
+
+    assert (dump.code, loaded.code, loaded.out) == (0, 0, "")
+    assert kept("sqlite:b.db") == kept("sqlite:a.db")
+    assert dump.error == ["lckv: read 1,500, written 1,500, replaced 0, same 0, skipped 0, failed 0"]
+    assert loaded.error == dump.error
+    assert json.loads(dump.out.splitlines()[0]).items() >= {"lckv": 1, "collection": "kv", "prefix": ""}.items()
+
+
+def test_a_namespace_goes_alone_and_comes_into_another(lckv: Lckv) -> None:
+    lckv("set", "a", "1", "--db", "sqlite:a.db", *KV, "--namespace", "users")
+    lckv("set", "b", "2", "--db", "sqlite:a.db", *KV)
+    dump = lckv("dump", "--db", "sqlite:a.db", *KV, "--namespace", "users").out
+    lckv("load", "-", "--db", "sqlite:b.db", *KV, "--namespace", "people", stdin=dump.encode())
+
+    assert lckv("get", "a", "--db", "sqlite:b.db", *KV, "--namespace", "people").out == "1\n"
+    assert len(kept("sqlite:b.db")) == 1
+
+
+def test_a_dump_that_is_cut_off_is_loaded_as_far_as_it_goes_with_exit_code_5(lckv: Lckv) -> None:
+    put("sqlite:a.db", records(10))
+    dump = lckv("dump", "--db", "sqlite:a.db", *KV).out
+    Path("cut").write_text(dump[: dump.rindex("\n", 0, -1) - 5])
+    code, _, error = lckv("load", "cut", "--db", "sqlite:b.db", *KV)
+
+    assert code == 5
+    assert error[-1] == "lckv: The dump is not whole: it is cut off after 9 values: its last line is missing"
+    assert len(kept("sqlite:b.db")) == 9
+    assert lckv("load", "cut", "--db", "sqlite:b.db", *KV, "--json").error[-1].startswith('{"error": {"code": "TRUNC')
+
+
+def test_a_dump_that_was_changed_is_refused_whole_but_from_stdin_told_at_the_end(lckv: Lckv) -> None:
+    put("sqlite:a.db", [Record("a", b"1111"), Record("b", b"2")])
+    dump = lckv("dump", "--db", "sqlite:a.db", *KV).out.replace("1111", "1112")
+    Path("changed").write_text(dump)
+    code, _, error = lckv("load", "changed", "--db", "sqlite:b.db", *KV)
+
+    assert (code, len(error)) == (3, 1)
+    assert "SHA-256" in error[0]
+    assert not Path("b.db").exists()
+    assert lckv("load", "-", "--db", "sqlite:b.db", *KV, stdin=dump.encode()).code == 5
+
+
+@pytest.mark.parametrize("first", ["", "nonsense", '{"lckv": 2}'])
+def test_what_is_no_dump_makes_no_collection(lckv: Lckv, first: str) -> None:
+    Path("x").write_text(first)
+    code, _, error = lckv("load", "x", "--db", "sqlite:b.db", *KV)
+
+    assert (code, len(error)) == (3, 1)
+    assert not Path("b.db").exists()
+
+
+@pytest.mark.parametrize("name", ["missing", ".", "\0"])
+def test_a_dump_that_cannot_be_read_is_wrong_usage(lckv: Lckv, name: str) -> None:
+    code, _, error = lckv("load", name, "--db", "sqlite:b.db", *KV)
+
+    assert (code, len(error)) == (2, 1)
+
+
+def test_a_key_that_is_there_with_something_else_ends_a_load_unless_it_is_said(lckv: Lckv) -> None:
+    put("sqlite:a.db", [Record("a", b"1"), Record("b", b"1")])
+    put("sqlite:b.db", [Record("b", b"2")])
+    Path("dump").write_text(lckv("dump", "--db", "sqlite:a.db", *KV).out)
+    load = ("load", "dump", "--db", "sqlite:b.db", *KV)
+    failed = lckv(*load)
+
+    assert failed.code == 3
+    assert "Key 'b' is there already" in failed.error[-1]
+    assert lckv(*load, "--on-exists", "skip").error == [
+        "lckv: read 2, written 1, replaced 0, same 0, skipped 1, failed 0"
+    ]
+    assert lckv(*load, "--on-exists", "replace").error == [
+        "lckv: read 2, written 0, replaced 1, same 1, skipped 0, failed 0"
+    ]
+    assert lckv(*load, "--on-exists", "never").code == 2
+
+
+def test_a_dump_of_what_is_damaged_names_it(lckv: Lckv) -> None:
+    put("sqlite:a.db", [Record("a", b"1"), Record("b", b"nonsense")])
+    code, out, error = lckv("dump", "--db", "sqlite:a.db", *KV)
+
+    assert code == 5
+    assert error[-1] == "lckv: Values that failed: 'b'"
+    assert [json.loads(line).get("key") for line in out.splitlines()] == [None, "a", None]
+
+
+# -- copy and diff ----------------------------------------------------------------------------------------------------
+
+
+def test_a_copy_is_the_same_and_says_so(lckv: Lckv) -> None:
+    put("sqlite:a.db", records(300))
+    code, out, error = lckv("copy", "sqlite:a.db", "sqlite:b.db", *KV, "--verify", "--resume", "r")
+
+    assert (code, out) == (0, "")
+    assert error == [
+        "lckv: read 300, written 300, replaced 0, same 0, skipped 0, failed 0",
+        "lckv: verified: 300 the same, 0 not",
+    ]
+    assert lckv("diff", "sqlite:a.db", "sqlite:b.db", *KV).code == 0
+    assert not Path("r").exists()
+
+
+def test_a_copy_goes_over_http_with_a_token_of_its_own(lckv: Lckv) -> None:
+    put("sqlite:a.db", records(300))
+    Path("token").write_text("test-token")
+    with DataAPIServer() as server:
+        over = ("sqlite:a.db", server.url, *KV, "--to-collection", "other", "--to-token", "@token")
+        assert lckv("copy", *over).code == 0
+        assert lckv("diff", *over).code == 0
+        back = (server.url, "sqlite:b.db", "--collection", "other", "--to-collection", "kv", "--token", "@token")
+        assert lckv("copy", *back).code == 0
+
+    assert kept("sqlite:b.db") == kept("sqlite:a.db")
+
+
+def test_differences_are_a_line_each_and_exit_code_1(lckv: Lckv) -> None:
+    put("sqlite:a.db", [Record("a", b"1"), Record("b", b"1"), Record("c", b"1")])
+    put("sqlite:b.db", [Record("a", b"1"), Record("b", b"2"), Record("d", b"1")])
+    code, out, error = lckv("diff", "sqlite:a.db", "sqlite:b.db", *KV)
+
+    assert code == 1
+    assert sorted(json.loads(line)["key"] for line in out.splitlines()) == ["b", "c", "d"]
+    assert '{"difference": "differ", "key": "b", "in": ["value"]}' in out
+    assert error == ["lckv: same 1, differ 1, only left 1, only right 1"]
+
+
+def test_a_copy_that_was_verified_and_is_not_the_same_has_exit_code_1(lckv: Lckv) -> None:
+    put("sqlite:a.db", [Record("a", b"1")])
+    put("sqlite:b.db", [Record("a", b"2")])
+    code, _, error = lckv("copy", "sqlite:a.db", "sqlite:b.db", *KV, "--on-exists", "skip", "--verify")
+
+    assert code == 1
+    assert error[-1] == "lckv: verified: 0 the same, 1 not"
+
+
+def test_a_dry_run_makes_nothing(lckv: Lckv) -> None:
+    put("sqlite:a.db", records(10))
+    code, _, error = lckv("copy", "sqlite:a.db", "sqlite:b.db", *KV, "--dry-run", "--resume", "r")
+
+    assert (code, error[-1]) == (0, "lckv: read 10, written 10, replaced 0, same 0, skipped 0, failed 0")
+    assert [path.name for path in Path().iterdir() if not path.name.startswith("a.db")] == []
+
+
+def test_where_there_is_nothing_to_copy_from_nothing_is_made(lckv: Lckv) -> None:
+    put("sqlite:a.db", records(1))
+    for source, collection in (("sqlite:missing.db", "kv"), ("sqlite:a.db", "missing")):
+        code, _, error = lckv("copy", source, "sqlite:b.db", "--collection", collection)
+        assert (code, len(error)) == (3, 1)
+        assert "missing" in error[0]
+
+    assert not Path("b.db").exists()
+
+
+def test_a_collection_is_not_copied_onto_itself(lckv: Lckv) -> None:
+    put("sqlite:a.db", records(1))
+    assert lckv("copy", "sqlite:a.db", "sqlite:./a.db", *KV).code == 2
+    assert lckv("copy", "sqlite:a.db", "sqlite:./a.db", *KV, "--to-collection", "other").code == 0
+    assert kept("sqlite:a.db", "other") == kept("sqlite:a.db")
+
+
+def test_a_copy_that_fails_names_where_it_goes_on_in_its_last_line(lckv: Lckv, monkeypatch: pytest.MonkeyPatch) -> None:
+    put("sqlite:a.db", [Record(f"{number:05}", b"1") for number in range(2_500)])
+    put_many = EngineBackend.put_many
+
+    def fail_late(self: EngineBackend, some: list[Record]) -> None:
+        if some[0].key >= "02":
+            raise EngineError("the disk is full")
+        put_many(self, some)
+
+    copy = ("copy", "sqlite:a.db", "sqlite:b.db", *KV, "--resume", "r")
+    with monkeypatch.context() as patch:
+        patch.setattr(EngineBackend, "put_many", fail_late)
+        failed = lckv(*copy)
+    noted = json.loads(Path("r").read_text())
+    done = lckv(*copy)
+
+    assert failed == Outcome(
+        5,
+        "",
+        [
+            "lckv: read 2,500, written 2,000, replaced 0, same 0, skipped 0, failed 0",
+            "lckv: the disk is full. How far it came is in r: repeat the command to go on from there.",
+        ],
+    )
+    assert noted["after"] == "01999"
+    assert done == Outcome(0, "", ["lckv: read 500, written 500, replaced 0, same 0, skipped 0, failed 0"])
+    assert not Path("r").exists()
+    assert kept("sqlite:b.db") == kept("sqlite:a.db")
+
+
+# -- ends that come too early -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_copy_that_is_killed_in_the_middle_goes_on(tmp_path: Path, number: int, code: int) -> None:
+    some = records(30_000)
+    put(f"sqlite:{tmp_path}/a.db", some)
+    copy = [*LCKV, "copy", "sqlite:a.db", "sqlite:b.db", *KV, "--resume", "r"]
+    slow = subprocess.Popen([*copy, "--max-rate", "1000"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    assert slow.stderr is not None
+    while not (tmp_path / "r").exists() and slow.poll() is None:
+        os.sched_yield()
+    slow.send_signal(number)
+    _, error = slow.communicate(timeout=60)
+    began = json.loads((tmp_path / "r").read_text())
+    done = subprocess.run(copy, cwd=tmp_path, capture_output=True, text=True, check=True)
+    (read,) = re.findall(r"read ([\d,]+),", done.stderr)
+
+    assert slow.returncode == code
+    assert code == -9 or "How far it came is in r" in error.splitlines()[-1]
+    assert began["after"] in {record.key for record in some}
+    assert 0 < int(read.replace(",", "")) <= 29_000
+    assert kept(f"sqlite:{tmp_path}/b.db") == kept(f"sqlite:{tmp_path}/a.db")
+    assert not (tmp_path / "r").exists()
+
+
+def test_bytes_of_a_store_over_http_come_as_bytes_where_that_is_said(lckv: Lckv) -> None:
+    Path("token").write_text("test-token")
+    with DataAPIServer() as server:
+        backend = parse_url(server.url).open(BackendOptions("kv", "default_keyspace", "test-token"))
+        with closing(backend):
+            backend.open()
+            backend.put_many([Record("a", b"\0", Kind.BYTES)])
+        copy = (server.url, "sqlite:b.db", *KV, "--token", "@token", "--bytes")
+        assert lckv("copy", *copy).code == 0
+        assert lckv("diff", *copy).code == 0
+
+    assert kept("sqlite:b.db") == {"a": (Kind.BYTES, b"\0", None)}
