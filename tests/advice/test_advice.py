@@ -14,7 +14,17 @@ from typing import Final
 
 import pytest
 
-from advice import of_arguments, of_embeddings, of_features, of_files, of_http, of_moving, of_the_command, of_values
+from advice import (
+    of_agents,
+    of_arguments,
+    of_embeddings,
+    of_features,
+    of_files,
+    of_http,
+    of_moving,
+    of_the_command,
+    of_values,
+)
 from advice.elsewhere import ELSEWHERE
 from advice.sites import IMPERATIVE, ROOT, Site, sites, texts
 from advice.world import Case, World
@@ -22,6 +32,7 @@ from langchain_kv import StoreError
 from langchain_kv.testing import DataAPIServer
 
 CASES: Final = [
+    *of_agents.CASES,
     *of_arguments.CASES,
     *of_values.CASES,
     *of_http.CASES,
