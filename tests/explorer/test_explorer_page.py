@@ -71,7 +71,7 @@ def test_scrolling_and_to_the_end_read_on_and_count(page: Page, explored: Explor
     with KVStore("kv", explored.url) as store:
         store.mset([(f"k{number:05}", number) for number in range(12_000)])
     enter(page)
-    count(page).to_have_text(re.compile("so far"))
+    count(page).to_have_text(re.compile(r"[1-9].* so far"))
     expect(page.get_by_role("treeitem").first).to_have_text("k00000")
     before = page.locator("#count").inner_text()
     page.get_by_role("tree").evaluate("(list) => (list.scrollTop = list.scrollHeight)")
@@ -87,7 +87,7 @@ def test_paging_does_not_drift_while_others_write(page: Page, explored: Explored
     with KVStore("kv", explored.url) as store:
         store.mset([(f"k{number:05}", number) for number in range(0, 8_000, 2)])
         enter(page)
-        count(page).to_have_text(re.compile("so far"))
+        count(page).to_have_text(re.compile(r"[1-9].* so far"))
         store.mset([(f"k{number:05}", number) for number in range(1, 400, 2)])
         store.mdelete(["k00000", "k00002"])
         store.mset([("k09999", 1)])
@@ -99,7 +99,7 @@ def test_a_listing_goes_on_where_its_scan_was_given_up(page: Page, explored: Exp
     with KVStore("kv", explored.url) as store:
         store.mset([(f"k{number:05}", number) for number in range(8_000)])
     enter(page)
-    count(page).to_have_text(re.compile("so far"))
+    count(page).to_have_text(re.compile(r"[1-9].* so far"))
     for _ in range(20):  # of others, who take its place
         explored.ask("keys", limit=1)
     page.get_by_role("button", name="To the end").click()
