@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Iterable, Iterator
 from itertools import groupby, islice
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 from langchain_core.caches import RETURN_VAL_TYPE, BaseCache
 from langchain_core.load import dumps, loads
@@ -28,10 +28,11 @@ from langchain_core.messages import (
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, Generation, GenerationChunk
 from msgspec.structs import replace
 
-from langchain_kv.backends.wrappers import Statistics, Wrapper
+from langchain_kv.backends.wrappers import Wrapper
 from langchain_kv.errors import DamagedValueError, UsageError
 from langchain_kv.places.arguments import Token
 from langchain_kv.stores.base import KVBaseStore
+from langchain_kv.stores.kept_by import KeptByStore
 from langchain_kv.stores.setup import AnySetupMode, SetupMode
 from langchain_kv.values.codecs import UndecodableError
 from langchain_kv.values.keys import type_name
@@ -61,7 +62,7 @@ Row = tuple[str, str, int, str]
 _logger = logging.getLogger("langchain_kv")
 
 
-class KVCache(BaseCache):
+class KVCache(KeptByStore, BaseCache):
     """Keeps what models answered, on any target: ``set_llm_cache(KVCache("llm_cache", "sqlite:kv.db"))``.
 
     It reads what langchain-astradb's ``AstraDBCache`` wrote to a collection, and is read by it, unless it encrypts. An
@@ -118,7 +119,7 @@ class KVCache(BaseCache):
             ConfigError: an argument is wrong.
             CollectionConflictError: the collection exists with other settings.
         """
-        self._store: Final = _Answers(
+        self._store = _Answers(
             collection,
             url,
             token=token,
@@ -232,45 +233,6 @@ class KVCache(BaseCache):
     async def aadd_rows(self, rows: Iterable[Row]) -> int:
         """As ``add_rows``."""
         return sum([len(await self._store.aadd(page)) for page in _pages(rows)])
-
-    def purge(self) -> int:
-        """Remove for good what has expired; return how many answers that were."""
-        return self._store.purge()
-
-    async def apurge(self) -> int:
-        """As ``purge``."""
-        return await self._store.apurge()
-
-    def statistics(self) -> Statistics:
-        """Return what this cache has done since it was made: its hits, for one.
-
-        Raises:
-            UsageError: it was not made with ``statistics=True``.
-        """
-        return self._store.statistics()
-
-    # -- its end ----------------------------------------------------------------------------------------------------
-
-    def close(self) -> None:
-        """Release what only this cache uses. Idempotent; a later use raises StoreClosedError."""
-        self._store.close()
-
-    async def aclose(self) -> None:
-        """As ``close``."""
-        await self._store.aclose()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        await self._store.__aenter__()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
 
 
 # -- how answers are kept ---------------------------------------------------------------------------------------------

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from langgraph.cache.base import BaseCache, FullKey, Namespace, ValueT
 
-from langchain_kv.backends.wrappers import Statistics
 from langchain_kv.errors import DamagedValueError, InvalidValueError
 from langchain_kv.limits import BYTES_VALUE_MAX
 from langchain_kv.places.arguments import Token
 from langchain_kv.runtime.slices import Steps, by_bytes, in_slices, whole
 from langchain_kv.stores.base import KVByteStore
 from langchain_kv.stores.expiry import checked_ttl
+from langchain_kv.stores.kept_by import KeptByStore
 from langchain_kv.stores.setup import AnySetupMode, SetupMode
 from langchain_kv.values.codecs import UndecodableError
 from langchain_kv.values.keys import KeyRule, check_key, shown
@@ -40,7 +40,7 @@ _Expiring = dict[float | None, list[tuple[str, bytes]]]
 _logger = logging.getLogger("langchain_kv")
 
 
-class LangGraphCache(BaseCache[ValueT]):
+class LangGraphCache(KeptByStore, BaseCache[ValueT]):
     """Keeps what nodes returned, on any target: ``compile(cache=LangGraphCache("node_cache", "sqlite:kv.db"))``.
 
     An entry that cannot be read, or not be kept, because it is too large or the serializer does not know it, is a miss
@@ -107,7 +107,7 @@ class LangGraphCache(BaseCache[ValueT]):
         """
         token = masked(token)
         super().__init__(serde=serde)
-        self._store: Final = KVByteStore(
+        self._store = KVByteStore(
             collection,
             url,
             token=token,
@@ -193,45 +193,6 @@ class LangGraphCache(BaseCache[ValueT]):
         """As ``clear``."""
         for prefix in _prefixes(namespaces):
             await self._store.aclear(prefix)
-
-    # -- beyond it ----------------------------------------------------------------------------------------------------
-
-    def purge(self) -> int:
-        """Remove for good what has expired; return how many entries that were."""
-        return self._store.purge()
-
-    async def apurge(self) -> int:
-        """As ``purge``."""
-        return await self._store.apurge()
-
-    def statistics(self) -> Statistics:
-        """Return what this cache has done since it was made: its hits, for one.
-
-        Raises:
-            UsageError: it was not made with ``statistics=True``.
-        """
-        return self._store.statistics()
-
-    def close(self) -> None:
-        """Release what only this cache uses. Idempotent; a later use raises StoreClosedError."""
-        self._store.close()
-
-    async def aclose(self) -> None:
-        """As ``close``."""
-        await self._store.aclose()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        await self._store.__aenter__()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
 
     # -- how entries are kept -----------------------------------------------------------------------------------------
 
