@@ -20,6 +20,9 @@ __all__ = [
     "TEXT",
     "TIMEOUT",
     "TOKEN",
+    "TO_COLLECTION",
+    "TO_TOKEN",
+    "VERIFY",
     "YES",
 ]
 
@@ -48,3 +51,6 @@ TEXT: Final = Option("--text", "The value is text, as it is.")
 BYTES: Final = Option("--bytes", "The value is bytes, as they are.")
 DRY_RUN: Final = Option("--dry-run", "Say what would be done, and change nothing.")
 YES: Final = Option("--yes", "Do it: without it, nothing is changed.")
+TO_COLLECTION: Final = Option("--to-collection", "That of TO; else the same.", "NAME")
+TO_TOKEN: Final = Option("--to-token", "That of TO; else of the environment.", "@FILE")
+VERIFY: Final = Option("--verify", "Read all again afterwards and compare.")

@@ -8,7 +8,17 @@ from typing import Any, Final
 from langchain_kv.backends.base import Backend
 from langchain_kv.cli.moving import AS_BYTES, ON_EXISTS, backend_of, failed_after, reading, told
 from langchain_kv.cli.notes import MISSING
-from langchain_kv.cli.options import COLLECTION, DRY_RUN, KEYSPACE, NAMESPACE, PREFIX, TOKEN
+from langchain_kv.cli.options import (
+    COLLECTION,
+    DRY_RUN,
+    KEYSPACE,
+    NAMESPACE,
+    PREFIX,
+    TO_COLLECTION,
+    TO_TOKEN,
+    TOKEN,
+    VERIFY,
+)
 from langchain_kv.cli.output import Output
 from langchain_kv.cli.parsing import Argument, Arguments, Command, Option, number
 from langchain_kv.cli.stopping import cleaning_up_when_stopped
@@ -143,12 +153,12 @@ def _diff(arguments: Arguments, output: Output) -> int | None:
 
 
 _TO: Final = (
-    Option("--to-collection", "That of TO; else the same.", "NAME"),
+    TO_COLLECTION,
     KEYSPACE,
     Option("--to-keyspace", "That of TO; else the same.", "NAME"),
     NAMESPACE,
     TOKEN,
-    Option("--to-token", "That of TO; else of the environment.", "@FILE"),
+    TO_TOKEN,
 )
 
 COMMANDS: Final = (
@@ -163,7 +173,7 @@ COMMANDS: Final = (
             PREFIX,
             ON_EXISTS,
             Option("--resume", "Where to note how far it is; removed at the end.", "FILE"),
-            Option("--verify", "Read all again afterwards and compare."),
+            VERIFY,
             Option("--max-rate", "At most so many values a second.", "N", convert=number(1)),
             AS_BYTES,
             DRY_RUN,

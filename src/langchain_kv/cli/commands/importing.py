@@ -8,7 +8,7 @@ from typing import Any, Final
 from langchain_kv.backends.base import Backend
 from langchain_kv.cli.moving import ON_EXISTS, backend_of, failed_after, reading, told
 from langchain_kv.cli.notes import MISSING
-from langchain_kv.cli.options import COLLECTION, DRY_RUN, KEYSPACE, PREFIX, TOKEN
+from langchain_kv.cli.options import COLLECTION, DRY_RUN, KEYSPACE, PREFIX, TO_COLLECTION, TO_TOKEN, TOKEN, VERIFY
 from langchain_kv.cli.output import Output
 from langchain_kv.cli.parsing import Argument, Arguments, Command, Option
 from langchain_kv.cli.secrets import read_secret
@@ -110,10 +110,10 @@ _NAME: Final = Option("--name", "The namespace, collection or table in FROM.", "
 _TO: Final[tuple[Any, ...]] = (
     KEYSPACE,
     TOKEN,
-    Option("--to-token", "That of TO; else of the environment.", "@FILE"),
+    TO_TOKEN,
     PREFIX,
     ON_EXISTS,
-    Option("--verify", "Read all again afterwards and compare."),
+    VERIFY,
 )
 
 COMMANDS: Final = (
@@ -137,7 +137,7 @@ COMMANDS: Final = (
         arguments=(Argument("FROM"), Argument("TO")),
         options=(
             COLLECTION,
-            Option("--to-collection", "That of TO; else the same.", "NAME"),
+            TO_COLLECTION,
             _LAYOUT._replace(help="What FROM has, as of lckv import-from."),
             _NAME,
             *_TO,
