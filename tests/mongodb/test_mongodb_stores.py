@@ -284,7 +284,7 @@ def test_an_update_beside_a_writer_of_theirs_loses_nothing(server_url: str, coll
 
 
 def test_a_page_ends_where_the_servers_answer_does(server_url: str, collection: str) -> None:
-    with KVStore(collection, server_url, request_timeout_s=200, deadline_s=200) as store:  # 24 MB, on any machine
+    with KVStore(collection, server_url) as store:
         pairs = [(f"k{number}", str(number) * 6_000_000) for number in range(4)]
         store.mset(pairs)
         assert sorted(store.yield_items()) == pairs
