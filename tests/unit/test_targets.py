@@ -64,6 +64,8 @@ def test_a_relative_path_is_made_absolute_at_once(monkeypatch: pytest.MonkeyPatc
         ("sqlite3:kv.db", "did you mean sqlite:kv.db?"),
         ("localhost:8181", "did you mean http://localhost:8181?"),
         (ASTRA.removeprefix("https://"), f"did you mean {ASTRA}?"),
+        (":memory:", "did you mean memory:?"),
+        ("memory", "did you mean memory:?"),
         ("ftp://x", "sqlite:kv.db"),
         ("redis:x", "redis://USER"),
         ("redis://user:pw@h:99999", "port"),

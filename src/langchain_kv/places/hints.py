@@ -22,6 +22,8 @@ def meant(text: str, schemes: Iterable[str]) -> str | None:
     scheme, colon, rest = text.partition(":")
     if not text or not text.isprintable() or len(text) > 200 or "@" in text:
         return None
+    if text.strip(":").lower() == "memory":  # also SQLite's own ":memory:"
+        return "memory:"
     if ASTRA_HOST.fullmatch(text.partition("/")[0]):
         return f"https://{text}"
     if not colon or (len(scheme) == 1 and rest[:1] in ("\\", "/")):  # a path, also one of Windows
