@@ -3,7 +3,8 @@
 SecantusDB (PyPI, WiredTiger inside) is right and slow; mongo-java-server (Maven, in memory) is quick, and has no
 sessions. Neither removes anything by a TTL index: the second cannot, and SecantusDB is told not to. Its sweep, each
 60 s, beside a writer now and then left that writer in conflict for good (0.7.0b3 tries again without an end, and logs
-"retrying on write conflicts"): with a sweep each 0.5 s two calls in 28 had no answer within 25 s, without it none in 63.
+"retrying on write conflicts"): with a sweep each 0.5 s two calls in 28 had no answer within 25 s, without it none of
+63.
 """
 
 from __future__ import annotations

@@ -65,6 +65,7 @@ def test_a_relative_path_is_made_absolute_at_once(monkeypatch: pytest.MonkeyPatc
         ("localhost:8181", "did you mean http://localhost:8181?"),
         (ASTRA.removeprefix("https://"), f"did you mean {ASTRA}?"),
         (":memory:", "did you mean memory:?"),
+        ("postgres://user:pw@h/db", "postgres:... is not a URL of a place for values: did you mean postgresql:...?"),
         ("memory", "did you mean memory:?"),
         ("ftp://x", "sqlite:kv.db"),
         ("redis:x", "redis://USER"),

@@ -9,7 +9,7 @@ from langchain_kv.places.dataapi import ASTRA_HOST
 from langchain_kv.places.endpoints import HOST
 from langchain_kv.places.files import file_url, file_url_of_others
 
-__all__ = ["meant"]
+__all__ = ["meant", "meant_scheme"]
 
 
 def meant(text: str, schemes: Iterable[str]) -> str | None:
@@ -32,7 +32,12 @@ def meant(text: str, schemes: Iterable[str]) -> str | None:
         return f"http://{text}"
     if scheme.lower() == "file":
         return f"sqlite:{rest.removeprefix('//')}"
-    close = difflib.get_close_matches(scheme.lower(), list(schemes), 1, 0.8)
-    if not close or (close == ["sqlite"] and rest.startswith("//")):
+    close = meant_scheme(scheme, schemes)
+    if close is None or (close == "sqlite" and rest.startswith("//")):
         return file_url_of_others(rest)[0] if close else None
-    return f"{close[0]}:{rest}"
+    return f"{close}:{rest}"
+
+
+def meant_scheme(scheme: str, schemes: Iterable[str]) -> str | None:
+    """Return the scheme probably meant, such as ``postgresql`` by ``postgres``; None where that is not clear."""
+    return next(iter(difflib.get_close_matches(scheme.lower(), list(schemes), 1, 0.8)), None)

@@ -80,11 +80,15 @@ def parse_url(url: str) -> Place:
     if added is not None:
         return _place_of(added, url)
     with importing.lock:
-        from langchain_kv.places.hints import meant
+        from langchain_kv.places.hints import meant, meant_scheme
 
     if hint := meant(url, SCHEMES):
         raise ConfigError(
             f"{url!r} is not a URL of a place for values: did you mean {hint}? Else give one of:\n{FORMS}"
+        )
+    if colon and (close := meant_scheme(scheme, SCHEMES)):  # the rest may hold a password
+        raise ConfigError(
+            f"{scheme:.40}:... is not a URL of a place for values: did you mean {close}:...? Else give one of:\n{FORMS}"
         )
     shown = f"{scheme:.40}:..." if colon else repr(url[:60])
     raise ConfigError(f"{shown} is not a URL of a place for values. Give one of:\n{FORMS}")
