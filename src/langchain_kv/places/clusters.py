@@ -82,7 +82,7 @@ class ClusterPlace(EmbeddedPlace):
 
     def with_options(self, options: BackendOptions) -> Self:
         """Return this place with the store's patience."""
-        return replace(self, settings=replace(self.settings, deadline_s=options.deadline_s))
+        return replace(self, settings=self.settings.patient_for(options.deadline_s))
 
     def without_secrets(self) -> Self:
         """Return this place without its password."""
