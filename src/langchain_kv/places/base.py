@@ -94,6 +94,11 @@ class Place(ABC):
     def shown(self) -> str:
         """What a store's repr shows of the place: ``sqlite:/data/kv.db``; never a password."""
 
+    @property
+    def url_shown(self) -> str:
+        """The URL by which another program reaches the place; of a password it has ``***``. Most show just this."""
+        return self.shown
+
     @abstractmethod
     def open(self, options: BackendOptions) -> Backend:
         """Return a new backend for one collection. Nothing is opened or sent before its first use.
