@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -18,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -223,12 +224,18 @@ def _start_supervisor(home: Path) -> None:
 # -- the supervisor ---------------------------------------------------------------------------------------------------
 
 
+PORTS = range(10_000, 32_768)
+"""Below those that systems give to connections that go out, one of which could take a port before its server does."""
+
+
 def free_ports(host: str, count: int) -> list[int]:
-    sockets = [socket.create_server((host, 0)) for _ in range(count)]
-    ports = [listening.getsockname()[1] for listening in sockets]
-    for listening in sockets:
-        listening.close()
-    return ports
+    """Return ports that nobody has at this moment."""
+    found: set[int] = set()
+    while len(found) < count:
+        port = PORTS[secrets.randbelow(len(PORTS))]
+        with suppress(OSError), socket.create_server((host, port)):
+            found.add(port)
+    return list(found)
 
 
 def _start_node(home: Path, jars: Path, java_version: int, log: IO[str]) -> tuple[subprocess.Popen[bytes], Node]:

@@ -13,9 +13,12 @@ from fcntl import ioctl
 from termios import TIOCSWINSZ
 from typing import NamedTuple
 
+import pytest
+
+from langchain_kv.cli.main import run
 from served import LCKV, STRICT, environment
 
-__all__ = ["Lckv", "Outcome", "Terminal", "on_a_terminal", "read_terminal", "terminals"]
+__all__ = ["Lckv", "Outcome", "Terminal", "lckv_in_this_process", "on_a_terminal", "read_terminal", "terminals"]
 
 
 class Outcome(NamedTuple):
@@ -39,6 +42,18 @@ class Terminal(NamedTuple):
 
     screen: int
     end: int
+
+
+def lckv_in_this_process(capsysbinary: pytest.CaptureFixture[bytes]) -> Lckv:
+    """Return what runs a command in this process, whose output pytest captures."""
+
+    def call(*arguments: str) -> Outcome:
+        capsysbinary.readouterr()
+        code = run(arguments)
+        out, error = capsysbinary.readouterr()
+        return Outcome(code, out, error.decode())
+
+    return call
 
 
 @contextmanager

@@ -7,22 +7,14 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from langchain_kv.cli.main import run
-from running import Lckv, Outcome
+from running import Lckv, lckv_in_this_process
 from served import LCKV, Server, environment
 
 
 @pytest.fixture
 def lckv(capsysbinary: pytest.CaptureFixture[bytes]) -> Lckv:
     """Run a command in this process."""
-
-    def call(*arguments: str) -> Outcome:
-        capsysbinary.readouterr()
-        code = run(arguments)
-        out, error = capsysbinary.readouterr()
-        return Outcome(code, out, error.decode())
-
-    return call
+    return lckv_in_this_process(capsysbinary)
 
 
 @pytest.fixture

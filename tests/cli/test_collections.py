@@ -212,6 +212,18 @@ def test_a_sql_database_lists_counts_and_drops(lckv: Lckv, tmp_path: Path) -> No
     assert lckv("collections", *db, "--keyspace", "other").out == b""
 
 
+def test_a_sql_database_without_the_table_is_told_in_the_words_of_the_command(lckv: Lckv, tmp_path: Path) -> None:
+    db = ["--db", f"sqlite+sqlalchemy:{tmp_path / 'sql.db'}", "--collection", "kv"]
+
+    code, out, error = lckv("count", *db)
+    assert (code, out) == (3, b"")
+    assert "has no table langchain_kv: lckv set makes it" in error
+    assert "SetupMode" not in error
+    assert lckv("drop", "--yes", *db) == (0, b"", "")  # that it is missing is no error
+    assert lckv("set", "k", "1", *db).code == 0
+    assert lckv("count", *db).out == b"1\n"
+
+
 def test_the_url_may_stand_in_a_file(lckv: Lckv, url: str, tmp_path: Path) -> None:
     (tmp_path / "url").write_text(f"{url}\n")
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,9 @@ from langchain_kv import errors
 from langchain_kv.backends.engine import EngineBackend
 from langchain_kv.cli.dispatch import NAMES, command_of
 from langchain_kv.cli.notes import FIXES, PARTLY, REFUSED, UNREACHABLE, USAGE
+from langchain_kv.cli.targets import Target
 from langchain_kv.errors import ConnectError, DataAPIError, LimitError, PartialWriteError, StoreError
+from langchain_kv.limits import DEADLINE_S
 from running import Lckv
 
 KNOWN = {
@@ -220,6 +224,14 @@ def test_the_help_of_all_is_under_24_lines(lckv: Lckv) -> None:
     assert all(re.search(rf"\b{name}\s+\(", out) for name in NAMES)
 
 
+COMMANDS_ON_A_TARGET = [
+    "count --collection kv",
+    "info",
+    *("collections", "check", "namespaces --collection kv", "purge --collection kv"),
+    *("clear --yes --collection kv", "drop --yes --collection kv"),
+]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "url",
@@ -233,7 +245,7 @@ def test_the_help_of_all_is_under_24_lines(lckv: Lckv) -> None:
     ],
     ids=lambda url: url.partition(":")[0],
 )
-@pytest.mark.parametrize("command", ["count --collection kv", "info"], ids=["count", "info"])
+@pytest.mark.parametrize("command", COMMANDS_ON_A_TARGET, ids=lambda command: command.partition(" ")[0])
 def test_a_service_of_any_kind_that_is_not_there_is_exit_code_4_and_no_password_is_told(
     lckv: Lckv, url: str, command: str
 ) -> None:
@@ -243,3 +255,40 @@ def test_a_service_of_any_kind_that_is_not_there_is_exit_code_4_and_no_password_
     assert error.startswith("lckv: ")
     assert "sEcret" not in error
     assert "Traceback" not in error
+
+
+@pytest.fixture
+def silent() -> Iterator[int]:
+    """A port that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as listening:
+        yield listening.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("postgresql://u:p@{}/d", "mysql://u:p@{}/d", "redis://{}", "mongodb://{}/d", "cassandra://u:p@{}/ks"),
+        *("http://{}", "upstash+http://{}"),
+    ],
+    ids=lambda url: url.partition(":")[0],
+)
+@pytest.mark.slow
+def test_a_service_that_never_answers_is_exit_code_4(
+    lckv: Lckv, url: str, silent: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASTRA_DB_APPLICATION_TOKEN", "t")
+    monkeypatch.setenv("UPSTASH_REDIS_REST_TOKEN", "t")
+    db = ["--db", url.format(f"127.0.0.1:{silent}"), "--collection", "kv", "--timeout", "1"]
+
+    code, out, error = lckv("count", *db)
+
+    assert (code, out) == (4, b"")
+    assert error.startswith("lckv: ")
+
+
+@pytest.mark.parametrize(("timeout_s", "request_s"), [(1, 1), (45, 30), (None, 30)])
+def test_no_request_is_waited_for_longer_than_was_said(timeout_s: float | None, request_s: float) -> None:
+    for url in ("postgresql://u:p@h/d", "mysql://u:p@h/d", "redis://h", "mongodb://h/d", "http://h"):
+        target = Target.named(url, "kv", timeout_s=timeout_s)
+
+        assert (target.options.request_timeout_s, target.options.deadline_s) == (request_s, timeout_s or DEADLINE_S)

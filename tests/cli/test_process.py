@@ -16,6 +16,7 @@ import pytest
 
 from langchain_kv import KVStore
 from langchain_kv.cli.main import run
+from langchain_kv.testing import DataAPIServer
 from served import LCKV, STRICT, TOKEN, Server, ask, environment
 
 
@@ -271,6 +272,23 @@ def test_a_command_on_a_file_loads_neither_langchain_nor_an_event_loop(where: li
     assert "sqlite3" in loaded
     assert loaded & HEAVY == set()
     assert {name for name in loaded if name.startswith("langchain_kv.stores")} == set()
+
+
+@pytest.mark.slow
+def test_a_command_over_http_loads_the_library_for_it_and_nothing_else_that_is_heavy(
+    data_api: DataAPIServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASTRA_DB_APPLICATION_TOKEN", data_api.token)
+    with KVStore("kv", data_api.url, token=data_api.token) as store:
+        store.mset([("k", 1)])
+    library = "import sys; before = set(sys.modules); import asyncio, ssl, aiohttp; print(*set(sys.modules) - before)"
+    loaded = loaded_by("get", "k", "--db", data_api.url, "--collection", "kv")
+
+    more = {name.partition(".")[0] for name in loaded - set(python(library).stdout.split())}
+    assert more - sys.stdlib_module_names <= {"langchain_kv", "uvloop", "msgspec", "orjson"}
+    assert more & {"sqlite3", "argparse"} == set()
+    of_others = ("stores", "engines.sqlite", "engines.cassandra", "server", "explorer", "moving")
+    assert {name for name in loaded if name.startswith(tuple(f"langchain_kv.{one}" for one in of_others))} == set()
 
 
 @pytest.mark.slow

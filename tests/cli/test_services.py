@@ -1,7 +1,8 @@
-"""The commands on collections against Redis, Upstash's interface and MongoDB, as they run."""
+"""The commands on collections against PostgreSQL, MariaDB, Redis, Upstash's interface and MongoDB, as they run."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,9 @@ import pytest
 
 import mongodb_servers
 import redis_node
+import sql_servers
 from installed import need
+from kept_collections import check_commands_on_collections
 from running import Lckv
 from upstash_server import TOKEN, running_upstash
 
@@ -36,7 +39,21 @@ def _mongodb(folder: Path) -> Iterator[str]:
         yield url
 
 
-SERVICES = {"redis": _redis, "upstash": _upstash, "mongodb": _mongodb}
+@contextmanager
+def _sql(name: str) -> Iterator[str]:
+    # Not pytest's directory, which only its owner may enter.
+    with tempfile.TemporaryDirectory(prefix="lckv-", ignore_cleanup_errors=True) as folder:
+        with sql_servers.running(name, Path(folder)) as url:
+            yield url
+
+
+SERVICES = {
+    "postgresql": lambda _: _sql("postgresql"),
+    "mariadb": lambda _: _sql("mariadb"),
+    "redis": _redis,
+    "upstash": _upstash,
+    "mongodb": _mongodb,
+}
 
 
 @pytest.fixture(scope="module", params=SERVICES)
@@ -48,23 +65,5 @@ def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 @pytest.mark.slow
 def test_a_service_lists_counts_checks_clears_and_drops(lckv: Lckv, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UPSTASH_REDIS_REST_TOKEN", TOKEN)
-    db = ["--db", url]
-    one, two = [*db, "--collection", "one"], [*db, "--collection", "two"]
-    for where in (one, two):
-        for key in ("a/1", "a/2", "b"):
-            assert lckv("set", key, '{"n": 1}', *where) == (0, b"", "")
-    lckv("set", "k", "1", *db, "--collection", "elsewhere", "--keyspace", "other")
 
-    assert lckv("collections", *db).out == b"one\ntwo\n"
-    assert lckv("collections", *db, "--keyspace", "other").out == b"elsewhere\n"
-    assert lckv("count", *one).out == b"3\n"
-    info = lckv("info", *db).out
-    assert b'"name": "one", "keys": 3' in info
-    assert lckv("check", *db) == (0, b"", "lckv: read 6, problems 0\n")
-    assert lckv("del", "--prefix", "a/", "--yes", *one).code == 0
-    assert lckv("keys", *one).out == b"b\n"
-    assert lckv("clear", "--yes", *two).code == 0
-    assert lckv("count", *two).out == b"0\n"
-    assert lckv("drop", "--yes", *one).code == 0
-    assert b"one" not in lckv("collections", *db).out
-    assert lckv("get", "k", *db, "--collection", "elsewhere", "--keyspace", "other").out == b"1\n"
+    check_commands_on_collections(lckv, url, keeps_empty=url.startswith("mongodb"), tells_missing=False)

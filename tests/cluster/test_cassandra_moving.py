@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from contextlib import ExitStack, closing
 from itertools import pairwise
@@ -19,6 +20,9 @@ from moving_values import contents, records
 
 pytestmark = pytest.mark.slow
 
+COUNT = int(os.environ.get("LCKV_TEST_COPIES", "1400"))
+"""Values that go the whole way; 100,000 are copied by setting this."""
+
 
 def test_a_chain_of_copies_over_a_cluster_ends_without_a_difference(
     cassandra_node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -30,7 +34,7 @@ def test_a_chain_of_copies_over_a_cluster_ends_without_a_difference(
         chain = [first, server.url, cassandra_node.url("default_keyspace"), last]
         with closing(parse_url(first).open(BackendOptions("moved", "default_keyspace"))) as backend:
             backend.open()
-            backend.put_many(records(1_400))
+            backend.put_many(records(COUNT))
             expected = contents(backend)
         for source, target in pairwise(chain):
             assert run(["copy", source, target, *kv]) == 0, target

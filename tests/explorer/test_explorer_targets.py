@@ -110,6 +110,15 @@ def test_every_target_is_shown_alike(reached: Reached, routes: Routes) -> None:
     assert 3_000 < left_s <= 3_601
 
 
+def test_the_url_for_other_programs_is_one_that_a_store_takes(reached: Reached, routes: Routes) -> None:
+    with KVStore("kv", reached.url, token=reached.token) as store:
+        store.mset([("a", 1)])
+
+    told = json.loads(routes.answer("about", b"{}").body)["url"]
+    with KVStore("kv", told, token=reached.token, setup_mode="OFF") as store:
+        assert store.mget(["a"]) == [1]
+
+
 def test_a_value_is_edited_and_removed_on_every_target(reached: Reached, routes: Routes) -> None:
     with KVStore("kv", reached.url, token=reached.token) as store:
         store.mset([("a", {"n": 1})], ttl_s=3_600)

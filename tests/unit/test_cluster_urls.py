@@ -215,8 +215,10 @@ def test_a_server_makes_the_keyspace_that_the_url_names_and_no_other(
 def test_a_stores_deadline_reaches_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("cassandra")
     with KVStore("kv", "cassandra://h", setup_mode="OFF", deadline_s=7) as store:
-        assert store._backend._engine._settings.deadline_s == 7  # type: ignore[attr-defined]
+        settings = store._backend._engine._settings  # type: ignore[attr-defined]
+        assert (settings.deadline_s, settings.connect_timeout_s, settings.request_timeout_s) == (7, 7, 7)
     with KVStore("kv", "cassandra://h", setup_mode="OFF") as store:
-        assert store._backend._engine._settings.deadline_s == DEADLINE_S  # type: ignore[attr-defined]
+        settings = store._backend._engine._settings  # type: ignore[attr-defined]
+        assert (settings.deadline_s, settings.connect_timeout_s, settings.request_timeout_s) == (DEADLINE_S, 10, 10)
     with pytest.raises(ConfigError, match="deadline_s"):
         cluster("cassandra://h/?deadline_s=5")

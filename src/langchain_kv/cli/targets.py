@@ -19,6 +19,7 @@ from langchain_kv.errors import (
     UnknownKeyspaceError,
     UnsupportedError,
 )
+from langchain_kv.limits import REQUEST_TIMEOUT_S
 from langchain_kv.places.arguments import resolve
 from langchain_kv.places.base import BackendOptions, Place
 from langchain_kv.places.files import FilePlace
@@ -82,6 +83,8 @@ class Target(NamedTuple):
             token=None if token is None else read_secret("--token", token),
             keyspace=keyspace,
             component=None,
+            # No request is waited for longer than all of them.
+            request_timeout_s=None if timeout_s is None else min(timeout_s, REQUEST_TIMEOUT_S),
             deadline_s=timeout_s,
         )
         return cls(place, options, tuple(labels))

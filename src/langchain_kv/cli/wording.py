@@ -17,6 +17,7 @@ PHRASES: Final = {
     "or say to replace it": "or give --replace",
     "Opening the store with SetupMode.SYNC creates it.": "lckv set creates it.",
     "create it first (a store does unless its set-up mode is OFF)": "lckv set creates it",
+    "make it with setup_mode=SetupMode.SYNC, or create_schema() of SQLStore.": "lckv set makes it, or check the name.",
     "store None or text": "store null or text",
 }
 """What stands in a message, and what stands in its place."""

@@ -75,7 +75,7 @@ def target_of_place(place: Place, options: BackendOptions, names: Sequence[str] 
         keyspace = checked_name("keyspace", name.keyspace)
         return place.open(replace(options, keyspace=keyspace, collection=checked_name("collection", name.name)))
 
-    return Target(place.shown, place.shown, options.keyspace, collections, open_backend)
+    return Target(place.shown, place.url_shown, options.keyspace, collections, open_backend)
 
 
 class _Use:

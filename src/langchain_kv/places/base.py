@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Final, Self
 
 from langchain_kv import limits
-from langchain_kv.errors import UnsupportedError, UsageError
+from langchain_kv.errors import UnknownCollectionError, UnsupportedError, UsageError
 from langchain_kv.places.environment import token_left_out, token_of_environment
 
 if TYPE_CHECKING:
@@ -94,6 +94,11 @@ class Place(ABC):
     def shown(self) -> str:
         """What a store's repr shows of the place: ``sqlite:/data/kv.db``; never a password."""
 
+    @property
+    def url_shown(self) -> str:
+        """The URL by which another program reaches the place; of a password it has ``***``. Most show just this."""
+        return self.shown
+
     @abstractmethod
     def open(self, options: BackendOptions) -> Backend:
         """Return a new backend for one collection. Nothing is opened or sent before its first use.
@@ -115,11 +120,8 @@ class Place(ABC):
 
         Where a collection is nothing but its keys, as here, these are removed.
         """
-        backend = self.open(options)
-        try:
+        with closing(self.open(options)) as backend, suppress(UnknownCollectionError):
             backend.clear("")
-        finally:
-            backend.close()
 
     def facts(self, options: BackendOptions) -> dict[str, object]:
         """Return what is known of the place itself, such as versions and sizes in bytes. It asks the place."""

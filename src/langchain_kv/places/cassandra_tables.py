@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from langchain_kv.engines.cassandra.settings import ClusterSettings
@@ -50,7 +50,7 @@ class CassandraTablesPlace(Place):
             from langchain_kv.engines.cassandra.cluster import Session
             from langchain_kv.engines.cassandra.given import GivenSession
 
-        settings = replace(self.settings, deadline_s=options.deadline_s)
+        settings = self.settings.patient_for(options.deadline_s)
 
         def connect() -> Session:
             return Session(settings) if self.session is None else GivenSession(self.session, settings)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from langchain_kv.engines.cassandra.settings import ClusterSettings
 from langchain_kv.errors import ConfigError
@@ -55,6 +55,21 @@ class ClusterPlace(EmbeddedPlace):
         """The hosts and the port, or the bundle's path."""
         return f"cassandra:{self.settings.shown()}"
 
+    @property
+    def url_shown(self) -> str:
+        """The URL without a keyspace; of a password it has ``***``."""
+        login = ""
+        if self.settings.user is not None:
+            login = quote(self.settings.user, safe="") + (":***@" if self.settings.password else "@")
+        return f"cassandra://{login}{self.settings.shown()}{self._query()}"
+
+    def _query(self) -> str:
+        """Return the parameters of the URL that say something."""
+        usual = ClusterSettings(())
+        told = {name: getattr(self.settings, name) for name in _READERS}
+        said = {name: value for name, value in told.items() if value != getattr(usual, name)}
+        return f"?{urlencode({name: _written(value) for name, value in said.items()})}" if said else ""
+
     def make_engine(self) -> Engine:
         """Return an engine for the cluster.
 
@@ -82,7 +97,7 @@ class ClusterPlace(EmbeddedPlace):
 
     def with_options(self, options: BackendOptions) -> Self:
         """Return this place with the store's patience."""
-        return replace(self, settings=replace(self.settings, deadline_s=options.deadline_s))
+        return replace(self, settings=self.settings.patient_for(options.deadline_s))
 
     def without_secrets(self) -> Self:
         """Return this place without its password."""
@@ -98,6 +113,11 @@ class ClusterPlace(EmbeddedPlace):
 @dataclass(frozen=True)
 class BundlePlace(ClusterPlace):
     """Astra DB by CQL. The application token logs in: the user's, else that of the environment."""
+
+    @property
+    def url_shown(self) -> str:
+        """The URL with the bundle's path."""
+        return f"cassandra+bundle:{quote(self.settings.shown())}{self._query()}"
 
     def with_options(self, options: BackendOptions) -> Self:
         """Return this place with the store's patience and its token, where one was given."""
@@ -245,6 +265,11 @@ def _flag(name: str, value: str) -> bool:
     if value not in ("true", "false"):
         raise ConfigError(f"{name}= in the cassandra: URL is true or false, not {value!r:.20}.")
     return value == "true"
+
+
+def _written(value: Any) -> str:
+    """Return the text of a parameter, which its reader reads as the same."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _consistency(name: str, value: str) -> str:

@@ -43,6 +43,11 @@ class DataAPIPlace(Place):
         """The endpoint, which holds no secret."""
         return f"dataapi:{self.endpoint}"
 
+    @property
+    def url_shown(self) -> str:
+        """The endpoint."""
+        return self.endpoint
+
     def open(self, options: BackendOptions) -> Backend:
         """Return a new backend, which speaks HTTP."""
         is_astra = self.is_astra(options)

@@ -44,6 +44,11 @@ class FilePlace(EmbeddedPlace):
         """The scheme and the path."""
         return f"sqlite:{self.path}"
 
+    @property
+    def url_shown(self) -> str:
+        """The URL of the file."""
+        return file_url(self.path)
+
     def make_engine(self) -> Engine:
         """Return an engine for the file."""
         with importing.lock:

@@ -44,6 +44,11 @@ class RedisPlace(Place):
         parts = urlsplit(self.url)
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
+    @property
+    def url_shown(self) -> str:
+        """As ``shown``; whether it is a cluster is said, too."""
+        return f"{self.shown}?cluster=true" if self.is_cluster else self.shown
+
     def open(self, options: BackendOptions) -> Backend:
         """Return a backend with a client of its own, which has not connected yet, unless it is a cluster's.
 

@@ -69,6 +69,13 @@ class SQLPlace(Place):
         url = self.database if isinstance(self.database, str) else self.database.url.render_as_string()
         return re.sub(r"//([^@/:]*):.*@", r"//\1:***@", url).partition("?")[0]
 
+    @property
+    def url_shown(self) -> str:
+        """As ``shown``; that of a file in our own form."""
+        scheme, is_file, path = self.shown.partition(":///")
+        driver = scheme.partition("+")[2] or "sqlalchemy"
+        return f"sqlite+{driver}:{path}" if is_file and scheme.startswith("sqlite") else self.shown
+
     def open(self, options: BackendOptions) -> Backend:
         """Return a new backend. A URL has an engine of its own for each store, which is closed with it."""
         require("sqlalchemy", "sql", "SQL databases")

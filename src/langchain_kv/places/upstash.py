@@ -40,6 +40,11 @@ class UpstashPlace(Place):
         """The endpoint, which holds no secret."""
         return f"upstash:{self.endpoint}"
 
+    @property
+    def url_shown(self) -> str:
+        """The URL of the endpoint."""
+        return f"upstash+{self.endpoint}"
+
     def open(self, options: BackendOptions) -> Backend:
         """Return a new backend, which speaks HTTP."""
         with importing.lock:

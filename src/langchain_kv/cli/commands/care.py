@@ -33,13 +33,16 @@ def _info(arguments: Arguments, output: Output) -> None:
     began = perf_counter()
     facts = target.place.facts(target.options)
     names = _collections(arguments, target)
-    answered_ms = round((perf_counter() - began) * 1000, 1)
-    fields = {"target": target.place.shown, "reachable": True, "answered_ms": answered_ms, **facts}
+    answered_s = perf_counter() - began
     if isinstance(target.place, FilePlace):
         rows = [each._asdict() for each in figures_of(target) if arguments.collection in (None, each.name)]
     else:
         with output.progress("collections", len(names)) as progress:
             rows = [_counted(target, name, progress) for name in names]
+        if arguments.collection is not None and not facts:  # nothing was asked before
+            answered_s = perf_counter() - began
+    answered_ms = round(answered_s * 1000, 1)
+    fields = {"target": target.place.shown, "reachable": True, "answered_ms": answered_ms, **facts}
     if not output.is_for_people:
         output.record({**fields, "collections": rows})
         return

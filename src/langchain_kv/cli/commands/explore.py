@@ -82,7 +82,7 @@ def _looked_at(asked: Target, names: Sequence[str]) -> Iterator[Explored]:
     place = asked.place.with_options(asked.options)
     engine = place.acquire_engine()
     try:
-        yield target_of_engine(place, engine)._replace(url=place.shown, keyspace=asked.options.keyspace)
+        yield target_of_engine(place, engine)._replace(url=place.url_shown, keyspace=asked.options.keyspace)
     finally:
         release_engine(engine)
 

@@ -56,6 +56,15 @@ class ClusterSettings:
     verify_hostname: bool = True
     bundle: str | None = None
 
+    def patient_for(self, deadline_s: float) -> ClusterSettings:
+        """Return these settings for operations that go on for so long without success: no wait of theirs is longer."""
+        return replace(
+            self,
+            connect_timeout_s=min(self.connect_timeout_s, deadline_s),
+            request_timeout_s=min(self.request_timeout_s, deadline_s),
+            deadline_s=deadline_s,
+        )
+
     def without_password(self) -> ClusterSettings:
         """Return these settings as they may be written down."""
         return replace(self, password=None)
