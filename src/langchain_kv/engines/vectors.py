@@ -99,10 +99,11 @@ def packed(value: Any) -> bytes:
         return _unpacked_binary(value)
     if not isinstance(value, list):
         raise ValueError("it is neither a list of numbers nor {'$binary': text}")
-    if not _NUMBERS.issuperset(map(type, value)):
+    kinds = set(map(type, value))
+    if not kinds <= _NUMBERS:
         raise ValueError("one of its elements is no number")
     try:
-        return _checked(array("f", map(float, value)))
+        return _checked(array("f", map(float, value) if Decimal in kinds else value))
     except OverflowError as error:
         raise ValueError("one of its numbers is beyond the range of float32") from error
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, InvalidOperation
 from itertools import accumulate
 from typing import Any, Final
@@ -31,11 +31,12 @@ _EXACT: Final = Context(prec=NUMBER_MAX_DIGITS + 1, Emax=MAX_EMAX, Emin=MIN_EMIN
 _ZERO: Final = Decimal(0)
 
 
-def read(text: bytes) -> Any:
+def read(text: bytes, stood_in_for: Iterator[Any] | None = None) -> Any:
     """Parse the first JSON value of ``text``; what follows it is ignored, as the Data API does.
 
     Args:
         text: UTF-8, with or without a byte order mark.
+        stood_in_for: the values in whose places ``NaN`` stands, in order; without, that is no JSON.
 
     Returns:
         Objects as dict (order kept), integers as int, numbers with a point or an exponent as Decimal without trailing
@@ -51,8 +52,9 @@ def read(text: bytes) -> Any:
     except UnicodeDecodeError as error:
         raise _not_json(f"it is not UTF-8 (byte {error.start})") from None
     start = _WHITESPACE.match(characters)
+    decoder = _DECODER if stood_in_for is None else _decoder_with(stood_in_for)
     try:
-        return _DECODER.raw_decode(characters, start.end() if start else 0)[0]
+        return decoder.raw_decode(characters, start.end() if start else 0)[0]
     except json.JSONDecodeError as error:
         raise _not_json(f"{error.msg} (line {error.lineno}, column {error.colno})") from None
     except RecursionError:
@@ -166,13 +168,17 @@ def _not_json(reason: str) -> DataAPIError:
     return DataAPIError.of("REQUEST_NOT_JSON", f"The request body is not JSON that can be read: {reason}.")
 
 
-def _make_decoder() -> json.JSONDecoder:
+def _make_decoder(constant: Callable[[str], Any]) -> json.JSONDecoder:
     return json.JSONDecoder(
-        object_pairs_hook=_object, parse_float=_decimal, parse_int=_integer, parse_constant=_constant
+        object_pairs_hook=_object, parse_float=_decimal, parse_int=_integer, parse_constant=constant
     )
 
 
-_DECODER: Final = _make_decoder()
+def _decoder_with(values: Iterator[Any]) -> json.JSONDecoder:
+    return _make_decoder(lambda name: next(values) if name == "NaN" else _constant(name))
+
+
+_DECODER: Final = _make_decoder(_constant)
 _ENCODERS: Final[list[Any]] = []
 
 

@@ -16,8 +16,8 @@ from langchain_kv.errors import DataAPIError, StoreError
 from langchain_kv.server.commands import admin, inserts, reads, unsupported, updates, writes
 from langchain_kv.server.commands.reply import Reply, error_entry, failed, storage_failed
 from langchain_kv.server.commands.requests import Request, invalid, mismatch
+from langchain_kv.server.documents.inserted import read_inserted
 from langchain_kv.server.pacing import LARGE_BYTES, apart
-from langchain_kv.values.json_text import read
 
 __all__ = ["COMMANDS", "Command", "answer"]
 
@@ -148,7 +148,7 @@ def _encoded(reply: Reply, warnings: list[dict[str, Any]]) -> tuple[int, bytes]:
 
 
 async def _carry_out(engine: Engine, path: tuple[str, ...], body: bytes, warnings: list[dict[str, Any]]) -> Reply:
-    name, command, fields = _split(read(body) if body.strip() else None, COMMANDS[len(path)])
+    name, command, fields = _split(read_inserted(body) if body.strip() else None, COMMANDS[len(path)])
     if command.instead:
         message = f"{name} is deprecated: use {command.instead}."
         warnings.append(error_entry(DataAPIError.of("DEPRECATED_COMMAND", message)))

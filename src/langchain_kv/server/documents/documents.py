@@ -12,6 +12,7 @@ from langchain_kv.engines.indexing import Indexing
 from langchain_kv.engines.vectors import VECTOR
 from langchain_kv.errors import DataAPIError
 from langchain_kv.server.documents.ids import is_extended, is_object_id, is_uuid, new_id, parse_id
+from langchain_kv.server.documents.inserted import Numbers
 from langchain_kv.server.documents.vectors import check_vector, no_embedding_service, no_vectors
 from langchain_kv.values.json_text import utf16_length, write
 from langchain_kv.values.plain import utf16_units
@@ -80,7 +81,10 @@ def shred(document: Any, settings: Settings, indexing: Indexing) -> Shredded:
     try:
         if VECTOR in document or "$vectorize" in document:
             check_special_fields(document, settings)
-            check_vector(document.get(VECTOR), settings["vector"]["dimension"])
+            vector = document.get(VECTOR)
+            check_vector(vector, settings["vector"]["dimension"])
+            if isinstance(vector, Numbers):
+                ordered[VECTOR] = msgspec.Raw(vector.text)
         for name, value in ordered.items():
             # Most fields are seen at a glance to be right: of no more characters than fit whatever they are.
             is_simple = not isinstance(value, dict | list) and 0 < len(name) <= _SIMPLE_NAME_MAX and name[0] != "$"
