@@ -37,10 +37,10 @@ STORE_TYPES: Final = ("Token", "Caller", "AnySetupMode", "Family", "Row")
 EMBEDDINGS: Final = ("EmbeddingCache", "EmbeddingStatistics", "OlderCache")
 EMBEDDING_TYPES: Final = ("KeyEncoder", "OnStoreError")
 BACKENDS: Final = (
-    *("Backend", "SyncBackend", "AsyncBackend", "Wrapper", "Record", "Kind", "Found", "Damaged"),
+    *("Backend", "SyncBackend", "AsyncBackend", "Wrapper", "Record", "Kind", "Found", "Damaged", "Merge"),
     *("Place", "BackendOptions", "MongoDBClientPlace", "RedisClientPlace", "SQLPlace"),
 )
-BACKEND_TYPES: Final = ("Stored", "Page", "Change", "Merge", "Skimmed", "TokenSource")
+BACKEND_TYPES: Final = ("Stored", "Page", "Change", "Skimmed", "TokenSource")
 
 # What a class's attribute cannot say, because each error sets it.
 RETRYABLE: Final = {"DataAPIError": "by its [code](#codes)", "PartialWriteError": "where all of its `errors` are"}

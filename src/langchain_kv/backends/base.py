@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import aclosing, closing
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -90,11 +91,25 @@ Change = Callable[[Stored | None], Record | None]
 It may be called again where another writer was faster, so it has no effects of its own. What it raises ends the update,
 and nothing is changed."""
 
-Merge = Callable[[Record, Stored], Record]
-"""Sees a record that is to be stored and what is there of its key, and answers the record that is stored.
 
-As a ``Change``: it may be called again, and has no effects of its own. One with an attribute ``on_text`` may be given
-the JSON text of a document (``documents.py``) in place of what is parsed, and answers None where it is to be parsed."""
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """Sees a record that is to be stored and what is there of its key, and answers the record that is stored.
+
+    As a ``Change``: it may be called again, and has no effects of its own.
+
+    Attributes:
+        of_stored: answers that.
+        of_text: the same by the JSON text of a document (``documents.py``) in the place of what is parsed; answers None
+            where it is to be parsed. A backend need not call it.
+    """
+
+    of_stored: Callable[[Record, Stored], Record]
+    of_text: Callable[[Record, bytes], Record | None] | None = None
+
+    def __call__(self, record: Record, stored: Stored) -> Record:
+        return self.of_stored(record, stored)
+
 
 Skimmed = list[tuple[str, Stored | bytes | None]]
 """A part of a scan: keys with what is stored, or with the JSON text of a document of ``documents.py`` that keeps it."""

@@ -206,7 +206,7 @@ def merging(
     rows: Sequence[Row], records: Sequence[Record], merge: Merge, *, keeps_raw: bool, form: CollectionForm = PLAIN
 ) -> engines.Change:
     """Return the change that stores the rows of these records, merged where their ids are there."""
-    on_text = getattr(merge, "on_text", None) if form == PLAIN else None
+    of_text = merge.of_text if form == PLAIN else None
     given = dict(zip([row[0] for row in rows], zip(rows, records, strict=True), strict=True))
     now = now_ms()
 
@@ -215,7 +215,7 @@ def merging(
         if row is None:
             return new
         is_usual = row[3] is None and not row[2]
-        merged = on_text(record, row[1]) if is_usual and on_text is not None else None
+        merged = of_text(record, row[1]) if is_usual and of_text is not None else None
         if merged is None:
             stored = found_in(row[1]) if is_usual else _found(row, now)
             if stored is None:

@@ -230,7 +230,7 @@ class Wrapper(Backend):
             seen = self._outward(given.key, stored)
             return record if seen is None else self._records([merge(given, seen)])[0]
 
-        return below
+        return Merge(below)
 
     @contextmanager
     def _call(self, verb: str, keys: Sequence[str] = ()) -> Iterator[list[int]]:

@@ -19,7 +19,7 @@ from typing import Any, Final
 from langgraph.store.base import GetOp, Item, PutOp, SearchItem, validate_op_namespace
 from msgspec.structs import replace
 
-from langchain_kv.backends.base import Damaged, Found, Record, Stored
+from langchain_kv.backends.base import Damaged, Found, Merge, Record, Stored
 from langchain_kv.engines.base import Ending
 from langchain_kv.errors import InvalidValueTypeError, StoreError, UsageError
 from langchain_kv.runtime.clock import now_us
@@ -196,8 +196,7 @@ def _with_created(record: Record, created: bytes) -> Record:
     return Record(record.key, payload, record.kind, record.expires_at_ms)
 
 
-def created_earlier(record: Record, stored: Stored) -> Record:
-    """Return the record with the moment at which the item that is there was created: a ``Merge`` of the waist."""
+def _created_of(record: Record, stored: Stored) -> Record:
     try:
         created = stored.value["created_at"]  # type: ignore[union-attr]
         if len(created) != _MOMENT or created[10] != "T":
@@ -208,7 +207,8 @@ def created_earlier(record: Record, stored: Stored) -> Record:
     return _with_created(record, created.encode())
 
 
-created_earlier.on_text = _created_in_text  # type: ignore[attr-defined]
+created_earlier: Final = Merge(_created_of, _created_in_text)
+"""Gives a record the moment at which the item that is there was created."""
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from langchain_kv.backends.base import Backend, Page, Record
+from langchain_kv.backends.base import Backend, Merge, Page, Record
 from langchain_kv.errors import PartialWriteError, StoreClosedError, UnsupportedError
 from langchain_kv.runtime import clock
 from langchain_kv.testing.contract import BaseFace, Clock, Contract
@@ -325,8 +325,8 @@ class BackendContract(Contract):
 
         keys = ["new", "there", "gone", "bytes", *(f"{n:03}" for n in range(600))]
         with self._supported(self.updates):
-            face.merge_many([], merge)
-            face.merge_many([Record(key, b"2") for key in keys], merge)
+            face.merge_many([], Merge(merge))
+            face.merge_many([Record(key, b"2") for key in keys], Merge(merge))
             found = face.get_many(keys)
             assert _values(found) == [2, [2, 1], 2, [2, 1], *[2] * 600]
             assert [one.expires_at_ms for one in found[:4]] == [None, FUTURE_MS, None, FUTURE_MS]
@@ -339,7 +339,7 @@ class BackendContract(Contract):
 
         def work(worker: int) -> None:
             for _ in range(20):
-                Face(backend, worker % 2 == 1).merge_many([Record("a", b"1")], merge)
+                Face(backend, worker % 2 == 1).merge_many([Record("a", b"1")], Merge(merge))
 
         with self._supported(self.updates), ThreadPoolExecutor(4) as pool:
             list(pool.map(work, range(4)))
