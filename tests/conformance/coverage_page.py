@@ -100,7 +100,7 @@ _FILTERS: Final[Remarks] = {
     **dict.fromkeys(("$ne", "$nin", "$gt", "$gte", "$lt", "$lte", "$or", "$not"), _UNRECORDED),
     "$match": _NO_SEARCH,
     "`$lexical`": _NO_SEARCH,
-    "`$vector`, `$vectorize`": ("no", "FILTER_INVALID_EXPRESSION"),
+    "`$vector`, `$vectorize`": ("yes", "only `$exists`, as on the real server; else FILTER_INVALID_EXPRESSION"),
 }
 _MORE_FILTERS: Final = ("$and", "$or", "$not", "$match", "`$lexical`", "`$vector`, `$vectorize`")
 
