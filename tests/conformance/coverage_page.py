@@ -89,7 +89,7 @@ _OPTIONS: Final[Remarks] = {
     ),
     "pagingState": ("yes", "the older name of `pageState`"),
     "includeSimilarity": ("yes", "in a search by vector; else it has no effect"),
-    "includeSortVector": ("yes", "in a search by vector; else it has no effect"),
+    "includeSortVector": ("yes", "null without a sort by vector; as on the real server, the page is then the last one"),
     **dict.fromkeys(("hybridLimits", "rerankOn", "rerankQuery", "includeScores"), _RERANK),
 }
 

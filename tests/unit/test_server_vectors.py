@@ -120,6 +120,23 @@ def test_the_vector_that_is_sorted_by_is_sent_back(send: Send) -> None:
     assert send({"findOne": command})["status"] == {"sortVector": [0.1, 0.25, 1]}
 
 
+@pytest.mark.parametrize("sort", [{}, {"sort": {"n": 1}}, {"filter": {"_id": "a"}}, {"filter": {"_id": "none"}}])
+def test_the_vector_of_a_search_by_none_is_null(send: Send, sort: Any) -> None:
+    insert(send, a=[1, 0, 0])
+    for command in ("find", "findOne"):
+        found = send({command: {**sort, "options": {"includeSortVector": True}}})
+        assert found["status"] == {"sortVector": None}
+        assert "data" in found
+        assert "status" not in send({command: {**sort, "options": {"includeSortVector": False}}})
+
+
+def test_a_page_with_the_vector_of_its_search_is_the_only_one(send: Send) -> None:
+    send({"insertMany": {"documents": [{} for _ in range(60)]}})
+    assert send({"find": {}})["data"]["nextPageState"] is not None
+    data = send({"find": {"options": {"includeSortVector": True}}})["data"]
+    assert (len(data["documents"]), data["nextPageState"]) == (50, None)
+
+
 def test_a_filter_finds_the_most_similar_of_those_that_match(send: Send) -> None:
     for start in range(0, 1_200, 100):
         documents = [{"_id": f"{n:04}", "n": n, "$vector": [1, n / 1_200, 0]} for n in range(start, start + 100)]
