@@ -100,12 +100,12 @@ def parse_filter(definition: Any, indexing: Indexing) -> Filter:
             f"The filter has {count} comparisons; at most {FILTER_MAX_EXPRESSIONS} are allowed: split the request.",
         )
     _check_indexed(root, indexing)
-    return _built(root)
+    return _built(root, indexing)
 
 
-def _built(root: _Logic) -> Filter:
+def _built(root: _Logic, indexing: Indexing) -> Filter:
     chosen = _pick_ids(root)
-    test = _as_test(root, without=chosen)
+    test = _of_indexed(_as_test(root, without=chosen), root, indexing)
     names = frozenset(split(comparison.path)[0] for comparison in _comparisons(root) if comparison is not chosen)
     equalities = [(split(path), operand) for path, operator, operand in _required(root) if operator == "$eq"]
     if chosen is None:
@@ -329,6 +329,17 @@ def _invalid(reason: str) -> DataAPIError:
 
 
 # -- building ---------------------------------------------------------------------------------------------------------
+
+
+def _of_indexed(test: Test | None, root: _Logic, indexing: Indexing) -> Test | None:
+    """Let a test see of objects and arrays what is indexed: by nothing else is a whole one compared, on the Data API.
+
+    Of fields that are not indexed at all, a filter names ``_id`` and ``$vector`` only, which stay.
+    """
+    is_whole = any(isinstance(comparison.operand, dict | list) for comparison in _comparisons(root))
+    if test is None or indexing.is_everything or not is_whole:
+        return test
+    return lambda document: test({**document, **indexing.pruned(document)})
 
 
 def _test_of(comparison: _Comparison, is_negated: bool) -> Test:
