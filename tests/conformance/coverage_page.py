@@ -89,7 +89,7 @@ _OPTIONS: Final[Remarks] = {
     ),
     "pagingState": ("yes", "the older name of `pageState`"),
     "includeSimilarity": ("yes", "in a search by vector; else it has no effect"),
-    "includeSortVector": ("yes", "in a search by vector; else it has no effect"),
+    "includeSortVector": ("yes", "null without a sort by vector; as on the real server, the page is then the last one"),
     **dict.fromkeys(("hybridLimits", "rerankOn", "rerankQuery", "includeScores"), _RERANK),
 }
 
@@ -100,7 +100,7 @@ _FILTERS: Final[Remarks] = {
     **dict.fromkeys(("$ne", "$nin", "$gt", "$gte", "$lt", "$lte", "$or", "$not"), _UNRECORDED),
     "$match": _NO_SEARCH,
     "`$lexical`": _NO_SEARCH,
-    "`$vector`, `$vectorize`": ("no", "FILTER_INVALID_EXPRESSION"),
+    "`$vector`, `$vectorize`": ("yes", "only `$exists`, as on the real server; else FILTER_INVALID_EXPRESSION"),
 }
 _MORE_FILTERS: Final = ("$and", "$or", "$not", "$match", "`$lexical`", "`$vector`, `$vectorize`")
 
@@ -126,7 +126,7 @@ _SORTS: Final[Remarks] = {
     "`$vector`": (
         "yes",
         f"exact: compared with every vector of the collection; one page of at most {VECTOR_SEARCH_MAX:,}. A vector of"
-        " zeros is taken, and its cosine is 0",
+        " zeros is taken, and its cosine is 0: the real server refuses it, INVALID_DATABASE_QUERY",
     ),
     "`$vectorize`": ("no", "EMBEDDING_SERVICE_NOT_CONFIGURED"),
     "`$lexical`": ("no", "LEXICAL_NOT_ENABLED_FOR_COLLECTION"),
@@ -223,7 +223,8 @@ are answered as the command reference says, by MongoDB's semantics with types ke
 recorded.
 
 Dotted paths, positions in arrays (`tags.0`), and the escapes `&.` and `&&`: yes. A path that the collection does not
-index is FILTER_PATH_UNINDEXED; a second comparison of `_id` is FILTER_MULTIPLE_ID_FILTER; over 64 comparisons are
+index is FILTER_PATH_UNINDEXED, and a whole object is compared by its indexed part; a second comparison of `_id` is
+FILTER_MULTIPLE_ID_FILTER; over 64 comparisons are
 FILTER_FIELDS_LIMIT_VIOLATION. A filter that names ids is answered by key, any other by going through the collection
 page by page, so that other requests pass in between.
 """

@@ -474,6 +474,31 @@ def test_an_id_that_is_not_indexed_is_found_by_key_only(send: Send) -> None:
     assert codes(send({"find": {"filter": {"a": 1}}}, path)) == ["FILTER_PATH_UNINDEXED"]
 
 
+@pytest.mark.parametrize(
+    ("indexing", "condition", "is_found"),
+    [
+        ({"deny": ["o.no"]}, {"o": {"a": 1}}, True),
+        ({"deny": ["o.no"]}, {"o": {"$in": [{"a": 1}, 5]}}, True),
+        ({"allow": ["o"]}, {"o": {"a": 1}}, False),
+        ({"deny": ["o.no"]}, {"o": {"$ne": {"a": 1}}}, False),
+        ({"deny": ["o.no"]}, {"o": {"a": 2}}, False),
+        ({"deny": ["l.no"]}, {"l": {"$all": [{"a": 1}, 2]}}, True),
+        ({"deny": ["l.no"]}, {"l": {"$eq": [{"a": 1}, 2]}}, True),
+        ({"deny": ["l.no"]}, {"l": {"$size": 2}}, True),
+        ({"deny": ["_id", "o.no"]}, {"o": {"a": 1}, "_id": {"$in": ["k", "m"]}}, True),
+        ({"deny": ["o.no"]}, {"$and": [{"o": {"a": 1}}, {"x": 3}]}, True),
+    ],
+)
+def test_of_an_object_only_what_is_indexed_is_compared(
+    send: Send, indexing: dict[str, Any], condition: dict[str, Any], is_found: bool
+) -> None:
+    send({"createCollection": {"name": "part", "options": {"indexing": indexing}}}, ("default_keyspace",))
+    path = ("default_keyspace", "part")
+    document = {"_id": "k", "o": {"a": 1, "no": 2}, "l": [{"a": 1, "no": 2}, 2], "x": 3}
+    send({"insertOne": {"document": document}}, path)
+    assert send({"find": {"filter": condition}}, path)["data"]["documents"] == [document] * is_found
+
+
 # -- writing ---------------------------------------------------------------------------------------------------------
 
 
@@ -587,6 +612,11 @@ def test_a_write_that_always_loses_says_so(send: Send, engine: MemoryEngine, mon
         ({"lexical": {}}, "INVALID_CREATE_COLLECTION_OPTIONS"),
         ({"rerank": {"enabled": True}}, "RERANKING_FEATURE_NOT_ENABLED"),
         ({"defaultId": {"type": "x"}}, "INVALID_CREATE_COLLECTION_OPTIONS"),
+        ({"defaultId": {"type": "uuid", "nope": 3}}, "INVALID_CREATE_COLLECTION_FIELD"),
+        ({"defaultId": {}}, "INVALID_CREATE_COLLECTION_OPTIONS"),
+        ({"defaultId": "uuid"}, "INVALID_CREATE_COLLECTION_OPTIONS"),
+        ({"indexing": {"nope": 3}}, "INVALID_CREATE_COLLECTION_FIELD"),
+        ({"indexing": []}, "INVALID_INDEXING_DEFINITION"),
         ({"indexing": {"allow": ["*", "a"]}}, "INVALID_INDEXING_DEFINITION"),
         ({"indexing": {"deny": [""]}}, "INVALID_INDEXING_DEFINITION"),
         ({"indexing": {"deny": ["a&"]}}, "INVALID_INDEXING_DEFINITION"),

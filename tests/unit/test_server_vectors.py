@@ -120,6 +120,23 @@ def test_the_vector_that_is_sorted_by_is_sent_back(send: Send) -> None:
     assert send({"findOne": command})["status"] == {"sortVector": [0.1, 0.25, 1]}
 
 
+@pytest.mark.parametrize("sort", [{}, {"sort": {"n": 1}}, {"filter": {"_id": "a"}}, {"filter": {"_id": "none"}}])
+def test_the_vector_of_a_search_by_none_is_null(send: Send, sort: Any) -> None:
+    insert(send, a=[1, 0, 0])
+    for command in ("find", "findOne"):
+        found = send({command: {**sort, "options": {"includeSortVector": True}}})
+        assert found["status"] == {"sortVector": None}
+        assert "data" in found
+        assert "status" not in send({command: {**sort, "options": {"includeSortVector": False}}})
+
+
+def test_a_page_with_the_vector_of_its_search_is_the_only_one(send: Send) -> None:
+    send({"insertMany": {"documents": [{} for _ in range(60)]}})
+    assert send({"find": {}})["data"]["nextPageState"] is not None
+    data = send({"find": {"options": {"includeSortVector": True}}})["data"]
+    assert (len(data["documents"]), data["nextPageState"]) == (50, None)
+
+
 def test_a_filter_finds_the_most_similar_of_those_that_match(send: Send) -> None:
     for start in range(0, 1_200, 100):
         documents = [{"_id": f"{n:04}", "n": n, "$vector": [1, n / 1_200, 0]} for n in range(start, start + 100)]
@@ -128,6 +145,51 @@ def test_a_filter_finds_the_most_similar_of_those_that_match(send: Send) -> None
     assert len(nearest(send, [1, 0, 0])) == 1_000
     assert nearest(send, [1, 0, 0], filter={"n": 5}, options={"limit": 50}) == ["0005"]
     assert nearest(send, [1, 0, 0], filter={"n": -1}) == []
+
+
+def test_a_filter_tells_whether_a_document_has_a_vector(send: Send) -> None:
+    insert(send, a=[1, 0, 0], b=binary(0, 1, 0), none=None)
+    send({"insertOne": {"document": {"_id": "bare"}}})
+    with_vector = [
+        (["a", "b"], {"$vector": {"$exists": True}}),
+        (["bare", "none"], {"$vector": {"$exists": False}}),
+        (["bare", "none"], {"$not": {"$vector": {"$exists": True}}}),
+        (["b"], {"$and": [{"$vector": {"$exists": True}}, {"_id": {"$in": ["b", "bare"]}}]}),
+        ([], {"$vectorize": {"$exists": True}}),
+    ]
+    for expected, condition in with_vector:
+        found = send({"find": {"filter": condition}})["data"]["documents"]
+        assert sorted(one["_id"] for one in found) == expected
+    having = {"filter": {"$vector": {"$exists": True}}}
+    assert nearest(send, [0, 1, 0], **having) == ["b", "a"]
+    assert send({"countDocuments": having})["status"] == {"count": 2}
+    assert send({"deleteOne": {**having, "sort": {"$vector": [0, 1, 0]}}})["status"] == {"deletedCount": 1}
+    assert send({"findOne": {"filter": {"_id": "b"}}})["data"] == {"document": None}
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [{"$vector": [1, 0, 0]}, {"$vector": {"$eq": [1, 0, 0]}}, {"$vector": {"$in": [[1, 0, 0]]}}, {"$vector": 1}],
+)
+def test_a_filter_does_not_compare_a_vector(send: Send, condition: Any) -> None:
+    (error,) = send({"find": {"filter": condition}})["errors"]
+    assert error["errorCode"] == "FILTER_INVALID_EXPRESSION"
+    assert "$exists" in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("indexing", "is_indexed"), [({"allow": ["x"]}, True), ({"deny": ["x"]}, True), ({"deny": ["*"]}, False)]
+)
+def test_vectors_are_indexed_unless_nothing_is(send: Send, indexing: Any, is_indexed: bool) -> None:
+    options = {"vector": {"dimension": 1}, "indexing": indexing}
+    send({"createCollection": {"name": "i", "options": options}}, COLLECTION[:1])
+    path = ("default_keyspace", "i")
+    send({"insertOne": {"document": {"_id": "a", "$vector": [1]}}}, path)
+    reply = send({"find": {"filter": {"$vector": {"$exists": True}}}}, path)
+    if is_indexed:
+        assert reply["data"]["documents"] == [{"_id": "a"}]
+    else:
+        assert codes(reply) == ["FILTER_PATH_UNINDEXED"]
 
 
 def test_equals_come_in_the_order_of_their_ids_however_many_are_asked_for(send: Send) -> None:

@@ -14,7 +14,7 @@ from langchain_kv.server.commands.reply import Reply, document_data, documents_d
 from langchain_kv.server.commands.requests import Request, flag, invalid, mismatch
 from langchain_kv.server.documents.stored import is_unparseable, unparseable
 from langchain_kv.server.pacing import Turns, do
-from langchain_kv.server.query.paging import Position, parse_position
+from langchain_kv.server.query.paging import Position, page_state, parse_position
 from langchain_kv.server.query.searching import (
     REPLY_BYTES,
     Document,
@@ -41,12 +41,14 @@ async def find(request: Request) -> Reply:
     if errors:
         return Reply(errors=errors)
     _check_flags(given)
-    start = parse_position(given)
+    state = page_state(given)
+    # With a sort any is refused, whatever it says.
+    start = parse_position("" if request.fields.get("sort") else state)
     left = None if limit is None else max(0, limit - start.sent)
     size = PAGE_SIZE if left is None else min(left, PAGE_SIZE)
     search = await open_search(request, after=start.after, limit=size)
     if search.sort is not None:
-        if start.after is not None:
+        if state:
             raise DataAPIError.of(
                 "SORT_CLAUSE_INVALID", "A sorted result has one page: leave out 'pageState', or the sort."
             )
@@ -54,6 +56,7 @@ async def find(request: Request) -> Reply:
             near, status = await _nearest(search, search.sort, VECTOR_SEARCH_MAX if limit is None else limit)
             return Reply(documents_data(near, None), status)
         return await _sorted(search, search.sort, skip or 0, size)
+    status = _sort_vector(search)
     found = []
     damaged: dict[DocId, DataAPIError] = {}
     is_scan = search.condition.ids is None
@@ -66,10 +69,10 @@ async def find(request: Request) -> Reply:
             is_full = len(found) == most or (is_scan and size_bytes >= REPLY_BYTES)
             if is_full:
                 break
-    state = None
+    following = None
     # A full page means "may be more": a result of exactly one page is followed by an empty one, as on the Data API.
-    if is_scan and is_full and len(found) != left:
-        state = Position(start.sent + len(found), found[-1][0]).as_page_state()
+    if is_scan and is_full and len(found) != left and not status:
+        following = Position(start.sent + len(found), found[-1][0]).as_page_state()
     turns = Turns()
     bodies = [
         _projected(search, document, damaged)
@@ -77,7 +80,7 @@ async def find(request: Request) -> Reply:
         else await turns.do(len(document[1]), _projected, search, document, damaged)
         for document in found
     ]
-    return Reply(documents_data(filter(None, bodies), state), errors=list(damaged.values()))
+    return Reply(documents_data(filter(None, bodies), following), status, list(damaged.values()))
 
 
 def _projected(search: Search, document: Document, damaged: dict[DocId, DataAPIError]) -> bytes | None:
@@ -96,21 +99,27 @@ async def _sorted(search: Search, sort: Sort, skip: int, size: int) -> Reply:
     ids = (await picked_ids(search, sort, skip + size))[skip:]
     turns = Turns()
     found = [await turns.do(len(body), search.projection.apply, body) for body in await read_again(search, ids)]
-    return Reply(documents_data(found, None))
+    return Reply(documents_data(found, None), _sort_vector(search))
 
 
 async def _nearest(search: Search, sort: VectorSort, count: int) -> tuple[list[bytes], dict[str, Any]]:
     """Return what is sent of the documents with the most similar vectors, and the status."""
-    options = search.request.options
-    has_similarity = flag(options, "includeSimilarity")
+    has_similarity = flag(search.request.options, "includeSimilarity")
     turns = Turns()
     bodies = []
     for document in await nearest_documents(search, sort, count):
         body = await turns.do(len(document.body), search.projection.apply, document.body)
         bodies.append(_with_similarity(body, document.similarity) if has_similarity else body)
-    if not flag(options, "includeSortVector"):
-        return bodies, {}
-    return bodies, {"sortVector": [Decimal(spelled(number)) for number in numbers_of(sort.vector)]}
+    return bodies, _sort_vector(search)
+
+
+def _sort_vector(search: Search) -> dict[str, Any]:
+    """Return the status that ``includeSortVector`` asks for: null without a sort by vector."""
+    if not flag(search.request.options, "includeSortVector"):
+        return {}
+    if not isinstance(search.sort, VectorSort):
+        return {"sortVector": None}
+    return {"sortVector": [Decimal(spelled(number)) for number in numbers_of(search.sort.vector)]}
 
 
 def _with_similarity(body: bytes, similarity: float) -> bytes:
@@ -124,12 +133,13 @@ async def find_one(request: Request) -> Reply:
     if isinstance(search.sort, VectorSort):
         bodies, status = await _nearest(search, search.sort, 1)
         return Reply(document_data(bodies[0] if bodies else None), status)
+    status = _sort_vector(search)
     found = await first_document(search)
     if found is None:
-        return Reply(document_data(None))
+        return Reply(document_data(None), status)
     damaged: dict[DocId, DataAPIError] = {}
     body = await do(len(found[1]), _projected, search, found, damaged)
-    return Reply(None if damaged else document_data(body), errors=list(damaged.values()))
+    return Reply(None if damaged else document_data(body), status, list(damaged.values()))
 
 
 async def count_documents(request: Request) -> Reply:

@@ -51,9 +51,9 @@ def parse_options(options: dict[str, Any]) -> Settings:
     """Return the settings that createCollection's ``options`` ask for, checked; what is switched off is left out.
 
     Raises:
-        DataAPIError: INVALID_INDEXING_DEFINITION, INVALID_CREATE_COLLECTION_OPTIONS, VECTOR_SEARCH_TOO_BIG_VALUE, or,
-            for what this server does not have, LEXICAL_NOT_AVAILABLE_FOR_DATABASE, RERANKING_FEATURE_NOT_ENABLED,
-            VECTORIZE_FEATURE_NOT_AVAILABLE.
+        DataAPIError: INVALID_INDEXING_DEFINITION, INVALID_CREATE_COLLECTION_OPTIONS, INVALID_CREATE_COLLECTION_FIELD,
+            VECTOR_SEARCH_TOO_BIG_VALUE, or, for what this server does not have, LEXICAL_NOT_AVAILABLE_FOR_DATABASE,
+            RERANKING_FEATURE_NOT_ENABLED, VECTORIZE_FEATURE_NOT_AVAILABLE.
     """
     if _is_enabled(options.get("lexical"), "lexical"):
         raise DataAPIError.of(
@@ -96,8 +96,18 @@ def _is_enabled(option: Any, name: str) -> bool:
     return bool(option["enabled"])
 
 
+def _check_fields(option: Any, name: str, fields: set[str], told: str) -> None:
+    for field in option if isinstance(option, dict) else ():
+        if field not in fields:
+            raise DataAPIError.of(
+                "INVALID_CREATE_COLLECTION_FIELD",
+                f"The option '{name}' has no field {field[:100]!r}; there is {told}.",
+            )
+
+
 def _parse_default_id(option: Any) -> dict[str, str]:
-    kind = option.get("type") if isinstance(option, dict) and set(option) <= {"type"} else None
+    _check_fields(option, "defaultId", {"type"}, "'type'")
+    kind = option.get("type") if isinstance(option, dict) else None
     if kind not in ID_TYPES:
         raise _bad_option(f"The option 'defaultId' needs an object with 'type', one of {', '.join(ID_TYPES)}.")
     return {"type": kind}
@@ -108,12 +118,7 @@ def _parse_vector(option: Any) -> dict[str, Any]:
     names = {"dimension": "dimension", "size": "dimension", "metric": "metric", "function": "metric"}
     if not isinstance(option, dict):
         raise _bad_option("The option 'vector' needs an object with 'dimension'.")
-    for name in option:
-        if name not in {*names, "sourceModel", "service"}:
-            raise DataAPIError.of(
-                "INVALID_CREATE_COLLECTION_FIELD",
-                f"The option 'vector' has no field {name[:100]!r}: there are 'dimension', 'metric' and 'sourceModel'.",
-            )
+    _check_fields(option, "vector", {*names, "sourceModel", "service"}, "'dimension', 'metric' and 'sourceModel'")
     if option.get("service") is not None:
         raise DataAPIError.of(
             "VECTORIZE_FEATURE_NOT_AVAILABLE",
@@ -138,7 +143,8 @@ def _parse_vector(option: Any) -> dict[str, Any]:
 
 
 def _parse_indexing(option: Any) -> dict[str, list[str]]:
-    if not isinstance(option, dict) or len(option) != 1 or not set(option) <= {"allow", "deny"}:
+    _check_fields(option, "indexing", {"allow", "deny"}, "'allow' and 'deny'")
+    if not isinstance(option, dict) or len(option) != 1:
         raise _bad_indexing("it needs exactly one of 'allow' and 'deny'")
     ((name, paths),) = option.items()
     if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):

@@ -10,7 +10,7 @@ from langchain_kv.limits import UPDATE_MANY_MAX
 from langchain_kv.server.commands.reply import Reply
 from langchain_kv.server.commands.requests import Request, flag, wants_after
 from langchain_kv.server.documents.vectors import no_vectors
-from langchain_kv.server.query.paging import Position, parse_position
+from langchain_kv.server.query.paging import Position, page_state, parse_position
 from langchain_kv.server.query.searching import Search, documents, open_search
 from langchain_kv.server.update.changing import (
     Act,
@@ -41,7 +41,7 @@ async def find_one_and_update(request: Request) -> Reply:
 
 async def update_many(request: Request) -> Reply:
     """Update up to 50 documents that match, and say where to go on; those of an ``$in`` all at once."""
-    is_upsert, start = flag(request.options, "upsert"), parse_position(request.options)
+    is_upsert, start = flag(request.options, "upsert"), parse_position(page_state(request.options))
     definition = check_update(request)
     search = await open_search(request, after=start.after, limit=UPDATE_MANY_MAX)
     act, make = _parse_update(search, definition)

@@ -100,12 +100,12 @@ def parse_filter(definition: Any, indexing: Indexing) -> Filter:
             f"The filter has {count} comparisons; at most {FILTER_MAX_EXPRESSIONS} are allowed: split the request.",
         )
     _check_indexed(root, indexing)
-    return _built(root)
+    return _built(root, indexing)
 
 
-def _built(root: _Logic) -> Filter:
+def _built(root: _Logic, indexing: Indexing) -> Filter:
     chosen = _pick_ids(root)
-    test = _as_test(root, without=chosen)
+    test = _of_indexed(_as_test(root, without=chosen), root, indexing)
     names = frozenset(split(comparison.path)[0] for comparison in _comparisons(root) if comparison is not chosen)
     equalities = [(split(path), operand) for path, operator, operand in _required(root) if operator == "$eq"]
     if chosen is None:
@@ -155,7 +155,7 @@ def _parse_object(logic: _Logic, definition: dict[str, Any]) -> None:
                     raise _invalid(f"every element of '{name}' is an object")
                 _parse_object(inner, part)
             logic.below.append(inner)
-        elif isinstance(value, list):
+        elif isinstance(value, list) and name not in _SPECIAL:
             raise _invalid(f"{name[:100]!r} is compared with a list: use $eq, $in or $all")
         elif isinstance(value, dict):
             logic.comparisons.extend(_parse_field(name, value))
@@ -170,7 +170,7 @@ def _parse_field(path: str, value: dict[str, Any]) -> list[_Comparison]:
         if name in OPERATORS:
             comparisons.append(_compared(path, name, operand))
         elif name == "$match":
-            _check_path(path)
+            _check_path(path, name)
             raise _invalid("$match is for '$lexical' only")
         elif name.startswith("$") and not is_extended({name: operand}):
             raise DataAPIError.of(
@@ -183,7 +183,7 @@ def _parse_field(path: str, value: dict[str, Any]) -> list[_Comparison]:
 
 
 def _compared(path: str, operator: str, operand: Any) -> _Comparison:
-    _check_path(path)
+    _check_path(path, operator)
     if path == "_id" and operator != "$exists":
         for one in operand if isinstance(operand, list) else [operand]:
             parse_id(one)
@@ -192,14 +192,16 @@ def _compared(path: str, operator: str, operand: Any) -> _Comparison:
     return _Comparison(path, operator, operand)
 
 
-def _check_path(path: str) -> None:
+def _check_path(path: str, operator: str) -> None:
     if path == "$lexical":
         raise DataAPIError.of(
             "LEXICAL_NOT_ENABLED_FOR_COLLECTION",
             "Lexical search is not enabled for the collection: do not filter by $lexical.",
         )
     if path in _SPECIAL:
-        raise _invalid(f"{path!r} cannot be filtered by here: the collection keeps no such field")
+        if operator != "$exists":
+            raise _invalid(f"{path!r} is not compared: filter by $exists, or sort by it")
+        return
     if path.startswith("$"):
         raise _invalid(f"the path {path[:100]!r} starts with '$'")
     try:
@@ -295,6 +297,8 @@ def _check_indexed(logic: _Logic, indexing: Indexing) -> None:
             raise DataAPIError.of(
                 "FILTER_ID_NOT_INDEXED", f"The collection does not index '_id': use $eq or $in instead of {operator}."
             )
+        if path in _SPECIAL and not indexing.is_nothing:  # whatever is allowed or denied by name
+            continue
         if path != "_id" and not indexing.has(names):
             raise _unindexed(path)
         _check_operand_indexed(names, operand, indexing)
@@ -327,13 +331,29 @@ def _invalid(reason: str) -> DataAPIError:
 # -- building ---------------------------------------------------------------------------------------------------------
 
 
+def _of_indexed(test: Test | None, root: _Logic, indexing: Indexing) -> Test | None:
+    """Let a test see of objects and arrays what is indexed: by nothing else is a whole one compared, on the Data API.
+
+    Of fields that are not indexed at all, a filter names ``_id`` and ``$vector`` only, which stay.
+    """
+    is_whole = any(isinstance(comparison.operand, dict | list) for comparison in _comparisons(root))
+    if test is None or indexing.is_everything or not is_whole:
+        return test
+    return lambda document: test({**document, **indexing.pruned(document)})
+
+
+def _test_of(comparison: _Comparison, is_negated: bool) -> Test:
+    path, operator, operand = comparison
+    if path not in _SPECIAL:
+        return matching.compare(split(path), operator, operand, is_negated=is_negated)
+    is_wanted = operand is not is_negated  # the one operator is $exists, and a vector of null is none
+    return lambda document: (document.get(path) is not None) is is_wanted
+
+
 def _as_test(logic: _Logic, *, without: _Comparison | None, is_negated: bool = False) -> Test | None:
     """Return the test of a part of a filter; None where it says nothing. Comparisons below ``$not`` are negated."""
     is_negated ^= logic.relation == "$not"
-    tests = [
-        matching.compare(split(path), operator, operand, is_negated=is_negated)
-        for path, operator, operand in (comparison for comparison in logic.comparisons if comparison is not without)
-    ]
+    tests = [_test_of(comparison, is_negated) for comparison in logic.comparisons if comparison is not without]
     for below in logic.below:
         test = _as_test(below, without=without, is_negated=is_negated)
         if test is not None:

@@ -9,7 +9,7 @@ from langchain_kv.engines.base import DocId
 from langchain_kv.errors import DataAPIError
 from langchain_kv.server.commands.requests import mismatch
 
-__all__ = ["Position", "parse_position"]
+__all__ = ["Position", "page_state", "parse_position"]
 
 
 class Position(NamedTuple):
@@ -29,19 +29,30 @@ class Position(NamedTuple):
         return base64.urlsafe_b64encode(b"%d:%s%s" % (self.sent, kind, name)).decode().rstrip("=")
 
 
-def parse_position(options: dict[str, Any]) -> Position:
-    """Return where the option ``pageState`` (or ``pagingState``, its older name) points to; the start without one.
+def page_state(options: dict[str, Any]) -> str:
+    """Return the option ``pageState`` (or ``pagingState``, its older name); empty without one.
 
     Raises:
-        DataAPIError: UNEXPECTED_SERVER_ERROR, as on the Data API, for text that is no page state.
+        DataAPIError: it is no text.
     """
     state = options.get("pageState")
     if state is None:
         state = options.get("pagingState")
-    if state is None or state == "":
-        return Position()
+    if state is None:
+        return ""
     if not isinstance(state, str):
         raise mismatch("The option 'pageState' is the text that a page before held as 'nextPageState'.")
+    return state
+
+
+def parse_position(state: str) -> Position:
+    """Return where a page state points to: the start for an empty one.
+
+    Raises:
+        DataAPIError: UNEXPECTED_SERVER_ERROR, as on the Data API, for text that is no page state.
+    """
+    if not state:
+        return Position()
     try:
         sent, _, name = base64.urlsafe_b64decode(state.encode("ascii") + b"==").partition(b":")
         if not sent.isdigit() or name[:1] not in (b"s", b"b") or len(name) < 2:
