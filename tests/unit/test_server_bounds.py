@@ -31,6 +31,7 @@ from langchain_kv.server.http import running
 from langchain_kv.server.query import matching
 from langchain_kv.server.query.matching import equal, identity
 from langchain_kv.server.update.operators import identical
+from langchain_kv.values import json_text
 from served import ask
 
 KV = CollectionName("default_keyspace", "kv")
@@ -312,8 +313,8 @@ LARGE = {"insertOne": {"document": {"_id": "large", "text": "x" * pacing.LARGE_B
 def test_health_and_small_commands_are_answered_while_a_large_command_is_worked_on(
     engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held = Held(commands.read, lambda body: len(body) > pacing.LARGE_BYTES)
-    monkeypatch.setattr(commands, "read", held)
+    held = Held(commands.read_inserted, lambda body: len(body) > pacing.LARGE_BYTES)
+    monkeypatch.setattr(commands, "read_inserted", held)
     with running.run_in_thread(engine, "tok") as url, ThreadPoolExecutor() as pool:
         larges = [pool.submit(ask, url, "tok", LARGE, "/v1/default_keyspace/kv") for _ in range(6)]
         assert held.begun.wait(60)
@@ -330,8 +331,8 @@ def test_health_and_small_commands_are_answered_while_a_large_command_is_worked_
 def test_the_server_ends_though_a_large_command_is_worked_on(
     engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held = Held(commands.read, lambda body: len(body) > pacing.LARGE_BYTES)
-    monkeypatch.setattr(commands, "read", held)
+    held = Held(commands.read_inserted, lambda body: len(body) > pacing.LARGE_BYTES)
+    monkeypatch.setattr(commands, "read_inserted", held)
     monkeypatch.setattr(running, "SHUTDOWN_S", 0.1)
     with ThreadPoolExecutor() as pool:
         with running.run_in_thread(engine, "tok") as url:
@@ -384,7 +385,7 @@ def test_a_large_document_is_read_beside_the_loop(
 
     monkeypatch.setattr("langchain_kv.server.documents.stored.field_texts", note)
     monkeypatch.setattr("langchain_kv.server.query.projection.field_texts", note)
-    read = commands.read
+    read = json_text.read
 
     def note_read(body: bytes) -> Any:
         if len(body) > pacing.LARGE_BYTES:
