@@ -21,7 +21,8 @@ _NAME: Final = b'"$vector"'
 _LIST: Final = re.compile(rb"[ \t\n\r]*:[ \t\n\r]*(\[[^\]]+\])")
 _STAND_IN: Final = b"NaN"  # which is no JSON, so that no client can send one
 # Numbers that are written as they came: no zeros at the end, no exponent, none so small as to get one, not too long.
-_USUAL: Final = re.compile(rb"(?:-?(?!0\.000000)[\d.]{0,99}[1-9],)*+")
+# No possessive repetition: before Python 3.11.5 one of a group matches too much.
+_USUAL: Final = re.compile(rb"(?:-?(?!0\.000000)[\d.]{0,99}[1-9],)*")
 _floats: Final = msgspec.json.Decoder(list[float])
 
 
