@@ -16,7 +16,7 @@ from explored import Explored
 from explored_page import count, enter, keys_shown, open_collection, open_key, watched
 from langchain_kv import DocumentStore, KVByteStore, KVStore
 from langchain_kv.embeddings.vectors import pack
-from served import LCKV, Server, environment
+from served import LCKV, STRICT, Server, environment
 
 KEYSPACE = "of_explorer"
 
@@ -30,8 +30,7 @@ class Exploring(NamedTuple):
 def exploring_url(url: str, *options: str) -> Iterator[Exploring]:
     """Run ``lckv explore`` on a target; at the end it must leave in good order."""
     command = [*LCKV, "explore", url, "--no-browser", "--keyspace", KEYSPACE, *options]
-    # Not in asyncio's debug mode, which would print a line on a machine that is slow.
-    strict = environment(PYTHONWARNINGS="error")
+    strict = environment(**STRICT)
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=strict) as process:
         try:
             server = Server(process)

@@ -11,8 +11,12 @@ import urllib.request
 
 LCKV = [sys.executable, "-m", "langchain_kv.cli"]
 TOKEN = "a-token-of-the-tests"
-STRICT = {"PYTHONWARNINGS": "error", "PYTHONDEVMODE": "1"}
-"""Nothing may be left open at the end: a warning would be a line on stderr."""
+STRICT = {"PYTHONWARNINGS": "error"}
+"""Nothing may be left open at the end: a warning would be a line on stderr.
+
+Not Python's development mode: asyncio would print a line for each step that takes over 0.1 s, as any may where others
+work, too.
+"""
 
 
 def environment(**more: str) -> dict[str, str]:

@@ -646,7 +646,7 @@ def test_exit_without_close_is_silent_and_keeps_everything(path: str, ending: st
         asyncio.run(main())
         {ending}
     """
-    done = run(code, path, flags=("-W", "error", "-X", "dev"))
+    done = run(code, path, flags=("-W", "error"))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert os.path.exists(f"{path}-wal") == (ending == "os._exit(0)")
     engine = SQLiteEngine(path)
