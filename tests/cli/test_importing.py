@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sqlite3
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -13,7 +14,6 @@ from typing import Any
 
 import pytest
 import redis
-import sqlalchemy as sa
 from langchain_classic.embeddings import CacheBackedEmbeddings
 from langchain_classic.storage import LocalFileStore
 from langchain_core.embeddings import Embeddings
@@ -150,10 +150,8 @@ def test_items_of_langgraphs_sqlite_store(lckv: Lckv, tmp_path: Path) -> None:
             store.put(("users", f"u{number % 5}"), f"k{number:04}", {"n": number, "ä": [None, 1.5]})
         store.put(("short",), "k", {"n": 1}, ttl=60)
         there = {(item.namespace, item.key): item for item in store.search((), limit=2_000)}
-    with closing(sa.create_engine(f"sqlite:///{tmp_path}/memory.db").connect()) as connection:
-        connection.execute(sa.text("UPDATE store SET expires_at = '2020-01-01 00:00:00+00:00' WHERE key = 'k0003'"))
-        connection.commit()
-        connection.engine.dispose()
+    with closing(sqlite3.connect(tmp_path / "memory.db")) as connection, connection:
+        connection.execute("UPDATE store SET expires_at = '2020-01-01 00:00:00+00:00' WHERE key = 'k0003'")
     code, error = lckv("import-from", "memory.db", TO, "--layout", "langgraph", "--collection", "kv", "--verify")
     found = items_of(TO)
     short = found.pop((("short",), "k"))
