@@ -45,8 +45,9 @@ def read_inserted(body: bytes) -> Any:
     if not _INSERT.match(body):
         return read(body)
     shortened, lists = _taken_out(body)
-    is_level = len(lists) + shortened.count(b"[") + shortened.count(b"{") <= NESTING_MAX
-    if not lists or shortened.count(_STAND_IN) > len(lists) or not is_level:
+    if not lists or shortened.count(_STAND_IN) > len(lists):
+        return read(body)
+    if len(lists) + shortened.count(b"[") + shortened.count(b"{") > NESTING_MAX:  # it may be nested too deep
         return read(body)
     try:
         return read(shortened, iter(lists))
