@@ -99,6 +99,7 @@ def soak(seconds: float, directory: Path, *, warm_s: float = 10, seed: int = 0) 
             _await_step(clients)
             before = Footprint.of(pid)
             _go_on(clients)
+            _await_step(clients)  # the stores are open: a refused token, one of the faults, ends an opening at once
             _make_weather(forwarder, seconds, seed)
             _await_step(clients)
             _go_on(clients)

@@ -148,11 +148,12 @@ class Clients:
         self.ledgers += made
         return url, made
 
-    def load(self, seconds: float) -> None:
-        """Work for so long, with stores that are closed at the end."""
+    def load(self, seconds: float, began: Callable[[], None] = lambda: None) -> None:
+        """Work for so long, with stores that are closed at the end; ``began`` is called once they are open."""
+        stores = {url: open_store(url) for url in self._urls}
+        began()
         end = time.monotonic() + seconds
         is_over = lambda: time.monotonic() > end  # noqa: E731
-        stores = {url: open_store(url) for url in self._urls}
         threads = [
             threading.Thread(target=_work, args=(stores[url], ledger, is_over))
             for url, ledgers in self._threads
@@ -208,7 +209,7 @@ def run_client(config: dict[str, Any]) -> None:
     before = clients.footprint()
     _tell({"step": "warm"})
     input()
-    clients.load(config["load_s"])
+    clients.load(config["load_s"], lambda: _tell({"step": "open"}))
     _tell({"step": "loaded"})
     input()
     clients.verify()
