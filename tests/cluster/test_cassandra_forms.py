@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
 import pytest
+from langgraph.store.base import PutOp
 
+from agents.test_by_meaning import index
 from cassandra_node import Node
 from conformance.replay import TOKEN
-from langchain_kv import CollectionConflictError, KVStore
+from langchain_kv import CollectionConflictError, KVStore, LangGraphStore
 from langchain_kv.engines.base import CollectionName, Engine
 from langchain_kv.engines.cassandra import scan
 from langchain_kv.engines.cassandra.shredding import containing
@@ -165,6 +168,32 @@ def test_a_collection_is_opened_by_either_door_as_it_was_made(shared_engine: Any
                 KVStore(name, **door)  # type: ignore[arg-type]
             with KVStore(name, **door, namespaced=True, atomic=True) as store:  # type: ignore[arg-type]
                 assert store.namespace("a").update("k", lambda old: old + 1) in (2, 3)
+    shared_engine.drop_collection(CollectionName("default_keyspace", name))
+
+
+def test_memories_that_are_put_by_cql_are_found_by_their_vectors_over_http(
+    shared_engine: Any, url: str, cql: Any
+) -> None:
+    name = f"form_{uuid.uuid4().hex[:12]}"
+    namespace = ("notes",)
+    with (
+        run_in_thread(shared_engine.rows, TOKEN) as http,
+        LangGraphStore(http, collection=name, token=TOKEN, index=index()) as by_http,  # type: ignore[arg-type]
+        LangGraphStore(url, collection=name, index=index()) as by_cql,  # type: ignore[arg-type]
+        LangGraphStore(url, collection=name, index=index(), setup_mode="OFF") as late,  # type: ignore[arg-type]
+    ):
+        late.put(namespace, "late", {"text": "zebras"})
+        by_cql.batch([PutOp(namespace, f"k{n}", {"text": "pizza" + "a" * n}) for n in range(60)])
+        by_cql.put(namespace, "k0", {"text": "zebra"})
+        by_cql.put(namespace, "zero", {"text": "123"})
+        for store in (by_http, by_cql):
+            found = store.search(namespace, query="zebra", limit=3)
+            assert [item.key for item in found] == ["k0", "late", "k2"]
+            assert [item.score for item in found][:2] == pytest.approx([1.0, 5 / math.sqrt(30)])
+        rows = cql(f'SELECT key, query_vector_value FROM default_keyspace."{name}"')
+        assert [key[1].partition("\x1e")[2] for key, vector in rows if vector is None] == ["zero"]
+        by_http.put(namespace, "k0", {"text": "zebra"}, index=False)
+        assert by_cql.search(namespace, query="zebra", limit=1)[0].key == "late"
     shared_engine.drop_collection(CollectionName("default_keyspace", name))
 
 

@@ -56,6 +56,7 @@ class CassandraBackend(OverEngine[CassandraEngine], AsyncBackend):
     ) -> None:
         super().__init__(engine, collection, on_close=on_close)
         self._form = form
+        self._has_seen_form = False
 
     def _listed(self, prefix: str) -> Listed | None:
         """Return what the documents of all keys with this prefix list, where they do."""
@@ -68,7 +69,7 @@ class CassandraBackend(OverEngine[CassandraEngine], AsyncBackend):
         return await in_slices(_alive(await self._engine.aread_rows(self._collection, keys)))
 
     async def aput_many(self, records: Sequence[Record]) -> None:
-        rows = await in_slices(rows_in_parts(records, keeps_raw=False, form=self._form))
+        rows = await in_slices(rows_in_parts(records, keeps_raw=False, form=await self._form_in_force()))
         await self._engine.awrite(self._collection, rows)
 
     async def adelete_many(self, keys: Sequence[str]) -> None:
@@ -101,16 +102,19 @@ class CassandraBackend(OverEngine[CassandraEngine], AsyncBackend):
         return [(key, stored if key else no_key) for (key, _), stored in alive if stored is not None]
 
     async def aadd_many(self, records: Sequence[Record]) -> list[bool]:
-        added, insert = adding(await in_slices(rows_in_parts(records, keeps_raw=False, form=self._form)))
+        form = await self._form_in_force()
+        added, insert = adding(await in_slices(rows_in_parts(records, keeps_raw=False, form=form)))
         await self._engine.amodify(self._collection, list(added), insert)
         return [added[record.key] for record in records]
 
     async def aupdate(self, key: str, change: Change) -> None:
-        await self._engine.amodify(self._collection, [key], changing(change, keeps_raw=False, form=self._form))
+        form = await self._form_in_force()
+        await self._engine.amodify(self._collection, [key], changing(change, keeps_raw=False, form=form))
 
     async def amerge_many(self, records: Sequence[Record], merge: Merge) -> None:
-        rows = await in_slices(rows_in_parts(records, keeps_raw=False, form=self._form))
-        change = merging(rows, records, merge, keeps_raw=False, form=self._form)
+        form = await self._form_in_force()
+        rows = await in_slices(rows_in_parts(records, keeps_raw=False, form=form))
+        change = merging(rows, records, merge, keeps_raw=False, form=form)
         await self._engine.amodify(self._collection, [row[0] for row in rows], change)
 
     async def atouch_many(self, keys: Sequence[str], expires_at_ms: int) -> None:
@@ -127,6 +131,17 @@ class CassandraBackend(OverEngine[CassandraEngine], AsyncBackend):
     def open(self, *, clear: bool = False) -> None:
         settings = open_collection(self._engine, self._collection, clear=clear, create_keyspace=True, form=self._form)
         _check(self._collection.name, settings, self._form)
+        self._see_form(settings)
+
+    def _see_form(self, settings: Settings) -> None:
+        self._form, self._has_seen_form = self._form.of_settings(settings), True
+
+    async def _form_in_force(self) -> CollectionForm:
+        """Return the form of the collection; with SetupMode.OFF nobody has seen yet whether it has vectors."""
+        if self._form.takes_vectors and not self._has_seen_form:
+            look = partial(self._engine.settings, self._collection)
+            self._see_form(await run_aside(look, "langchain-kv settings"))
+        return self._form
 
     async def aopen(self, *, clear: bool = False) -> None:
         await run_aside(partial(self.open, clear=clear), "langchain-kv open")
@@ -138,7 +153,8 @@ class CassandraBackend(OverEngine[CassandraEngine], AsyncBackend):
 
 def _check(name: str, in_force: Settings, form: CollectionForm) -> None:
     more = {name: f"'{name}'" for name in ("lexical", "rerank", "schema_version") if name in in_force}
-    if more and not (in_force.get("vector") or in_force.get("defaultId")):
+    has_others_vectors = in_force.get("vector") and not form.takes_vectors
+    if more and not (has_others_vectors or in_force.get("defaultId")):
         raise DataAPIError.of(
             "EXISTING_COLLECTION_DIFFERENT_SETTINGS",
             f"Collection '{name}' exists with {', '.join(more.values())}, which only the Data API can write: give the"

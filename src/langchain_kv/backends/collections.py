@@ -27,10 +27,13 @@ class CollectionForm(NamedTuple):
     Attributes:
         namespaced: an indexed list of the namespaces in which the key is, by which one of them is listed.
         atomic: an indexed version, by which a document is changed only as it was read.
+        dimension: how many numbers the document's own vector has, which the service compares by their cosine; 0: it has
+            none. Only collections that are namespaced and atomic may have one.
     """
 
     namespaced: bool = False
     atomic: bool = False
+    dimension: int = 0
 
     @property
     def indexing(self) -> dict[str, Any]:
@@ -39,12 +42,33 @@ class CollectionForm(NamedTuple):
         return {"allow": [*INDEXING["allow"], *more]}
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """What such a collection is created with, in createCollection's form."""
+        vector = {"vector": {"dimension": self.dimension, "metric": COSINE}} if self.dimension else {}
+        return {"indexing": self.indexing, **vector}
+
+    @property
+    def takes_vectors(self) -> bool:
+        """Whether such a collection may have vectors, as that of a LangGraphStore may."""
+        return self.namespaced and self.atomic
+
+    @property
     def arguments(self) -> str:
         """How a store is told: ``namespaced=True``, say; empty for the plain form."""
-        return ", ".join(f"{name}=True" for name, wanted in zip(self._fields, self, strict=True) if wanted)
+        return ", ".join(f"{name}=True" for name in ("namespaced", "atomic") if getattr(self, name))
+
+    def of_settings(self, settings: Mapping[str, Any]) -> CollectionForm:
+        """Return this form with the dimension that an existing collection has; vectors that it does not compare by
+        their cosine are none of ours."""
+        vector = settings.get("vector") if self.takes_vectors else None
+        is_ours = isinstance(vector, Mapping) and vector.get("metric", COSINE) == COSINE
+        dimension = vector.get("dimension") if is_ours else 0  # type: ignore[union-attr]
+        return self._replace(dimension=dimension if isinstance(dimension, int) else 0)
 
 
 _CONFLICT = "EXISTING_COLLECTION_DIFFERENT_SETTINGS"
+
+COSINE: Final = "cosine"
 
 
 PLAIN: Final = CollectionForm()
@@ -62,13 +86,15 @@ def check_settings(name: str, settings: Mapping[str, Any], form: CollectionForm 
         form: what the store wants.
 
     Raises:
-        CollectionConflictError: its indexing, ids or vector setting differ from what a store creates.
+        CollectionConflictError: its indexing, ids or vector setting differ from what a store creates; one that takes
+            vectors takes also a collection without, and one with vectors of another dimension.
 
     Warns:
         UserWarning: it indexes every field (as langchain-community's class made it); it is used all the same.
     """
-    if settings.get("vector") or settings.get("defaultId"):
-        other = "a vector collection" if settings.get("vector") else "a collection with ids of its own (defaultId)"
+    has_others_vectors = settings.get("vector") and not form.takes_vectors
+    if has_others_vectors or settings.get("defaultId"):
+        other = "a vector collection" if has_others_vectors else "a collection with ids of its own (defaultId)"
         raise DataAPIError.of(
             _CONFLICT, f"Collection '{name}' exists as {other}: choose another name for the store's collection."
         )
@@ -81,7 +107,7 @@ def check_settings(name: str, settings: Mapping[str, Any], form: CollectionForm 
         )
         return
     of_store = next((each for each in _FORMS if _is_same(indexing, each.indexing)), None)
-    if of_store == form:
+    if of_store == form._replace(dimension=0):
         return
     if of_store is not None:
         made = f"with {of_store.arguments}" if of_store.arguments else "without namespaced=True and atomic=True"

@@ -7,7 +7,7 @@ inside a document goes as text, with a marker beside it, and a moment of expiry 
 
 Copies mark bytes (``Kind.MARKED_BYTES``), so that they are bytes to every reader: ``"encoding": "base64"``.
 
-In collections that were made so (``collections.CollectionForm``) two more fields follow: ``ns`` and ``version``.
+In collections that were made so (``collections.CollectionForm``) more fields follow: ``ns``, ``$vector``, ``version``.
 
 A cache of answers keeps ``{"_id": k, "body_blob": v}``, as langchain-astradb's does.
 """
@@ -25,6 +25,7 @@ import orjson
 from langchain_kv import limits
 from langchain_kv.backends.base import Damaged, Found, Kind, Record, Stored
 from langchain_kv.backends.collections import NAMESPACES, PLAIN, VERSION, CollectionForm
+from langchain_kv.backends.own_vectors import apart_names, own_vector
 from langchain_kv.engines.rows import moment_of
 from langchain_kv.errors import InvalidKeyError, InvalidValueError
 from langchain_kv.runtime.slices import Steps, by_bytes
@@ -145,13 +146,20 @@ def in_form(record: Record, form: CollectionForm, version: str | None = None) ->
         InvalidValueError: see ``document_of``.
     """
     document = document_of(record)
+    vector, is_apart = own_vector(record.payload, form.dimension) if form.dimension else (b"", False)
     if form.namespaced and (names := ancestry(record.key)):
-        if len(names) > limits.INDEXED_ARRAY_MAX_LENGTH:
+        listed = [*names, *apart_names(names)] if is_apart else names
+        if len(listed) > limits.INDEXED_ARRAY_MAX_LENGTH:
+            labels_max = limits.INDEXED_ARRAY_MAX_LENGTH - 1
+            if is_apart:
+                labels_max = labels_max // 2 - 1
             raise InvalidKeyError(
                 f"The key {shown(record.key)} is in a namespace of {len(names) - 1:,} labels, the limit of a namespaced"
-                f" collection is {limits.INDEXED_ARRAY_MAX_LENGTH - 1:,}: use fewer labels."
+                f" collection is {labels_max:,}{' with several vectors' if is_apart else ''}: use fewer labels."
             )
-        document = b'%b,"%b":%b}' % (document[:-1], NAMESPACES.encode(), orjson.dumps(names))
+        document = b'%b,"%b":%b}' % (document[:-1], NAMESPACES.encode(), orjson.dumps(listed))
+    if vector:
+        document = b'%b,"$vector":%b}' % (document[:-1], vector)
     if form.atomic:
         document = b'%b,"%b":"%b"}' % (document[:-1], VERSION.encode(), (version or new_version()).encode())
     if len(document) > _SIZE_MAX:

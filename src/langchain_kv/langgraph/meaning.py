@@ -19,6 +19,9 @@ __all__ = ["Index", "Scorer"]
 
 _WHOLE: Final = "$"
 
+_DIMENSION_MAX: Final = 4_096
+"""Of the vectors of a Data API's collection (source: its documentation)."""
+
 
 class Index:
     """What of each item is turned into vectors, and how.
@@ -42,6 +45,11 @@ class Index:
         self.dims: Final = dims
         self.embeddings: Final = ensure_embeddings(config["embed"])
         self._paths: Final = _tokenized(fields)
+
+    @property
+    def dimension(self) -> int:
+        """How many numbers the vectors of a Data API's collection are to have; 0: it has no room for such."""
+        return self.dims if self.dims is not None and self.dims <= _DIMENSION_MAX else 0
 
     def texts_of(self, put: PutOp) -> list[str]:
         """Return the texts of an item that are to be found, each once."""
@@ -104,6 +112,9 @@ class Scorer:
 
     Args:
         vector: of float32 numbers.
+
+    Attributes:
+        vector: its numbers, little-endian.
     """
 
     def __init__(self, vector: Any) -> None:
@@ -112,6 +123,7 @@ class Scorer:
         norm = numpy.linalg.norm(exact)
         self._unit = (exact / norm if norm else exact).astype("f4")
         self._size = vector.nbytes
+        self.vector: Final = vector.tobytes()
 
     def scores_of(self, items: Sequence[Any]) -> list[float | None]:
         """Return how near each item comes with the nearest of its vectors; None for one that has none of this length.

@@ -22,15 +22,17 @@ KEPT_MS: Final = 60_000
 
 
 class Ranking(NamedTuple):
-    """All that a search has found.
+    """What a search has found.
 
     Attributes:
         keys: the records' keys, in order.
         scores: of each its score; empty where nothing was compared.
+        is_whole: whether it is all that there is.
     """
 
     keys: list[str]
     scores: list[float | None]
+    is_whole: bool = True
 
 
 class _End(NamedTuple):

@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing, closing
+from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from langchain_kv.backends.base import Record, Skimmed, Stored
+from langchain_kv.backends.base import Nearest, Record, Skimmed, Stored
 from langchain_kv.engines.base import Held
 from langchain_kv.langgraph.gathering import Gathering
 from langchain_kv.langgraph.items import UPDATED, created_earlier
 from langchain_kv.runtime.plans import Step
 from langchain_kv.stores.base import KVBaseStore
 from langchain_kv.values.keys import check_keys
+
+if TYPE_CHECKING:
+    from langchain_kv.places.base import BackendOptions, Place
 
 __all__ = ["Access", "Records", "Writes"]
 
@@ -32,9 +36,22 @@ class Writes(NamedTuple):
 
 
 class Records(KVBaseStore[Any]):
-    """How they are opened, closed and copied."""
+    """How they are opened, closed and copied.
+
+    Args:
+        collection: the collection's name.
+        url: see ``LangGraphStore``, as for the others.
+        dimension: of the vectors that a Data API's collection is made with; 0: it is made without.
+    """
 
     _component = "langgraph_store"
+
+    def __init__(self, collection: str, url: str | Place | None, *, dimension: int, **more: Any) -> None:
+        self._dimension = dimension
+        super().__init__(collection, url, **more)
+
+    def _start(self, place: Place, backend_options: BackendOptions, *more: Any, **named: Any) -> None:
+        super()._start(place, replace(backend_options, dimension=self._dimension), *more, **named)
 
     def encode_value(self, value: Any) -> Any:
         return value
@@ -81,6 +98,12 @@ class Records(KVBaseStore[Any]):
 
     async def aranked(self, tree: str, limit: int | None) -> list[str] | None:
         return await self._backend.akeys_by_ending(tree, UPDATED, limit)
+
+    def nearest(self, tree: str, vector: bytes, limit: int) -> Nearest | None:
+        return self._backend.nearest(tree, vector, limit)
+
+    async def anearest(self, tree: str, vector: bytes, limit: int) -> Nearest | None:
+        return await self._backend.anearest(tree, vector, limit)
 
     def list_namespaces(self, tree: str) -> set[str]:
         return self._backend.namespaces(tree)
@@ -156,6 +179,10 @@ class Access:
     def ranked(self, tree: str, limit: int | None) -> Step:
         """Read the keys of items in order, those that were updated last first; None where a scan is needed for that."""
         return Step.of(self._records.ranked, self._records.aranked, tree, limit)
+
+    def nearest(self, tree: str, vector: bytes, limit: int) -> Step:
+        """Read what is nearest to a vector; None where that takes a scan."""
+        return Step.of(self._records.nearest, self._records.anearest, tree, vector, limit)
 
     def namespaces(self, tree: str) -> Step:
         """Read which namespaces there are, as ``values.namespaces.namespace_of`` answers them."""

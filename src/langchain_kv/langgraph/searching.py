@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Final, NamedTuple, cast
 
 from langgraph.store.base import SearchItem, SearchOp, validate_op_namespace
 
-from langchain_kv.backends.base import Found, Skimmed, Stored
+from langchain_kv.backends.base import NEAREST_MAX, Found, Nearest, Skimmed, Stored
 from langchain_kv.backends.documents import found_in
 from langchain_kv.errors import UsageError
 from langchain_kv.langgraph.filters import Predicate, compiled, held_by
@@ -28,6 +29,10 @@ SHORT_MAX: Final = 20
 
 KEPT_MAX: Final = 1_000
 """Items of a search that are kept until its page is cut from them; of more those of the page are read again."""
+
+FILTERED_TIMES: Final = 4
+FILTERED_MIN: Final = 100
+"""Beside a filter, so many times more of the nearest are asked for, and so many on top; then four times that."""
 
 _logger = logging.getLogger("langchain_kv")
 
@@ -96,23 +101,61 @@ def search(question: Question, access: Access, pages: Pages, scorer: Scorer | No
         return Answer([], [])
     rest = pages.take(question.signature, question.offset) if question.offset else None
     kept: Mapping[str, Stored | bytes] = {}
-    if rest is not None:
+    if rest is not None and (rest[0].is_whole or len(rest[0].keys) - rest[1] >= question.limit):
         ranking, start = rest
     else:
         start = question.offset
-        keys: list[str] | None = None
-        if question.is_plain:
-            keys = yield access.ranked(question.tree, question.limit if question.is_short else None)
-        if keys is not None:
-            ranking = Ranking(keys, [])
-        else:
-            looked = _Looked(question, scorer)
-            yield access.scan_tree(question.tree, looked.take, question.holding)
-            ranking, kept = looked.ranking(), looked.kept
+        ranking, kept = yield from _ranked(question, access, scorer)
     answer, end = yield from _page(question, access, ranking, start, kept)
+    if len(answer.items) < question.limit and not ranking.is_whole:  # some were removed, or changed, meanwhile
+        ranking, kept = yield from _looked_through(question, access, scorer)
+        answer, end = yield from _page(question, access, ranking, question.offset, kept)
     if end < len(ranking.keys):
         pages.keep(question.signature, question.offset + len(answer.items), ranking, end)
     return answer
+
+
+Kept = Mapping[str, Stored | bytes]
+
+
+def _ranked(question: Question, access: Access, scorer: Scorer | None) -> Plan[tuple[Ranking, Kept]]:
+    """Return what was found, in order, and what is stored of it, while that is little."""
+    if question.is_plain:
+        keys: list[str] | None = yield access.ranked(question.tree, question.limit if question.is_short else None)
+        if keys is not None:
+            return Ranking(keys, []), {}
+    if scorer is not None:
+        found = yield from _nearest(question, access, scorer)
+        if found is not None:
+            return found
+    return (yield from _looked_through(question, access, scorer))
+
+
+def _looked_through(question: Question, access: Access, scorer: Scorer | None) -> Plan[tuple[Ranking, Kept]]:
+    looked = _Looked(question, scorer)
+    yield access.scan_tree(question.tree, looked.take, question.holding)
+    return looked.ranking(), looked.kept
+
+
+def _nearest(question: Question, access: Access, scorer: Scorer) -> Plan[tuple[Ranking, Kept] | None]:
+    """Have the target find the nearest; None where it cannot, or where also items without vectors are wanted."""
+    wanted = question.offset + question.limit
+    count = wanted if question.passes is None else FILTERED_MIN + FILTERED_TIMES * wanted
+    if question.offset:  # somebody takes page after page
+        count = NEAREST_MAX
+    while wanted <= NEAREST_MAX:
+        count = min(count, NEAREST_MAX)
+        near: Nearest | None = yield access.nearest(question.tree, scorer.vector, count)
+        if near is None:
+            return None
+        looked = _Looked(question, scorer)
+        ranking = looked.nearest(near)
+        if len(ranking.keys) >= wanted:
+            return ranking, looked.kept
+        if near.is_all or count == NEAREST_MAX:
+            return None
+        count *= FILTERED_TIMES
+    return None
 
 
 def _page(
@@ -170,6 +213,18 @@ class _Looked:
             if not self._keeps:
                 self.kept.clear()
 
+    def nearest(self, near: Nearest) -> Ranking:
+        """Take what a target found; return in order what nothing comes before that it did not find."""
+        self.take([*near.items])
+        least = min((score for score in self._scores if score is not None), default=math.inf)
+        keys = {key for key, _ in near.items}
+        self.take([item for item in near.apart if item[0] not in keys])
+        found = self.ranking()
+        if near.is_all:
+            least = -math.inf
+        count = sum([score is not None and score >= least for score in found.scores])
+        return Ranking(found.keys[:count], found.scores[:count], is_whole=False)
+
     def _read(self, page: Skimmed) -> list[tuple[bytes, str]]:
         """Return the moments and the keys of a page of items that all pass: most are not parsed."""
         found: list[tuple[bytes, str]] = []
@@ -205,7 +260,7 @@ class _Looked:
         return found
 
     def ranking(self) -> Ranking:
-        """Return all that was found, in order."""
+        """Return what was found, in order."""
         if self._scorer is None:
             found = self._found
             found.sort(key=itemgetter(1))

@@ -73,7 +73,8 @@ class LangGraphStore(BaseStore):
     than 20 items a page, goes on in the list that the first page was cut from, for a minute: an item that is updated
     between two pages is neither lost nor seen twice, a new one is not on them, and one that was removed is left out. A
     search from the beginning always looks anew. It looks at the whole namespace, on a file without fetching it, and
-    elsewhere, or with a filter or a query, reading it: more than a hundred thousand items are better divided.
+    elsewhere, or with a filter or a query, reading it: more than a hundred thousand items are better divided. Over HTTP
+    a query reads what is nearest only.
 
     Items expire ``ttl`` minutes after they were put, or read, and are not served from then on. Moments are those of
     the reading machine's clock.
@@ -116,7 +117,7 @@ class LangGraphStore(BaseStore):
         """Open a store on a collection of its own. Arguments not named here are as ``KVStore`` has them.
 
         Over HTTP the collection is made with ``{"allow": ["_id", "ns", "version"]}`` as its indexing (``namespaced``
-        and ``atomic`` of ``KVStore``).
+        and ``atomic`` of ``KVStore``) and, with ``index``, with vectors.
 
         Args:
             url: where the items live, a URL or a ``Place``; None takes ``LCKV_URL`` of the environment, then
@@ -124,7 +125,8 @@ class LangGraphStore(BaseStore):
             collection: the collection's name.
             index: LangGraph's ``IndexConfig``: ``search(query=...)`` finds items by their meaning. ``embed`` may be an
                 ``EmbeddingCache``, which asks the model once a text. Needs numpy: the extra ``vector``. The vectors,
-                float32, are kept within the items, and compared one by one: all in the namespace that is searched.
+                float32, are kept within the items, and compared one by one: all in the namespace that is searched. Over
+                HTTP the service compares, by vectors of ``dims`` that the collection is made with.
             ttl: LangGraph's ``TTLConfig``: ``default_ttl`` in minutes, whether ``refresh_on_read`` (so if not said) and
                 ``sweep_interval_minutes``. What has expired is never served, whatever ``omit_expired`` says.
             token: the service's token; None takes it from the environment.
@@ -161,6 +163,7 @@ class LangGraphStore(BaseStore):
             deadline_s=deadline_s,
             wake_timeout_s=wake_timeout_s,
             encryption=encryption,
+            dimension=0 if self._index is None or encryption is not None else self._index.dimension,
             namespaced=True,
             atomic=True,
         )

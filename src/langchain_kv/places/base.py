@@ -41,6 +41,7 @@ class BackendOptions:
         wake_timeout_s: seconds that a hibernated database is waited for.
         namespaced: whether the documents of a Data API's or a cluster's collection list the namespaces of their keys.
         atomic: whether the documents of a Data API's or a cluster's collection have a version.
+        dimension: how many numbers the vectors of a Data API's collection have, where it is made; 0: it has none.
         lacks_token: whether there was a token, which was left out of what was written down.
     """
 
@@ -57,6 +58,7 @@ class BackendOptions:
     wake_timeout_s: float = limits.WAKE_TIMEOUT_S
     namespaced: bool = False
     atomic: bool = False
+    dimension: int = 0
     lacks_token: bool = False
 
     def without_secrets(self) -> BackendOptions:

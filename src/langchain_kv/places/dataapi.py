@@ -68,7 +68,7 @@ class DataAPIPlace(Place):
             deadline_s=options.deadline_s,
             wake_timeout_s=options.wake_timeout_s,
             is_astra=is_astra,
-            form=CollectionForm(options.namespaced, options.atomic),
+            form=CollectionForm(options.namespaced, options.atomic, options.dimension),
         )
 
     def collections(self, options: BackendOptions) -> list[str]:

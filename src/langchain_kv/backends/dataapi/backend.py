@@ -9,14 +9,17 @@ from typing import Any
 
 from langchain_kv import limits
 from langchain_kv._version import __version__
-from langchain_kv.backends.base import Change, Page, Record, Skimmed, Stored, unsupported
+from langchain_kv.backends.base import Change, Nearest, Page, Record, Skimmed, Stored, unsupported
 from langchain_kv.backends.collections import PLAIN, CollectionForm, check_settings
 from langchain_kv.backends.dataapi.adding import add
+from langchain_kv.backends.dataapi.flow import each
+from langchain_kv.backends.dataapi.nearest import compared, listed_apart
 from langchain_kv.backends.dataapi.retry import TokenSource
 from langchain_kv.backends.dataapi.service import HTTPBackend, checked_headers
 from langchain_kv.backends.dataapi.updating import touch, update
 from langchain_kv.backends.dataapi.verbs import Verbs
 from langchain_kv.backends.documents import encoded_in_parts
+from langchain_kv.backends.own_vectors import spelled_for_service
 from langchain_kv.engines.base import Held
 from langchain_kv.runtime import loop_thread
 from langchain_kv.runtime.slices import in_slices
@@ -80,7 +83,7 @@ class DataAPIBackend(HTTPBackend):
             deadline_s=deadline_s,
             wake_timeout_s=wake_timeout_s if is_astra else None,
         )
-        self._form = form
+        self._has_seen_form = False
         self._keyspace = keyspace
         self._collection = collection
         sent = {
@@ -101,8 +104,11 @@ class DataAPIBackend(HTTPBackend):
         return await self._do(lambda call: self._verbs.get(call, keys)) if keys else self._empty()
 
     async def aput_many(self, records: Sequence[Record]) -> None:
-        documents = await in_slices(encoded_in_parts(records, self._form))
-        await self._do(lambda call: self._verbs.put(call, documents), writes=True) if records else self._empty()
+        if not records:
+            self._empty()
+            return
+        documents = await in_slices(encoded_in_parts(records, await self._form_in_force()))
+        await self._do(lambda call: self._verbs.put(call, documents), writes=True)
 
     async def adelete_many(self, keys: Sequence[str]) -> None:
         await self._do(lambda call: self._verbs.delete(call, keys), writes=True) if keys else self._empty()
@@ -123,19 +129,20 @@ class DataAPIBackend(HTTPBackend):
         return loop_thread.iterate(self.ascan_tree(tree, values=values))
 
     async def aadd_many(self, records: Sequence[Record]) -> list[bool]:
-        documents = await in_slices(encoded_in_parts(records, self._form))
-        if not documents:
+        if not records:
             return self._empty()
+        documents = await in_slices(encoded_in_parts(records, await self._form_in_force()))
         return await self._do(lambda call: add(self._verbs, call, documents), writes=True)
 
     @property
     def can_update(self) -> bool:  # type: ignore[override]
-        return self._form.atomic
+        return self._verbs.form.atomic
 
     async def aupdate(self, key: str, change: Change) -> None:
         if not self.can_update:
             raise unsupported(self, "update")
-        await self._do(lambda call: update(self._verbs, call, key, change, self._form), writes=True)
+        form = await self._form_in_force()
+        await self._do(lambda call: update(self._verbs, call, key, change, form), writes=True)
 
     async def atouch_many(self, keys: Sequence[str], expires_at_ms: int) -> None:
         if not self.can_update:
@@ -144,6 +151,32 @@ class DataAPIBackend(HTTPBackend):
 
     async def apurge(self) -> int:
         return await self._do(self._verbs.purge, writes=True)
+
+    def nearest(self, tree: str, vector: bytes, limit: int) -> Nearest | None:
+        return self._run(self.anearest(tree, vector, limit))
+
+    async def anearest(self, tree: str, vector: bytes, limit: int) -> Nearest | None:
+        form = await self._form_in_force()
+        spelled = spelled_for_service(vector) if len(vector) == 4 * form.dimension else None
+        if spelled is None:
+            return None
+        found: list[tuple[Page, bool]] = []
+        apart: list[Page] = []
+
+        async def compare() -> None:
+            found.append(await self._do(lambda call: compared(self._verbs, call, tree, spelled, limit)))
+
+        async def list_apart() -> None:
+            apart.append(await self._do(lambda call: listed_apart(self._verbs, call, tree)))
+
+        await each(lambda look: look(), [compare, list_apart], 2)
+        return Nearest(*found[0], apart[0])
+
+    async def _form_in_force(self) -> CollectionForm:
+        """Return the form of the collection; with SetupMode.OFF nobody has seen yet whether it has vectors."""
+        if self._verbs.form.takes_vectors and not self._has_seen_form:
+            self._has_seen_form = await self._do(self._verbs.learn)
+        return self._verbs.form
 
     # -- life -------------------------------------------------------------------------------------------------------
 
@@ -163,9 +196,10 @@ class DataAPIBackend(HTTPBackend):
 
     async def _open(self, clear: bool) -> Mapping[str, Any] | None:
         settings = await self._do(lambda call: self._verbs.open(call, pre_delete=clear), writes=True)
+        self._has_seen_form = True
         self._new_until = monotonic() + limits.NEW_COLLECTION_S
         return settings
 
     def _check_settings(self, settings: Mapping[str, Any] | None) -> None:
         if settings is not None:
-            check_settings(self._collection, settings, self._form)
+            check_settings(self._collection, settings, self._verbs.form)

@@ -24,6 +24,7 @@ __all__ = [
     "delete_version",
     "find_collections",
     "find_keys",
+    "find_nearest",
     "find_one",
     "find_page",
     "give_version",
@@ -77,6 +78,19 @@ def find_page(state: str | None, *, values: bool, namespace: str = "") -> Comman
     if state is not None:
         parts.append(b'"options":{"pageState":%b}' % orjson.dumps(state))
     return Command("find", b'{"find":{%b}}' % b",".join(parts))
+
+
+def find_nearest(vector: bytes, limit: int, namespace: str) -> Command:
+    """Ask for the documents that are nearest to a vector, in a namespace or, of the empty text, in all.
+
+    Args:
+        vector: see ``own_vectors.spelled_for_service``.
+        limit: at most so many.
+        namespace: see ``find_page``.
+    """
+    found = b'"filter":{"%b":%b},' % (NAMESPACES.encode(), orjson.dumps(namespace)) if namespace else b""
+    sort = b'"sort":{"$vector":{"$binary":"%b"}},"options":{"limit":%d}' % (vector, limit)
+    return Command("find", b'{"find":{%b%b}}' % (found, sort))
 
 
 def upsert(record: Encoded) -> Command:
@@ -164,7 +178,7 @@ def find_collections() -> Command:
 
 def create_collection(name: str, form: CollectionForm = PLAIN) -> Command:
     """Create a collection as the stores use it."""
-    options = {"name": name, "options": {"indexing": form.indexing}}
+    options = {"name": name, "options": form.settings}
     return Command("createCollection", b'{"createCollection":%b}' % orjson.dumps(options))
 
 

@@ -61,6 +61,9 @@ RACED: Final = frozenset(
 )
 """Answers to a creation that another one, under way at the same time, may have caused."""
 
+NO_VECTORS: Final = frozenset({"VECTOR_SEARCH_FIELD_TOO_BIG", "VECTOR_SEARCH_NOT_AVAILABLE"})
+"""What a service answers that makes no collection with such vectors (source: Data API)."""
+
 REPLY_TARGET_BYTES: Final = 4 * 1024 * 1024
 """Bytes of documents that one find of keys is meant to be answered with."""
 
@@ -82,7 +85,8 @@ class Verbs:
         *,
         form: CollectionForm = PLAIN,
     ) -> None:
-        self._form = form
+        self.form = form
+        """That of the collection, once ``open`` or ``learn`` has seen it."""
         self._sender = Sender(pool, base_url, keyspace, collection, headers)
         self.send = self._sender.send
         self._keyspace = keyspace
@@ -141,7 +145,7 @@ class Verbs:
         """
         state: str | None = None
         has_others = False
-        namespace = (indexed_part(prefix) if namespace is None else namespace) if self._form.namespaced else ""
+        namespace = (indexed_part(prefix) if namespace is None else namespace) if self.form.namespaced else ""
         ahead = asyncio.create_task(self._page(call, state, values, namespace))
         try:
             while True:
@@ -339,7 +343,10 @@ class Verbs:
     async def open(self, call: Call, *, pre_delete: bool) -> dict[str, Any] | None:
         """Create the collection where it is missing; return the settings of one that exists."""
         if not pre_delete:
-            return await self._create(call)
+            settings = await self._create(call)
+            if settings is not None:
+                self.form = self.form.of_settings(settings)
+            return settings
         await self._admin(call, commands.delete_collection(self._collection))
         try:
             return await self._create(call)
@@ -357,9 +364,12 @@ class Verbs:
             if found is not None:
                 return found
             try:
-                await self._admin(call, commands.create_collection(self._collection, self._form))
+                await self._admin(call, commands.create_collection(self._collection, self.form))
                 return None
             except DataAPIError as error:
+                if self.form.dimension and error.code in NO_VECTORS:
+                    self.form = self.form._replace(dimension=0)
+                    continue
                 if error.scope not in ("SCHEMA", "DATABASE"):
                     raise
                 found = await self._found_after(call, error)
@@ -376,6 +386,13 @@ class Verbs:
             return await self._settings(call)
         except StoreError as error:
             raise failure from error
+
+    async def learn(self, call: Call) -> bool:
+        """Look up what form the collection has; return whether it is there."""
+        settings = await self._settings(call)
+        if settings is not None:
+            self.form = self.form.of_settings(settings)
+        return settings is not None
 
     async def _settings(self, call: Call) -> dict[str, Any] | None:
         return (await self._all_settings(call)).get(self._collection)

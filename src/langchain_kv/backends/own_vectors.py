@@ -1,0 +1,81 @@
+"""A document's own vector, by which a Data API finds it: taken from the JSON text of an item that has one.
+
+An item that is found by its meaning ends with ``"vectors":["<base64>",...],"created_at":"<moment>"}``, each vector
+float32 numbers, little-endian (``langgraph/items.py``). A document has room for one, ``$vector``, which must have a
+direction: an item with several, or with one of zeros, is listed apart, under names of its own in the field ``ns``.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+import re
+import sys
+from array import array
+from collections.abc import Sequence
+from typing import Final
+
+__all__ = ["APART", "apart_names", "own_vector", "spelled_for_service"]
+
+APART: Final = "\x1c"
+"""Begins the names, in the field ``ns``, under which items are listed that the service cannot compare. No namespace's
+does."""
+
+_LENGTH_MIN: Final = 1e-6
+"""The shortest vector that is given to a service: Apache Cassandra takes none without a direction, and squares lengths
+in float32."""
+
+_NUMBER_MAX: Final = 1e17
+"""The largest number that Apache Cassandra 5.0 indexes (measured)."""
+
+_FIELD: Final = b'"vectors":["'
+_TAIL: Final = re.compile(rb'([A-Za-z0-9+/=",]*)"\],"created_at":"[^"\\]{32}"\}\Z')
+
+
+def own_vector(payload: bytes, dimension: int) -> tuple[bytes, bool]:
+    """Return the JSON of a document's vector, empty where it is to have none, and whether it is listed apart.
+
+    Args:
+        payload: a value's JSON text.
+        dimension: how many numbers a vector of the collection has; one of another length is no vector there.
+    """
+    at = payload.rfind(_FIELD)
+    found = _TAIL.match(payload, at + len(_FIELD)) if at >= 0 else None
+    if found is None:
+        return b"", False
+    texts = [text for text in found[1].split(b'","') if len(text) == (4 * dimension + 2) // 3 * 4]
+    if len(texts) != 1:
+        return b"", bool(texts)
+    try:
+        spelled = spelled_for_service(base64.b64decode(texts[0], validate=True))
+    except binascii.Error:
+        return b"", False
+    return (b"", True) if spelled is None else (b'{"$binary":"%b"}' % spelled, False)
+
+
+def spelled_for_service(vector: bytes) -> bytes | None:
+    """Return the base64 text of the vector's numbers, big-endian, as a service takes it; None where it takes none such.
+
+    Args:
+        vector: float32 numbers, little-endian.
+    """
+    numbers = array("f", vector)
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    length = math.hypot(*numbers)
+    if not _LENGTH_MIN < length <= _NUMBER_MAX:
+        return None
+    swapped = array("f", vector)
+    if sys.byteorder == "little":
+        swapped.byteswap()
+    return base64.b64encode(swapped.tobytes())
+
+
+def apart_names(ancestry: Sequence[str]) -> list[str]:
+    """Return the names under which an item is listed apart: for a search of all, and of each namespace that it is in.
+
+    Args:
+        ancestry: what ``values.namespaces.ancestry`` answers of its key.
+    """
+    return [APART, *(APART + name for name in ancestry[:-1])]
