@@ -22,17 +22,15 @@ KEPT_MS: Final = 60_000
 
 
 class Ranking(NamedTuple):
-    """What a search has found.
+    """All that a search has found.
 
     Attributes:
         keys: the records' keys, in order.
         scores: of each its score; empty where nothing was compared.
-        is_whole: whether it is all that there is.
     """
 
     keys: list[str]
     scores: list[float | None]
-    is_whole: bool = True
 
 
 class _End(NamedTuple):
