@@ -92,13 +92,14 @@ def check_settings(name: str, settings: Mapping[str, Any], form: CollectionForm 
     Warns:
         UserWarning: it indexes every field (as langchain-community's class made it); it is used all the same.
     """
-    has_others_vectors = settings.get("vector") and not form.takes_vectors
-    if has_others_vectors or settings.get("defaultId"):
-        other = "a vector collection" if has_others_vectors else "a collection with ids of its own (defaultId)"
+    indexing = settings.get("indexing")
+    of_store = next((each for each in _FORMS if indexing and _is_same(indexing, each.indexing)), None)
+    is_others_vectors = settings.get("vector") and not (form if of_store is None else of_store).takes_vectors
+    if is_others_vectors or settings.get("defaultId"):
+        other = "a vector collection" if is_others_vectors else "a collection with ids of its own (defaultId)"
         raise DataAPIError.of(
             _CONFLICT, f"Collection '{name}' exists as {other}: choose another name for the store's collection."
         )
-    indexing = settings.get("indexing")
     if not indexing:
         warn_caller(
             f"Collection '{name}' is detected as having indexing turned on for all fields (either created manually or"
@@ -106,7 +107,6 @@ def check_settings(name: str, settings: Mapping[str, Any], form: CollectionForm 
             " lists of 1,000 items) and writes cost more. Consider copying it to a new collection."
         )
         return
-    of_store = next((each for each in _FORMS if _is_same(indexing, each.indexing)), None)
     if of_store == form._replace(dimension=0):
         return
     if of_store is not None:

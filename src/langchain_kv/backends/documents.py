@@ -152,7 +152,7 @@ def in_form(record: Record, form: CollectionForm, version: str | None = None) ->
         if len(listed) > limits.INDEXED_ARRAY_MAX_LENGTH:
             labels_max = limits.INDEXED_ARRAY_MAX_LENGTH - 1
             if is_apart:
-                labels_max = labels_max // 2 - 1
+                labels_max //= 2
             raise InvalidKeyError(
                 f"The key {shown(record.key)} is in a namespace of {len(names) - 1:,} labels, the limit of a namespaced"
                 f" collection is {labels_max:,}{' with several vectors' if is_apart else ''}: use fewer labels."

@@ -2,7 +2,8 @@
 
 An item that is found by its meaning ends with ``"vectors":["<base64>",...],"created_at":"<moment>"}``, each vector
 float32 numbers, little-endian (``langgraph/items.py``). A document has room for one, ``$vector``, which must have a
-direction: an item with several, or with one of zeros, is listed apart, under names of its own in the field ``ns``.
+direction: an item with several, or with one of zeros, is also listed apart, under names of its own in the field ``ns``.
+Of several the document has the first all the same: so an item that has one now and then several is always found by it.
 """
 
 from __future__ import annotations
@@ -45,13 +46,14 @@ def own_vector(payload: bytes, dimension: int) -> tuple[bytes, bool]:
     if found is None:
         return b"", False
     texts = [text for text in found[1].split(b'","') if len(text) == (4 * dimension + 2) // 3 * 4]
-    if len(texts) != 1:
-        return b"", bool(texts)
+    if not texts:
+        return b"", False
     try:
-        spelled = spelled_for_service(base64.b64decode(texts[0], validate=True))
+        vectors = [base64.b64decode(text, validate=True) for text in texts]
     except binascii.Error:
         return b"", False
-    return (b"", True) if spelled is None else (b'{"$binary":"%b"}' % spelled, False)
+    spelled = [each for each in map(spelled_for_service, vectors) if each is not None]
+    return b'{"$binary":"%b"}' % spelled[0] if spelled else b"", len(vectors) > 1 or not spelled
 
 
 def spelled_for_service(vector: bytes) -> bytes | None:

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple, cast
 
 from langgraph.store.base import SearchItem, SearchOp, validate_op_namespace
 
-from langchain_kv.backends.base import NEAREST_MAX, Found, Nearest, Skimmed, Stored
+from langchain_kv.backends.base import Found, Nearest, Skimmed, Stored
 from langchain_kv.backends.documents import found_in
 from langchain_kv.errors import UsageError
 from langchain_kv.langgraph.filters import Predicate, compiled, held_by
@@ -30,9 +30,12 @@ SHORT_MAX: Final = 20
 KEPT_MAX: Final = 1_000
 """Items of a search that are kept until its page is cut from them; of more those of the page are read again."""
 
-FILTERED_TIMES: Final = 4
-FILTERED_MIN: Final = 100
-"""Beside a filter, so many times more of the nearest are asked for, and so many on top; then four times that."""
+NEAREST_MORE: Final = 5
+FILTERED_MORE: Final = 40
+"""Items beyond those wanted that a target is asked for, of which some score as the last one; and beside a filter."""
+
+SCORES_EQUAL: Final = 1e-6
+"""How far scores may differ that are one to a target, which computes them in another order."""
 
 _logger = logging.getLogger("langchain_kv")
 
@@ -101,61 +104,45 @@ def search(question: Question, access: Access, pages: Pages, scorer: Scorer | No
         return Answer([], [])
     rest = pages.take(question.signature, question.offset) if question.offset else None
     kept: Mapping[str, Stored | bytes] = {}
-    if rest is not None and (rest[0].is_whole or len(rest[0].keys) - rest[1] >= question.limit):
+    if rest is not None:
         ranking, start = rest
     else:
+        if scorer is not None and question.is_short:
+            nearest = yield from _nearest(question, access, scorer)
+            if nearest is not None:
+                return nearest
         start = question.offset
-        ranking, kept = yield from _ranked(question, access, scorer)
+        keys: list[str] | None = None
+        if question.is_plain:
+            keys = yield access.ranked(question.tree, question.limit if question.is_short else None)
+        if keys is not None:
+            ranking = Ranking(keys, [])
+        else:
+            looked = _Looked(question, scorer)
+            yield access.scan_tree(question.tree, looked.take, question.holding)
+            ranking, kept = looked.ranking(), looked.kept
     answer, end = yield from _page(question, access, ranking, start, kept)
-    if len(answer.items) < question.limit and not ranking.is_whole:  # some were removed, or changed, meanwhile
-        ranking, kept = yield from _looked_through(question, access, scorer)
-        answer, end = yield from _page(question, access, ranking, question.offset, kept)
     if end < len(ranking.keys):
         pages.keep(question.signature, question.offset + len(answer.items), ranking, end)
     return answer
 
 
-Kept = Mapping[str, Stored | bytes]
+def _nearest(question: Question, access: Access, scorer: Scorer) -> Plan[Answer | None]:
+    """Answer by what the target finds nearest; None where it cannot, or where others may belong to the answer.
 
-
-def _ranked(question: Question, access: Access, scorer: Scorer | None) -> Plan[tuple[Ranking, Kept]]:
-    """Return what was found, in order, and what is stored of it, while that is little."""
-    if question.is_plain:
-        keys: list[str] | None = yield access.ranked(question.tree, question.limit if question.is_short else None)
-        if keys is not None:
-            return Ranking(keys, []), {}
-    if scorer is not None:
-        found = yield from _nearest(question, access, scorer)
-        if found is not None:
-            return found
-    return (yield from _looked_through(question, access, scorer))
-
-
-def _looked_through(question: Question, access: Access, scorer: Scorer | None) -> Plan[tuple[Ranking, Kept]]:
+    What scores as the last one that it found, or nearly so, has equals that it may not have found, of which the order
+    of moments and keys says which come first.
+    """
+    more = NEAREST_MORE if question.passes is None else question.limit + FILTERED_MORE
+    near: Nearest | None = yield access.nearest(question.tree, scorer.vector, question.limit + more)
+    if near is None:
+        return None
     looked = _Looked(question, scorer)
-    yield access.scan_tree(question.tree, looked.take, question.holding)
-    return looked.ranking(), looked.kept
-
-
-def _nearest(question: Question, access: Access, scorer: Scorer) -> Plan[tuple[Ranking, Kept] | None]:
-    """Have the target find the nearest; None where it cannot, or where also items without vectors are wanted."""
-    wanted = question.offset + question.limit
-    count = wanted if question.passes is None else FILTERED_MIN + FILTERED_TIMES * wanted
-    if question.offset:  # somebody takes page after page
-        count = NEAREST_MAX
-    while wanted <= NEAREST_MAX:
-        count = min(count, NEAREST_MAX)
-        near: Nearest | None = yield access.nearest(question.tree, scorer.vector, count)
-        if near is None:
-            return None
-        looked = _Looked(question, scorer)
-        ranking = looked.nearest(near)
-        if len(ranking.keys) >= wanted:
-            return ranking, looked.kept
-        if near.is_all or count == NEAREST_MAX:
-            return None
-        count *= FILTERED_TIMES
-    return None
+    ranking = looked.nearest(near)
+    if len(ranking.keys) < question.limit:
+        return None
+    answer, _ = yield from _page(question, access, ranking, 0, looked.kept)
+    return answer if len(answer.items) == question.limit else None  # not where one of them is damaged
 
 
 def _page(
@@ -214,16 +201,15 @@ class _Looked:
                 self.kept.clear()
 
     def nearest(self, near: Nearest) -> Ranking:
-        """Take what a target found; return in order what nothing comes before that it did not find."""
+        """Take what a target found; return in order what surely comes first."""
         self.take([*near.items])
-        least = min((score for score in self._scores if score is not None), default=math.inf)
+        scores = [score for score in self._scores if score is not None]
+        least = -math.inf if near.is_all else min(scores, default=math.inf) + SCORES_EQUAL
         keys = {key for key, _ in near.items}
         self.take([item for item in near.apart if item[0] not in keys])
         found = self.ranking()
-        if near.is_all:
-            least = -math.inf
-        count = sum([score is not None and score >= least for score in found.scores])
-        return Ranking(found.keys[:count], found.scores[:count], is_whole=False)
+        count = sum([score is not None and score > least for score in found.scores])
+        return Ranking(found.keys[:count], found.scores[:count])
 
     def _read(self, page: Skimmed) -> list[tuple[bytes, str]]:
         """Return the moments and the keys of a page of items that all pass: most are not parsed."""

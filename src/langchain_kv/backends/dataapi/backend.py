@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from time import monotonic
 from typing import Any
 
@@ -21,6 +21,7 @@ from langchain_kv.backends.dataapi.verbs import Verbs
 from langchain_kv.backends.documents import encoded_in_parts
 from langchain_kv.backends.own_vectors import spelled_for_service
 from langchain_kv.engines.base import Held
+from langchain_kv.errors import DataAPIError, PartialWriteError, StoreError
 from langchain_kv.runtime import loop_thread
 from langchain_kv.runtime.slices import in_slices
 from langchain_kv.values.namespaces import is_in_tree
@@ -107,8 +108,9 @@ class DataAPIBackend(HTTPBackend):
         if not records:
             self._empty()
             return
-        documents = await in_slices(encoded_in_parts(records, await self._form_in_force()))
-        await self._do(lambda call: self._verbs.put(call, documents), writes=True)
+        async with self._form_in_force() as form:
+            documents = await in_slices(encoded_in_parts(records, form))
+            await self._do(lambda call: self._verbs.put(call, documents), writes=True)
 
     async def adelete_many(self, keys: Sequence[str]) -> None:
         await self._do(lambda call: self._verbs.delete(call, keys), writes=True) if keys else self._empty()
@@ -131,8 +133,9 @@ class DataAPIBackend(HTTPBackend):
     async def aadd_many(self, records: Sequence[Record]) -> list[bool]:
         if not records:
             return self._empty()
-        documents = await in_slices(encoded_in_parts(records, await self._form_in_force()))
-        return await self._do(lambda call: add(self._verbs, call, documents), writes=True)
+        async with self._form_in_force() as form:
+            documents = await in_slices(encoded_in_parts(records, form))
+            return await self._do(lambda call: add(self._verbs, call, documents), writes=True)
 
     @property
     def can_update(self) -> bool:  # type: ignore[override]
@@ -141,8 +144,8 @@ class DataAPIBackend(HTTPBackend):
     async def aupdate(self, key: str, change: Change) -> None:
         if not self.can_update:
             raise unsupported(self, "update")
-        form = await self._form_in_force()
-        await self._do(lambda call: update(self._verbs, call, key, change, form), writes=True)
+        async with self._form_in_force() as form:
+            await self._do(lambda call: update(self._verbs, call, key, change, form), writes=True)
 
     async def atouch_many(self, keys: Sequence[str], expires_at_ms: int) -> None:
         if not self.can_update:
@@ -156,15 +159,21 @@ class DataAPIBackend(HTTPBackend):
         return self._run(self.anearest(tree, vector, limit))
 
     async def anearest(self, tree: str, vector: bytes, limit: int) -> Nearest | None:
-        form = await self._form_in_force()
-        spelled = spelled_for_service(vector) if len(vector) == 4 * form.dimension else None
-        if spelled is None:
-            return None
+        try:
+            async with self._form_in_force() as form:
+                spelled = spelled_for_service(vector) if len(vector) == 4 * form.dimension else None
+                return None if spelled is None else await self._nearest(tree, spelled, limit)
+        except DataAPIError as error:
+            if _is_about_vectors(error):
+                return None
+            raise
+
+    async def _nearest(self, tree: str, vector: bytes, limit: int) -> Nearest:
         found: list[tuple[Page, bool]] = []
         apart: list[Page] = []
 
         async def compare() -> None:
-            found.append(await self._do(lambda call: compared(self._verbs, call, tree, spelled, limit)))
+            found.append(await self._do(lambda call: compared(self._verbs, call, tree, vector, limit)))
 
         async def list_apart() -> None:
             apart.append(await self._do(lambda call: listed_apart(self._verbs, call, tree)))
@@ -172,11 +181,20 @@ class DataAPIBackend(HTTPBackend):
         await each(lambda look: look(), [compare, list_apart], 2)
         return Nearest(*found[0], apart[0])
 
-    async def _form_in_force(self) -> CollectionForm:
-        """Return the form of the collection; with SetupMode.OFF nobody has seen yet whether it has vectors."""
+    @asynccontextmanager
+    async def _form_in_force(self) -> AsyncGenerator[CollectionForm]:
+        """Give the form of the collection; with SetupMode.OFF nobody has seen yet whether it has vectors.
+
+        It is looked up again after an error about vectors: another program has made the collection anew, with others.
+        """
         if self._verbs.form.takes_vectors and not self._has_seen_form:
             self._has_seen_form = await self._do(self._verbs.learn)
-        return self._verbs.form
+        try:
+            yield self._verbs.form
+        except StoreError as error:
+            if _is_about_vectors(error):
+                self._has_seen_form = False
+            raise
 
     # -- life -------------------------------------------------------------------------------------------------------
 
@@ -203,3 +221,8 @@ class DataAPIBackend(HTTPBackend):
     def _check_settings(self, settings: Mapping[str, Any] | None) -> None:
         if settings is not None:
             check_settings(self._collection, settings, self._verbs.form)
+
+
+def _is_about_vectors(error: StoreError) -> bool:
+    causes = [error, *error.errors.values()] if isinstance(error, PartialWriteError) else [error]
+    return any(isinstance(cause, DataAPIError) and "VECTOR" in cause.code for cause in causes)

@@ -30,7 +30,10 @@ async def compared(verbs: Verbs, call: Call, tree: str, vector: bytes, limit: in
     page = await verbs.send(call, commands.find_nearest(vector, limit, tree), replies.parse_page)
     items = await in_slices(_listed(page))
     now = now_ms()
-    return [(key, one) for key, one in items if isinstance(key, str) and is_alive(one, now)], len(items) < limit
+    alive: Page = [
+        (key, one) for key, one in items if isinstance(key, str) and is_in_tree(key, tree) and is_alive(one, now)
+    ]
+    return alive, len(items) < limit
 
 
 async def listed_apart(verbs: Verbs, call: Call, tree: str) -> Page:

@@ -85,8 +85,8 @@ class Verbs:
         *,
         form: CollectionForm = PLAIN,
     ) -> None:
-        self.form = form
-        """That of the collection, once ``open`` or ``learn`` has seen it."""
+        self._wanted = self.form = form
+        """The latter is that of the collection, once ``open`` or ``learn`` has seen it."""
         self._sender = Sender(pool, base_url, keyspace, collection, headers)
         self.send = self._sender.send
         self._keyspace = keyspace
@@ -343,10 +343,7 @@ class Verbs:
     async def open(self, call: Call, *, pre_delete: bool) -> dict[str, Any] | None:
         """Create the collection where it is missing; return the settings of one that exists."""
         if not pre_delete:
-            settings = await self._create(call)
-            if settings is not None:
-                self.form = self.form.of_settings(settings)
-            return settings
+            return await self._create(call)
         await self._admin(call, commands.delete_collection(self._collection))
         try:
             return await self._create(call)
@@ -355,6 +352,11 @@ class Verbs:
             raise
 
     async def _create(self, call: Call) -> dict[str, Any] | None:
+        settings = await self._created(call)
+        self.form = self._wanted if settings is None else self._wanted.of_settings(settings)
+        return settings
+
+    async def _created(self, call: Call) -> dict[str, Any] | None:
         """Create the collection, or find that it is there; another process may be making it at the same time.
 
         Where two creations meet the service fails one of them, for reasons of its own, and may drop the collection.
@@ -364,11 +366,11 @@ class Verbs:
             if found is not None:
                 return found
             try:
-                await self._admin(call, commands.create_collection(self._collection, self.form))
+                await self._admin(call, commands.create_collection(self._collection, self._wanted))
                 return None
             except DataAPIError as error:
-                if self.form.dimension and error.code in NO_VECTORS:
-                    self.form = self.form._replace(dimension=0)
+                if self._wanted.dimension and error.code in NO_VECTORS:
+                    self._wanted = self._wanted._replace(dimension=0)
                     continue
                 if error.scope not in ("SCHEMA", "DATABASE"):
                     raise
@@ -391,7 +393,7 @@ class Verbs:
         """Look up what form the collection has; return whether it is there."""
         settings = await self._settings(call)
         if settings is not None:
-            self.form = self.form.of_settings(settings)
+            self.form = self._wanted.of_settings(settings)
         return settings is not None
 
     async def _settings(self, call: Call) -> dict[str, Any] | None:
