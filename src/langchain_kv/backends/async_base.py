@@ -11,6 +11,7 @@ from langchain_kv.backends.base import Backend, Change, Merge, Page, Record, Sto
 from langchain_kv.backends.merging import Merging
 from langchain_kv.errors import PartialWriteError, StoreError
 from langchain_kv.runtime import loop_thread
+from langchain_kv.runtime.halfway import Halfway
 
 __all__ = ["AsyncBackend"]
 
@@ -104,8 +105,10 @@ class AsyncBackend(Backend):
 
     async def aclear(self, prefix: str) -> None:
         async with aclosing(self.ascan(prefix, values=False)) as pages:
-            async for page in pages:
-                await self.adelete_many([key for key, _ in page])
+            with Halfway() as halfway:
+                async for page in pages:
+                    await self.adelete_many([key for key, _ in page])
+                    halfway.has_changed = True
 
     def purge(self) -> int:
         return self._run(self.apurge())

@@ -28,6 +28,7 @@ from langchain_kv.backends.found import (
 from langchain_kv.backends.merging import Merging
 from langchain_kv.engines.base import Ending, Held
 from langchain_kv.errors import PartialWriteError, StoreError, UnsupportedError
+from langchain_kv.runtime.halfway import Halfway
 from langchain_kv.runtime.work_queue import Bridge, QueueBridge, run_aside
 from langchain_kv.values.namespaces import is_in_tree, namespace_of
 from langchain_kv.values.records import Kind, Record
@@ -370,9 +371,10 @@ class SyncBackend(Backend):
             return sum([len(page) async for page in pages])
 
     def clear(self, prefix: str) -> None:
-        with closing(self.scan(prefix, values=False)) as pages:
+        with closing(self.scan(prefix, values=False)) as pages, Halfway() as halfway:
             for page in pages:
                 self.delete_many([key for key, _ in page])
+                halfway.has_changed = True
 
     async def aclear(self, prefix: str) -> None:
         await self.bridge.write(self.clear, prefix)

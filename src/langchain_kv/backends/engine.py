@@ -29,6 +29,7 @@ from langchain_kv.engines.base import CollectionName, DocId, Ending, Engine, Hel
 from langchain_kv.engines.pages import PAGE_BYTES, PAGE_DOCUMENTS, is_last
 from langchain_kv.errors import StoreError
 from langchain_kv.runtime.clock import now_ms
+from langchain_kv.runtime.halfway import Halfway
 from langchain_kv.runtime.slices import Steps, in_slices, whole
 from langchain_kv.runtime.work_queue import Bridge
 from langchain_kv.values.namespaces import KEY_SIGN, tree_prefixes, tree_range
@@ -228,18 +229,22 @@ class EngineBackend(OverEngine[Engine], SyncBackend):
 
     def purge(self) -> int:
         removed = 0
-        while some := self._purge_page():
-            removed += some
-            time.sleep(self._engine.purge_pause_s)
+        with Halfway() as halfway:
+            while some := self._purge_page():
+                removed += some
+                halfway.has_changed = True
+                time.sleep(self._engine.purge_pause_s)
         return removed
 
     async def apurge(self) -> int:
         import asyncio
 
         removed = 0
-        while some := await self.bridge.write(self._purge_page):
-            removed += some
-            await asyncio.sleep(self._engine.purge_pause_s)
+        with Halfway() as halfway:
+            while some := await self.bridge.write(self._purge_page):
+                removed += some
+                halfway.has_changed = True
+                await asyncio.sleep(self._engine.purge_pause_s)
         return removed
 
     def _purge_page(self) -> int:

@@ -29,6 +29,7 @@ from langchain_kv.errors import (
 )
 from langchain_kv.runtime import loop_thread
 from langchain_kv.runtime.forks import renew_in_child
+from langchain_kv.runtime.halfway import Halfway
 from langchain_kv.runtime.work_queue import AsideBridge, Bridge, InlineBridge
 
 if TYPE_CHECKING:
@@ -164,8 +165,10 @@ class SQLBackend(SyncBackend):
 
     def purge(self) -> int:
         removed = 0
-        while some := self._do(self._rows.purge):
-            removed += some
+        with Halfway() as halfway:
+            while some := self._do(self._rows.purge):
+                removed += some
+                halfway.has_changed = True
         return removed
 
     # -- life ---------------------------------------------------------------------------------------------------------
@@ -284,8 +287,10 @@ class AsyncSQLBackend(AtHomeBackend):
 
     async def apurge(self) -> int:
         removed = 0
-        while some := await self._do(self._rows.purge):
-            removed += some
+        with Halfway() as halfway:
+            while some := await self._do(self._rows.purge):
+                removed += some
+                halfway.has_changed = True
         return removed
 
     # -- life ---------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import orjson
 
+from langchain_kv.backends.dataapi.causes import cut
 from langchain_kv.backends.dataapi.client import Reply
 from langchain_kv.backends.dataapi.service_errors import bad_status
 from langchain_kv.errors import AuthError, BadReplyError, LimitError, StoreError
@@ -68,7 +69,7 @@ def speaks_json(reply: Reply, *, is_repeatable: bool) -> bool:
 
 def error_of(text: str) -> StoreError:
     """Return the error of ours for the service's words, which never have a value."""
-    told = text.partition(", with args")[0][:300]  # what it was sent
+    told = cut(text.partition(", with args")[0], 300)  # what it was sent
     if _REFUSED.match(told):
         return AuthError(f"Upstash refused the token ({told}): check token=, or UPSTASH_REDIS_REST_TOKEN.")
     if _TOO_LARGE.search(told):

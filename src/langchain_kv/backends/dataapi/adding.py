@@ -10,6 +10,7 @@ from langchain_kv.backends.dataapi.outcome import BatchOutcome
 from langchain_kv.backends.dataapi.retry import Call
 from langchain_kv.backends.dataapi.verbs import INSERT_WIDTH, Verbs
 from langchain_kv.backends.documents import Encoded
+from langchain_kv.errors import StoreError
 from langchain_kv.runtime.slices import gathered, in_slices
 
 __all__ = ["add"]
@@ -27,9 +28,17 @@ async def add(verbs: Verbs, call: Call, records: Sequence[Encoded]) -> list[bool
     left = [record for record in records if record[0] not in outcome.added and record[0] not in outcome.there]
     await _insert(verbs, call, left, outcome)
     await in_slices(outcome.settle("added"))
-    expired = {*await verbs.expired(call, sorted(outcome.there))}
+    there = sorted(outcome.there)
+    try:
+        expired = {*await verbs.expired(call, there)}
+        if expired:
+            await verbs.remove(call, sorted(expired), BatchOutcome(sorted(expired)))
+    except StoreError as error:
+        error.applied = False  # to the keys that were there; the others are added
+        outcome.fail(there, error)
+        await in_slices(outcome.settle("added"))
+        raise
     if expired:
-        await verbs.remove(call, sorted(expired), BatchOutcome(sorted(expired)))
         outcome.there -= expired
         await _insert(verbs, call, [record for record in records if record[0] in expired], outcome)
         await in_slices(outcome.settle("added"))
@@ -38,7 +47,7 @@ async def add(verbs: Verbs, call: Call, records: Sequence[Encoded]) -> list[bool
 
 async def _insert(verbs: Verbs, call: Call, records: Sequence[Encoded], outcome: BatchOutcome) -> None:
     async def insert(chunk: Sequence[Encoded]) -> None:
-        inserted = await verbs.insert_chunk(call, chunk, outcome)
+        inserted = await verbs.insert_chunk(call, chunk, outcome, must_go_on=True)
         if inserted is None:
             return
         outcome.find_there(inserted.existing)

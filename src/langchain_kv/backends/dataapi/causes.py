@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["is_deterministic", "names_no_table", "told"]
+__all__ = ["cut", "is_deterministic", "names_no_table", "told"]
 
 DETERMINISTIC: Final = frozenset(
     {
@@ -60,11 +60,16 @@ def told(message: str, code: str, scope: str) -> str:
     if scope not in SAFE_SCOPES and code not in SAFE_CODES:
         found = _CLASS.search(message)  # the class only: the words themselves may be about what was sent
         return f"Error Class: {found[1]}" if found and _CAUSE.search(message) else ""
-    cause = " ".join(_causes(message))[:CAUSE_MAX]
+    cause = cut(" ".join(_causes(message)), CAUSE_MAX)
     start = message.partition(_STATEMENT)[0]
     if cause:
         start = _CAUSE.sub("", start)
-    return f"{' '.join(start.split())[: LENGTH_MAX - len(cause)]} {cause}".strip()
+    return f"{cut(' '.join(start.split()), LENGTH_MAX - len(cause))} {cause}".strip()
+
+
+def cut(text: str, length: int) -> str:
+    """Return the beginning of a text, to the end of a word: a token in it, which is hidden later, is whole or gone."""
+    return text if len(text) <= length else text[: length + 1].rpartition(" ")[0]
 
 
 def is_deterministic(message: str) -> bool:

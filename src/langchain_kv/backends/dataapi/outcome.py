@@ -113,7 +113,7 @@ class BatchOutcome:
         there: list[str] = []
         for some in parts(self._keys, SLICE_KEYS):
             written += [key for key in some if key not in self._errors and key not in self.there]
-            there += [key for key in some if key in self.there]
+            there += [key for key in some if key in self.there and key not in self._errors]
             yield
         raise PartialWriteError.of(
             done,

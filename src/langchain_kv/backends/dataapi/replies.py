@@ -117,8 +117,13 @@ def parse_replaced(status: int, body: bytes | bytearray, what: str) -> bool:
     raise DataAPIError.of("FAILED_CONCURRENT_OPERATIONS", f"{what} was overtaken by a delete of the same key.")
 
 
-def parse_inserted(status: int, body: bytes | bytearray, what: str, keys: Sequence[str]) -> Inserted:
-    """Parse the answer to an insertMany of ``keys``; an error that is not of single documents is raised."""
+def parse_inserted(
+    status: int, body: bytes | bytearray, what: str, keys: Sequence[str], *, must_go_on: bool = False
+) -> Inserted:
+    """Parse the answer to an insertMany of ``keys``; an error that is not of single documents is raised.
+
+    With ``must_go_on`` so is one that all of them met in passing: whoever sends them again then would never wait.
+    """
     reply = _read(status, body, what, partial=True)
     entries = _errors(reply, what)
     if "status" not in reply and entries and not all(ids_of(entry) for entry in entries):
@@ -130,6 +135,7 @@ def parse_inserted(status: int, body: bytes | bytearray, what: str, keys: Sequen
     left = dict.fromkeys(key for key in keys if key not in inserted)
     existing: list[str] = []
     again: list[str] = []
+    passing: StoreError | None = None
     failed: dict[str, StoreError] = {}
     for entry in entries:
         named = [key for key in ids_of(entry) if isinstance(key, str) and left.pop(key, "") is None]
@@ -137,6 +143,7 @@ def parse_inserted(status: int, body: bytes | bytearray, what: str, keys: Sequen
             existing += named
         elif (error := error_of(entry, status, what)).retryable:
             again += named
+            passing = passing or error
         else:
             failed.update(dict.fromkeys(named, error))
     unnamed = next((entry for entry in entries if not ids_of(entry)), None)
@@ -144,6 +151,10 @@ def parse_inserted(status: int, body: bytes | bytearray, what: str, keys: Sequen
         again += left
     elif left:
         failed.update(dict.fromkeys(left, error_of(unnamed, status, what)))
+    if must_go_on and len(again) == len(keys):
+        all_met = passing or no_envelope(status, what)
+        all_met.applied = None
+        raise all_met
     return Inserted(existing, again, failed)
 
 

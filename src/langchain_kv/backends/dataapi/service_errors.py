@@ -21,6 +21,7 @@ _HINTS = {
     "UNAUTHENTICATED_REQUEST": "Check the token (token=, or ASTRA_DB_APPLICATION_TOKEN).",
     "UNAUTHORIZED_ACCESS": "Check what the token is allowed to do.",
 }
+TITLE_MAX = 200
 _TITLE = re.compile(rb"<(title|h1)[^>]*>([^<]{1,400})<", re.IGNORECASE)
 
 
@@ -34,7 +35,7 @@ def error_of(entry: Mapping[str, Any], status: int, what: str) -> DataAPIError:
     """Return the exception of an error in an answer; ``what`` was tried."""
     code = str(entry.get("errorCode") or "UNKNOWN_ERROR")
     scope = str(entry.get("scope") or "")
-    title = " ".join(str(entry.get("title") or "").split())[:200]
+    title = causes.cut(" ".join(str(entry.get("title") or "").split()), TITLE_MAX)
     message = str(entry.get("message") or "")
     detail = causes.told(message, code, scope)
     is_final = code == "UNEXPECTED_DRIVER_ERROR" and causes.is_deterministic(message)
@@ -91,7 +92,8 @@ def refuse(status: int, body: bytes | bytearray, what: str) -> None:
 def bad_status(status: int, body: bytes | bytearray, what: str) -> BadReplyError:
     """Return the error of an HTTP status that a gateway may have answered with, too."""
     found = _TITLE.search(body[:4096])
-    page = f" ({' '.join(found[2].decode('utf-8', 'replace').split())[:200]})" if found else ""
+    title = causes.cut(" ".join(found[2].decode("utf-8", "replace").split()), TITLE_MAX) if found else ""
+    page = f" ({title})" if title else ""
     if status == 429:
         advice = "too many requests: use smaller batches, or try later"
     elif status >= 500:

@@ -20,6 +20,7 @@ from langchain_kv.backends.dataapi.commands import Command, VersionFilter
 from langchain_kv.backends.dataapi.flow import each
 from langchain_kv.backends.dataapi.replies import Versioned
 from langchain_kv.backends.dataapi.retry import Call
+from langchain_kv.backends.dataapi.sending import hide_token
 from langchain_kv.backends.dataapi.verbs import FIND_WIDTH, Verbs
 from langchain_kv.backends.documents import in_form, new_version
 from langchain_kv.errors import DataAPIError, PartialWriteError, StoreError
@@ -134,14 +135,13 @@ class _Update:
         inserted = await self._verbs.send(
             self._call,
             commands.insert_many([(self._key, document)]),
-            partial(replies.parse_inserted, keys=[self._key]),
+            partial(replies.parse_inserted, keys=[self._key], must_go_on=True),
             on_doubt=self._doubt,
         )
         for error in inserted.failed.values():
+            hide_token(error, self._call.token)
             raise error
-        if inserted.again:
-            self._doubt()
-        return not inserted.existing and not inserted.again
+        return not inserted.existing
 
     async def _change_version(self, version: str, command: Callable[[VersionFilter], Command]) -> bool:
         return await _change_version(self._verbs, self._call, self._key, version, command, on_doubt=self._doubt)

@@ -18,7 +18,7 @@ from langchain_kv.backends.dataapi.commands import Command
 from langchain_kv.backends.dataapi.flow import CHUNKS_AT_ONCE, each
 from langchain_kv.backends.dataapi.outcome import BatchOutcome
 from langchain_kv.backends.dataapi.retry import Call
-from langchain_kv.backends.dataapi.sending import Sender, next_state
+from langchain_kv.backends.dataapi.sending import Sender, hide_token, next_state
 from langchain_kv.backends.documents import Encoded
 from langchain_kv.errors import (
     AuthError,
@@ -26,6 +26,7 @@ from langchain_kv.errors import (
     StoreError,
 )
 from langchain_kv.runtime.clock import now_ms
+from langchain_kv.runtime.halfway import Halfway
 from langchain_kv.runtime.slices import SLICE_KEYS, Steps, gathered, in_slices, parts
 from langchain_kv.values.namespaces import indexed_part
 
@@ -255,7 +256,7 @@ class Verbs:
         return existing
 
     async def insert_chunk(
-        self, call: Call, chunk: Sequence[Encoded], outcome: BatchOutcome
+        self, call: Call, chunk: Sequence[Encoded], outcome: BatchOutcome, *, must_go_on: bool = False
     ) -> replies.Inserted | None:
         """Send one insert, where nothing stopped the operation; note what failed for good. None: all of it did."""
         keys = [key for key, _ in chunk]
@@ -265,7 +266,7 @@ class Verbs:
             inserted = await self.send(
                 call,
                 commands.insert_many(chunk),
-                partial(replies.parse_inserted, keys=keys),
+                partial(replies.parse_inserted, keys=keys, must_go_on=must_go_on),
                 on_doubt=partial(outcome.doubt, keys),
             )
         except StoreError as error:
@@ -273,6 +274,7 @@ class Verbs:
             return None
         outcome.doubt(inserted.again)
         for key, refusal in inserted.failed.items():
+            hide_token(refusal, call.token)
             outcome.fail([key], refusal)
         return inserted
 
@@ -301,19 +303,20 @@ class Verbs:
             return None
 
     async def purge(self, call: Call) -> int:
-        """Remove what has expired; return how many keys those were."""
-        removed = 0
+        """Remove what has expired; return how many keys those were, also before the call was run again."""
+        removed: int = call.outcome or 0
         state: str | None = None
-        while True:
-            page = await self._page(call, state, values=False)
-            now = now_ms()
-            items = [item for some in replies.documents(page) for item in some]
-            keys = [key for key, stored in items if isinstance(key, str) and not is_alive(stored, now)]
-            await self.remove(call, keys, BatchOutcome(keys))
-            removed += len(keys)
-            state = next_state(page, state)
-            if state is None:
-                return removed
+        with Halfway() as halfway:
+            while True:
+                halfway.has_changed = removed > 0
+                page = await self._page(call, state, values=False)
+                items = [item for some in replies.documents(page) for item in some]
+                keys = [key for key, stored in items if isinstance(key, str) and not is_alive(stored, now_ms())]
+                await self.remove(call, keys, BatchOutcome(keys))
+                call.outcome = removed = removed + len(keys)
+                state = next_state(page, state)
+                if state is None:
+                    return removed
 
     async def delete(self, call: Call, keys: Sequence[str]) -> None:
         """Delete the keys' documents."""

@@ -35,6 +35,7 @@ from langchain_kv.engines.rows import has_expired, row_of
 from langchain_kv.errors import StoreClosedError, UnknownCollectionError, UnknownKeyspaceError
 from langchain_kv.runtime import loop_thread
 from langchain_kv.runtime.forks import keep_for_ever, renew_in_child
+from langchain_kv.runtime.halfway import Halfway
 from langchain_kv.runtime.work_queue import AsideBridge, Bridge, run_aside
 
 __all__ = ["CassandraEngine"]
@@ -210,8 +211,10 @@ class CassandraEngine(Engine):
             await self._operate(collection, _truncate)
             return
         scan = Scan(prefix=prefix, with_bodies=False, limit=CLEAR_PAGE, listed=listed)
-        while (found := await self.anext_page(collection, scan)) is not None:
-            await self.adelete(collection, [doc_id for doc_id, _ in found if doc_id is not None])
+        with Halfway() as halfway:
+            while (found := await self.anext_page(collection, scan)) is not None:
+                await self.adelete(collection, [doc_id for doc_id, _ in found if doc_id is not None])
+                halfway.has_changed = True
 
     def purge(self, collection: CollectionName, *, now_ms: int, limit: int) -> int:
         return loop_thread.run(self.apurge(collection, now_ms=now_ms, limit=limit))
@@ -224,11 +227,13 @@ class CassandraEngine(Engine):
             return None if row is not None and has_expired(row, now_ms) else KEEP
 
         scan = Scan(prefix="", with_bodies=True, limit=PAGE_DOCUMENTS)
-        while removed < limit and (found := await self.anext_page(collection, scan)) is not None:
-            rows = [row_of(doc_id, body) for doc_id, body in found if doc_id is not None and isinstance(body, bytes)]
-            expired = [row[0] for row in rows if has_expired(row, now_ms)][: limit - removed]
-            await self.amodify(collection, expired, remove)
-            removed += len(expired)
+        with Halfway() as halfway:
+            while removed < limit and (found := await self.anext_page(collection, scan)) is not None:
+                rows = [row_of(key, body) for key, body in found if key is not None and isinstance(body, bytes)]
+                expired = [row[0] for row in rows if has_expired(row, now_ms)][: limit - removed]
+                await self.amodify(collection, expired, remove)
+                removed += len(expired)
+                halfway.has_changed = removed > 0
         return removed
 
     # -- collections and keyspaces ------------------------------------------------------------------------------
