@@ -159,7 +159,7 @@ _ON_PURPOSE: Final = (
     ("not recorded", "an upsert takes over what the filter says at its top level only, and `_id` by `$eq` only",
      "also inside `$and`, and `_id` by an `$in` of one", "repeated, it finds what it inserted"),
     ("not recorded", "of paths that lie over one another, updates notice some",
-     "all: UNSUPPORTED_UPDATE_OPERATION_PARAM", "what would win is an accident"),
+     "all, targets of `$rename` included: UNSUPPORTED_UPDATE_OPERATION_PARAM", "what would win is an accident"),
     ("not recorded", "an updateMany that fails has changed the documents before", "it has changed nothing",
      "one transaction"),
     ("not recorded", "an updateMany with `upsert` that ends with an empty page inserts a document",
@@ -219,8 +219,9 @@ written by `make coverage-page`.
 _ABOUT_FILTERS: Final = """\
 *Not recorded*: Apache Cassandra's index, behind the recorded server, refuses these operators on most fields. Here they
 are answered as the command reference says, by MongoDB's semantics with types kept apart; `$not` turns `$gt` into
-`$lte` and so on, so that neither holds for a field of another type or for none. Their refusals (operands, `_id`) are as
-recorded.
+`$lte` and so on, so that neither holds for a field of another type or for none. The conditions inside one element of
+`$or` are or-ed, too, as the real server reads them: use `$and` inside where all are to hold. Their refusals (operands,
+`_id`) are as recorded.
 
 Dotted paths, positions in arrays (`tags.0`), and the escapes `&.` and `&&`: yes. A path that the collection does not
 index is FILTER_PATH_UNINDEXED, and a whole object is compared by its indexed part; a second comparison of `_id` is

@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Generator, Iterator
+from functools import partial
 from importlib import resources
 from typing import Any
 
@@ -353,6 +354,24 @@ def test_text_that_is_no_json_changes_nothing(editable: Explored, text: str) -> 
 
         assert editable.ask("put", key="a", version=version, text=text).status == 400
         assert store.mget(["a"]) == [1]
+
+
+def test_numbers_that_a_float_would_round_are_shown_and_not_rounded_by_a_change(editable: Explored) -> None:
+    with KVStore("kv", editable.url) as store:
+        store.mset([("a", 1)])
+        sent = b'{"insertOne":{"document":{"_id":"p","value":{"n":1.00000000000000000001,"f":[0.1,1e-7],"s":"x"}}}}'
+        editable.send("/v1/default_keyspace/kv", sent, **JSON, Token=TOKEN)
+        before = editable.ask("value", key="p").json()
+        put = partial(editable.ask, "put", key="p", version=before["version"])
+
+        assert before["text"].startswith('{"n":1.00000000000000000001,"f":[0.1,1')
+        refused = put(text=before["text"].replace("x", "y"))
+        assert (refused.status, refused.json()["error"]["code"]) == (400, "NOT_EXACT")
+        assert "1.00000000000000000001" in refused.json()["error"]["message"]
+        change = b'{"updateOne":{"filter":{"_id":"p"},"update":{"$set":{"value.n":1.00000000000000000002}}}}'
+        editable.send("/v1/default_keyspace/kv", change, **JSON, Token=TOKEN)
+        assert put(text='{"n":1}').json()["error"]["code"] == "CHANGED"
+        assert editable.ask("put", key="a", version="", text="1e999").json()["error"]["code"] == "NOT_EXACT"
 
 
 def test_bytes_are_not_edited_as_json(editable: Explored) -> None:

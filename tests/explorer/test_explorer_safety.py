@@ -17,6 +17,9 @@ from chromium import REFUSALS
 from explored import TOKEN, Explored
 from explored_page import count, enter, open_collection, open_key, watched
 from langchain_kv import DocumentStore, KVStore
+from langchain_kv.backends.base import Backend, Kind, Record
+from langchain_kv.places.arguments import resolve
+from langchain_kv.places.schemes import parse_url
 
 pytestmark = pytest.mark.slow
 
@@ -35,6 +38,16 @@ HOSTILE = [
     "\x1f<b>a</b>\x1ek",
     "&lt;b&gt;&#x27;",
 ]
+
+
+HIDING = [0xAD, 0x34F, 0x61C, 0x115F, 0x180E, 0x200B, 0x202E, 0x206A, 0x206F, 0x2800, 0x3164, 0xD800, 0xFE0F, 0xFFA0]
+HIDING += [0xFEFF, 0xFFF9, 0xE0001, 0xE0041]
+
+
+def opened(url: str) -> Backend:
+    """Return a backend of the collection kv, which takes what no store would write."""
+    place = parse_url(url)
+    return place.open(resolve("kv", place, token=None, keyspace=None, component=None))
 
 
 # -- what others wrote ------------------------------------------------------------------------------------------------
@@ -73,6 +86,63 @@ def test_the_policy_stops_what_text_could_not(browser: Browser, explored: Explor
     page.wait_for_function("window.refused.length >= 1")
     assert page.evaluate("window.hacked") is None
     page.close()
+
+
+@pytest.mark.parametrize("code", HIDING, ids=hex)
+def test_characters_that_hide_are_spelt_out_in_keys(page: Page, code: int) -> None:
+    told = page.evaluate(
+        "async (code) => (await import('/explorer/dom.js')).visible(`a${String.fromCodePoint(code)}b`)", code
+    )
+
+    assert told == f"a\u2039U+{code:04X}\u203ab"
+    ordinary = "\u00e4 \u4e2d \U0001f600 e\u0301 \u05d0 \u0e33 \u00a0-_/:"
+    assert page.evaluate("async (text) => (await import('/explorer/dom.js')).visible(text)", ordinary) == ordinary
+
+
+@pytest.mark.parametrize("begins", ["/", "\x1fa", ""], ids=["folders", "namespaces", "both"])
+def test_a_key_that_is_all_separators_is_a_row_like_others(page: Page, explored: Explored, begins: str) -> None:
+    key = {"": "\x1fa" * 2_000 + "\x1e" + "/" * 4_000, "/": "/" * 8_000, "\x1fa": "\x1fa" * 3_900 + "\x1ek"}[begins]
+    with KVStore("kv", explored.url) as store:
+        opened(explored.url).put_many([Record(key, b"1"), Record("a/b", b"2")])
+        assert store.mget(["a/b"]) == [2]
+    enter(page)
+    count(page).to_have_text("2 keys")
+    page.get_by_role("button", name="a/b", exact=True).click()
+    page.evaluate(
+        "(fields) => (location.hash = new URLSearchParams(fields))",
+        {"keyspace": "default_keyspace", "collection": "kv", "key": key},
+    )
+    expect(page.locator("#value .json")).to_have_text("1")
+    seconds = page.evaluate(
+        """async (key) => {
+          const tree = new (await import("/explorer/tree.js")).Tree("/");
+          const began = performance.now();
+          for (let at = 0; at < 50; at += 1) tree.add(key + at);
+          tree.reveal(key + 1);
+          return [tree.rows().length, (performance.now() - began) / 1000];
+        }""",
+        key,
+    )
+    assert seconds[0] == 150
+    assert seconds[1] < 20  # it took a second for each
+
+
+def test_a_value_that_cannot_be_drawn_leaves_no_other_in_its_place(page: Page, explored: Explored) -> None:
+    with KVStore("kv", explored.url) as store:
+        store.mset([("first", "a text"), ("second", 2), ("third", 3)])
+    opened(explored.url).put_many([Record("late", b"1", Kind.JSON, 9_000_000_000_000_000)])
+    enter(page)
+    open_key(page, "first")
+    open_key(page, "late")  # later than a Date of the browser's can be
+    expect(page.locator("#value .chips")).to_contain_text("expires in")
+    broken = json.dumps({"shape": "vector", "kind": "json", "size_bytes": 1, "expires_at_ms": None, "version": ""})
+    page.route("**/explorer/value", lambda route: route.fulfill(body=broken, content_type="application/json"))
+    page.get_by_role("treeitem", name="second", exact=True).click()
+    expect(page.locator("#problem-text")).to_contain_text("This value cannot be shown")
+    expect(page.locator("#value")).to_be_empty()
+    page.unroute("**/explorer/value")
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator("#value .json")).to_have_text("2")
 
 
 # -- the token --------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -134,6 +135,41 @@ def test_a_value_is_edited_and_removed_on_every_target(reached: Reached, routes:
 
 
 WHERE = {"keyspace": "default_keyspace", "collection": "kv"}
+EXACT = '{"price":12345678901234567.89,"n":1.00000000000000000001,"huge":1E+400,"tiny":1E-400,"f":0.1,"s":"x"}'
+
+
+@pytest.mark.parametrize("atomic", [False, True])
+def test_numbers_that_a_float_would_round_are_shown_and_never_rounded(atomic: bool) -> None:
+    """Other clients of a Data API keep them: a value that only a digit of theirs changed is not overwritten."""
+    with DataAPIServer() as server, KVStore("kv", server.url, token=server.token, atomic=atomic) as store:
+        store.mset([("a", 1)])
+        place = parse_url(server.url)
+        options = resolve("any", place, token=server.token, keyspace=None, component=None, atomic=atomic)
+        routes = Routes(target_of_place(place, options), edits=True)
+
+        def command(text: str) -> str:
+            headers = {"Content-Type": "application/json", "Token": server.token}
+            request = urllib.request.Request(f"{server.url}/v1/default_keyspace/kv", text.encode(), headers)
+            with urllib.request.urlopen(request, timeout=30) as reply:
+                return str(reply.read().decode())
+
+        def put(version: str, text: str) -> Any:
+            fields = {**WHERE, "key": "p", "version": version, "text": text}
+            reply = routes.answer("put", json.dumps(fields).encode())
+            return reply.status, json.loads(reply.body).get("error", {}).get("code")
+
+        command(f'{{"insertOne":{{"document":{{"_id":"p","value":{EXACT},"version":"1"}}}}}}')
+        before = ask(routes, "value", key="p")
+        assert before["text"] == EXACT
+        assert routes.answer("download", json.dumps({**WHERE, "key": "p"}).encode()).body.decode() == EXACT
+        assert put(before["version"], EXACT.replace('"x"', '"y"')) == (400, "NOT_EXACT")
+        new = '"value.n":1.00000000000000000002,"version":"2"'
+        command(f'{{"updateOne":{{"filter":{{"_id":"p"}},"update":{{"$set":{{{new}}}}}}}}}')
+        assert put(before["version"], '{"s":"y"}') == (409, "CHANGED")
+        assert EXACT.replace("001,", "002,") in command('{"findOne":{"filter":{"_id":"p"}}}')
+        assert put(ask(routes, "value", key="p")["version"], '{"s":"y"}') == (200, None)
+        assert store.mget(["p"]) == [{"s": "y"}]
+        routes.close()
 
 
 @pytest.mark.parametrize("reached", ["file", "Data API"], indirect=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -52,6 +53,11 @@ def raw(value: bytes) -> Found:
         (raw(b"\xff\xfe"), "bytes"),
         (raw(b"a\x1b[31m"), "bytes"),
         (raw(b"[" * 100_000), "text"),
+        (raw('["\u00e9"]'.encode("utf-16-le")), "bytes"),  # which json.loads reads, too
+        (raw('["\u00e9"]'.encode("utf-32")), "bytes"),
+        (raw(b'{"a":"\xed\xa0\x80"}'), "bytes"),  # half of a surrogate pair
+        (raw(b'\xef\xbb\xbf{"a":1}'), "bytes"),
+        (Found([Decimal("0.12345678901234567890123"), 0.5, 1, 2]), "vector"),
         (Damaged("it is not JSON"), "damaged"),
     ],
     ids=repr,
@@ -105,6 +111,10 @@ def test_a_document_of_a_large_text_is_cut_and_its_metadata_are_there() -> None:
 def test_numbers_and_surrogates_are_told_as_they_are_kept() -> None:
     assert shown(Found({"n": 10**40, "f": 0.1}))["text"] == '{"n":1' + "0" * 40 + ',"f":0.1}'
     assert json.loads(json_text(shown(Found("\ud800"))))["text"] == "\ud800"
+    exact = Decimal("1.00000000000000000001")
+    assert shown(Found({"n": exact, "e": Decimal("1E+400")}))["text"] == '{"n":1.00000000000000000001,"e":1E+400}'
+    document = shown(Found({**DOCUMENT, "metadata": {"n": exact}}))
+    assert document["metadata"] == '{"n":1.00000000000000000001}'
 
 
 @pytest.mark.parametrize(

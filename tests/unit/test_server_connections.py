@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
@@ -14,7 +16,9 @@ import pytest
 from bodies import row
 from langchain_kv.engines.base import CollectionName, Row
 from langchain_kv.engines.memory import MemoryEngine
-from langchain_kv.server.http.running import run_in_thread
+from langchain_kv.server.http.connections import Answer, HttpRequest
+from langchain_kv.server.http.pool import Pool
+from langchain_kv.server.http.running import run_app_in_thread, run_in_thread
 
 TOKEN = "a token of the tests"
 COLLECTION = CollectionName("default_keyspace", "kv")
@@ -35,7 +39,7 @@ class SlowEngine(MemoryEngine):
 
 
 @pytest.fixture
-def engine() -> MemoryEngine:
+def engine() -> SlowEngine:
     engine = SlowEngine()
     engine.create_collection(COLLECTION, {"indexing": {"allow": ["_id"]}})
     rows = [row(f"k{n}", b'{"_id":"k%d","n":%d}' % (n, n)) for n in range(20)]
@@ -125,6 +129,73 @@ def test_a_connection_that_the_client_ends_with_its_command_is_closed_after_the_
     assert document(reply)["n"] == 1
     assert reply[1]["connection"] == "close"
     assert client.recv(1) == b""
+
+
+class Slow:
+    """Answers a while later, and the loop goes on meanwhile."""
+
+    def __init__(self) -> None:
+        self.left: list[bool] = []
+
+    def refuse(self, _: HttpRequest) -> Answer | None:
+        return None
+
+    async def answer(self, request: HttpRequest) -> Answer:
+        leaving = asyncio.create_task(request.client_left())
+        await asyncio.sleep(0.2)
+        self.left.append(leaving.done())
+        leaving.cancel()
+        return Answer(200, b"late")
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_client_that_sends_nothing_more_gets_its_answers(count: int) -> None:
+    slow = Slow()
+    with run_app_in_thread(slow) as url:
+        with closing(socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=30)) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * count)
+            client.shutdown(socket.SHUT_WR)
+            assert [answer(client)[2] for _ in range(count)] == [b"late"] * count
+            assert client.recv(1) == b""
+    assert slow.left[-1]
+
+
+@pytest.mark.parametrize("whole", [b"", find_one("k1")], ids=["alone", "behind another"])
+@pytest.mark.parametrize("part", [b"", b"POST", find_one("k2")[:-5]], ids=["nothing", "a head", "a body"])
+def test_what_a_client_can_no_longer_complete_ends_the_connection(
+    client: socket.socket, whole: bytes, part: bytes
+) -> None:
+    client.sendall(whole + part)
+    client.shutdown(socket.SHUT_WR)
+    if whole:
+        assert document(answer(client))["n"] == 1
+    assert client.recv(1) == b""
+
+
+def test_a_client_that_left_keeps_no_connection_once_its_command_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[int] = []
+    remove = Pool.remove
+    monkeypatch.setattr(Pool, "remove", lambda *given: (remove(*given), counted.append(len(given[0]._members))))
+    with run_app_in_thread(Slow()) as url:
+        with closing(socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=30)) as leaver:
+            leaver.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        deadline = time.monotonic() + 30
+        while not counted:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    assert counted == [0]
+
+
+def test_a_client_of_the_old_version_of_http_is_not_told_to_go_on(client: socket.socket) -> None:
+    request = find_one("k1", "Expect: 100-continue").replace(b"HTTP/1.1", b"HTTP/1.0")
+    body = request.partition(b"\r\n\r\n")[2]
+    client.sendall(request.removesuffix(body))
+    client.settimeout(0.2)
+    with pytest.raises(TimeoutError):
+        client.recv(1)
+    client.settimeout(30)
+    client.sendall(body)
+    assert document(answer(client))["n"] == 1
 
 
 def test_a_client_that_leaves_in_the_middle_of_a_body_disturbs_nobody(port: int, client: socket.socket) -> None:

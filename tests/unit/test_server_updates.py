@@ -165,13 +165,6 @@ def test_operators_are_carried_out_in_one_order_whatever_order_they_came_in(send
     assert list(update(send, {"u": 1, "r": 2}, change)) == ["x", "s", "b", "z"]
 
 
-def test_a_value_given_to_several_documents_is_not_shared(send: Send) -> None:
-    insert(send, {"_id": "a", "from": 1}, {"_id": "b", "from": 2})
-    change = {"$max": {"to": {"x": 0}}, "$rename": {"from": "to.y"}}
-    assert send({"updateMany": {"filter": {}, "update": change}})["status"]["modifiedCount"] == 2
-    assert [one["to"] for one in send({"find": {}})["data"]["documents"]] == [{"x": 0, "y": 1}, {"x": 0, "y": 2}]
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -180,6 +173,15 @@ def test_a_value_given_to_several_documents_is_not_shared(send: Send) -> None:
         {"$set": {"a.b": 1}, "$inc": {"a": 1}},
         {"$set": {"0": 1, "a": 1, "a.b.c": 2}},
         {"$set": {"a": 1, "a&.b": 1, "a.c": 1}},
+        {"$rename": {"a": "z", "b": "z"}},
+        {"$rename": {"a": "z"}, "$set": {"z": 1}},
+        {"$rename": {"a": "z.a"}, "$set": {"z": 1}},
+        {"$rename": {"a": "z"}, "$set": {"z.a": 1}},
+        {"$rename": {"from": "to.y"}, "$max": {"to": {"x": 0}}},
+        {"$rename": {"a": "b", "b": "c"}},
+        {"$rename": {"a": "b", "b": "a"}},
+        {"$rename": {"a": "a.b"}, "$set": {"a.c": 1}},
+        {"$rename": {"a.b": "a"}, "$unset": {"a.c": 1}},
     ],
 )
 def test_two_changes_of_one_part_are_refused(send: Send, change: Any) -> None:
@@ -188,6 +190,11 @@ def test_two_changes_of_one_part_are_refused(send: Send, change: Any) -> None:
 
 def test_names_that_only_begin_alike_are_no_conflict(send: Send) -> None:
     assert update(send, {}, {"$set": {"a": 1, "ab": 2, "a&.b": 3}}) == {"a": 1, "ab": 2, "a.b": 3}
+
+
+def test_a_value_may_be_moved_into_its_own_place_or_out_of_it(send: Send) -> None:
+    change = {"$rename": {"a": "a.b", "c.d": "c"}, "$set": {"ab": 1, "ca": 2}}
+    assert update(send, {"a": 1, "c": {"d": 2}}, change) == {"a": {"b": 1}, "c": 2, "ab": 1, "ca": 2}
 
 
 @pytest.mark.parametrize(

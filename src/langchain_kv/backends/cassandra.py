@@ -11,7 +11,7 @@ from typing import Final
 from langchain_kv.backends.async_base import AsyncBackend
 from langchain_kv.backends.base import Change, Damaged, Merge, Page, Record, Stored, is_alive
 from langchain_kv.backends.collections import NAMESPACES, PLAIN, CollectionForm, check_settings
-from langchain_kv.backends.documents import found_in
+from langchain_kv.backends.documents import finder
 from langchain_kv.backends.rows import OverEngine, adding, changing, merging, open_collection, postponing, rows_in_parts
 from langchain_kv.engines.base import CollectionName, Settings
 from langchain_kv.engines.cassandra.engine import CassandraEngine
@@ -167,6 +167,7 @@ def _alive(rows: Sequence[bytes | BadRow | None]) -> Steps[list[Stored | None]]:
     """Return what is stored in each row and has not expired."""
     now = now_ms()
     found: list[Stored | None] = []
+    found_in = finder()
     for some in by_bytes(rows, lambda row: len(row) if isinstance(row, bytes) else 0):
         if found:
             yield

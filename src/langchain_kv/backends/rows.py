@@ -10,7 +10,7 @@ import orjson
 
 from langchain_kv.backends.base import Change, Found, Kind, Merge, Record, Skimmed, Stored, is_alive
 from langchain_kv.backends.collections import PLAIN, CollectionForm
-from langchain_kv.backends.documents import check_size, document_of, found_in, in_form, with_new_version
+from langchain_kv.backends.documents import check_size, document_of, finder, in_form, with_new_version
 from langchain_kv.engines import base as engines
 from langchain_kv.engines.base import KEEP, CollectionName, DocId, Engine, Keep, Row, Settings
 from langchain_kv.engines.rows import has_expired, postponed
@@ -133,6 +133,7 @@ def _record_bytes(record: Record) -> int:
 def found_all(rows: Sequence[Row | None], now: int) -> list[Stored | None]:
     """Return what each row keeps; None where there is none, or it has expired."""
     raw = Kind.BYTES
+    found_in = finder()
     return [  # the usual rows without a call for each
         None
         if row is None
@@ -168,7 +169,7 @@ def _unusual(rows: Sequence[Row], now: int) -> list[Any]:
 
 def _found(row: Row, now: int) -> Stored | None:
     _, body, is_raw, expires_at_ms = row
-    stored = Found(body, Kind.BYTES, expires_at_ms) if is_raw else found_in(body)
+    stored = Found(body, Kind.BYTES, expires_at_ms) if is_raw else finder()(body)
     return stored if is_alive(stored, now) else None
 
 
@@ -217,7 +218,7 @@ def merging(
         is_usual = row[3] is None and not row[2]
         merged = of_text(record, row[1]) if is_usual and of_text is not None else None
         if merged is None:
-            stored = found_in(row[1]) if is_usual else _found(row, now)
+            stored = finder()(row[1]) if is_usual else _found(row, now)
             if stored is None:
                 return new
             merged = merge(record, stored)

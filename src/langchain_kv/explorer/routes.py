@@ -16,6 +16,7 @@ from langchain_kv.explorer.scans import ScanGoneError, Scans
 from langchain_kv.explorer.shapes import fingerprint, json_text, payload_of, shown
 from langchain_kv.explorer.targets import Backends, Target
 from langchain_kv.values.codecs import encode_json
+from langchain_kv.values.lenient import exact_number, exact_numbers
 
 __all__ = ["CHANGES", "Reply", "Routes"]
 
@@ -110,7 +111,9 @@ class Routes:
                 raise _Refusal(
                     403, "READ_ONLY", "This server only reads: start it with --explorer-edits to change values."
                 )
-            found = route(msgspec.json.decode(body or b"{}", type=kind))
+            asked = msgspec.json.decode(body or b"{}", type=kind)
+            with exact_numbers():  # what is shown, compared and refused is what was written, not its nearest floats
+                found = route(asked)
             return found if isinstance(found, Reply) else Reply(200, json_text(found))
         except Exception as error:
             status, code, message = _told(error)
@@ -155,7 +158,7 @@ class Routes:
     def _put(self, asked: _Change) -> Any:
         """Replace a JSON value, in its kind and with its expiry, if it is still the one that was shown."""
         try:
-            value = json.loads(asked.text)
+            value = json.loads(asked.text, parse_float=_float)
         except (ValueError, RecursionError) as error:
             raise InvalidValueError(f"This is no JSON: {error}.") from None
 
@@ -189,6 +192,18 @@ class Routes:
                 backend.delete_many([asked.key])
             else:
                 backend.put_many([record])
+
+
+def _float(text: str) -> float:
+    number = exact_number(text)
+    if isinstance(number, float):
+        return number
+    raise _Refusal(
+        400,
+        "NOT_EXACT",
+        f"The number {text[:60]} has more digits than are kept here, or is too large or too small: it would become"
+        f" {float(text)!r}. Round it yourself, make it a text, or change the value with a client that keeps it.",
+    )
 
 
 def _collection(asked: _Keys | _Value) -> CollectionName:

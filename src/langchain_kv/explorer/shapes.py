@@ -8,11 +8,14 @@ import json
 import math
 from array import array
 from contextlib import suppress
+from decimal import Decimal
 from typing import Any, Final
 
 from langchain_kv.backends.base import Damaged, Found, Kind, Stored
 from langchain_kv.embeddings import vectors
+from langchain_kv.values import json_text as exact_text
 from langchain_kv.values.codecs import UndecodableError, bytes_from_text
+from langchain_kv.values.lenient import exact_number
 
 __all__ = ["SHOWN_MAX", "fingerprint", "json_text", "payload_of", "shown"]
 
@@ -53,10 +56,11 @@ def payload_of(found: Found) -> bytes:
 
 
 def json_text(value: Any) -> bytes:
-    """Return the compact JSON text of a value that was read; one beyond a float's range is ``Infinity``."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    """Return the compact JSON text of a value that was read, with every digit of its numbers."""
     try:
-        return text.encode()
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_no_float).encode()
+    except _NoFloatError:  # which makes the other writer needed; that one has no infinities, which MongoDB may keep
+        return exact_text.write(value)
     except UnicodeEncodeError:  # a lone surrogate, which only an escape can express
         return json.dumps(value, separators=(",", ":")).encode()
 
@@ -69,12 +73,22 @@ def fingerprint(stored: Stored) -> str:
     return hashlib.sha256(about + payload_of(stored)).hexdigest()[:32]
 
 
+class _NoFloatError(Exception):
+    """A value holds a number that a float would round, see ``lenient.exact_number``."""
+
+
+def _no_float(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        raise _NoFloatError
+    raise TypeError(f"{type(value).__name__} is no type of JSON")
+
+
 # -- what it looks like -----------------------------------------------------------------------------------------------
 
 
 def _of_json(value: Any, payload: bytes) -> dict[str, Any]:
     if isinstance(value, str):
-        inner = _parsed(value.encode("utf-8", "surrogatepass"))
+        inner = _parsed(value)
         return _of_text(value) if inner is None else {**_structure(inner, value), "is_text": True}
     return _structure(value, payload.decode())
 
@@ -100,16 +114,16 @@ def _of_bytes(payload: bytes) -> dict[str, Any]:
         [numbers] = vectors.unpack([payload])
         if numbers is not None:
             return _vector(numbers, "float32" if payload[1] == array("f").itemsize else "float64")
-    inner = _parsed(payload)
-    if inner is not None:
-        return {**_structure(inner, payload.decode()), "is_text": True}
     try:
-        text = payload.decode()
+        text = payload.decode()  # first: json.loads also reads UTF-16, and halves of surrogate pairs
     except UnicodeDecodeError:
-        text = "\0"
+        return _bytes(payload)
+    inner = _parsed(text)
+    if inner is not None:
+        return {**_structure(inner, text), "is_text": True}
     if all(character.isprintable() or character in "\t\n\r" for character in text):
         return _text(text)
-    return {"shape": "bytes", "base64": base64.b64encode(payload[:SHOWN_MAX]).decode(), **_cut(payload)}
+    return _bytes(payload)
 
 
 def _structure(value: Any, text: str) -> dict[str, Any]:
@@ -120,6 +134,10 @@ def _structure(value: Any, text: str) -> dict[str, Any]:
     if fields is not None:
         return _document(fields)
     return {"shape": "json", "text": text[:SHOWN_MAX], **_cut(text)}
+
+
+def _bytes(payload: bytes) -> dict[str, Any]:
+    return {"shape": "bytes", "base64": base64.b64encode(payload[:SHOWN_MAX]).decode(), **_cut(payload)}
 
 
 def _text(text: str) -> dict[str, Any]:
@@ -168,7 +186,9 @@ def _document_fields(value: Any) -> dict[str, Any] | None:
 
 def _are_numbers(value: list[Any]) -> bool:
     """Tell whether a list is a vector: of several numbers, not all of them whole, and none beyond all bounds."""
-    if len(value) < _LEAST_NUMBERS or not set(map(type, value)) <= {int, float} or float not in map(type, value):
+    if len(value) < _LEAST_NUMBERS or not set(map(type, value)) <= {int, float, Decimal}:
+        return False
+    if all(type(each) is int for each in value):
         return False
     return all(map(math.isfinite, map(_as_float, value)))
 
@@ -184,12 +204,12 @@ def _finite(number: float) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _parsed(text: bytes) -> Any:
+def _parsed(text: str) -> Any:
     """Return the object or list whose JSON text this is; None for anything else."""
-    if text.lstrip()[:1] not in (b"{", b"["):
+    if text.lstrip(" \t\n\r")[:1] not in ("{", "["):
         return None
     try:
-        return json.loads(text)
+        return json.loads(text, parse_float=exact_number)
     except (ValueError, RecursionError):
         return None
 

@@ -12,10 +12,10 @@ from langchain_kv.backends.base import Damaged, Stored
 from langchain_kv.backends.collections import VERSION
 from langchain_kv.backends.dataapi.commands import LARGE_BYTES
 from langchain_kv.backends.dataapi.service_errors import error_of, ids_of, no_envelope, refuse
-from langchain_kv.backends.documents import Envelope, found_in, opened
+from langchain_kv.backends.documents import Envelope, finder, opened
 from langchain_kv.errors import DataAPIError, StoreError
 from langchain_kv.runtime.slices import SLICE_BYTES
-from langchain_kv.values.lenient import LenientDecoder
+from langchain_kv.values.lenient import LenientDecoder, are_numbers_exact
 
 __all__ = [
     "Inserted",
@@ -78,7 +78,7 @@ def parse_page(status: int, body: bytes | bytearray, what: str) -> Page:
     if status != 200:
         refuse(status, body, what)
     try:
-        if len(body) >= LARGE_BYTES:
+        if len(body) >= LARGE_BYTES or are_numbers_exact():
             return _split_page(body, what)
         reply = _PAGES.decode(body)
         items = [(document.id, opened(document)) for document in reply.data.documents]
@@ -296,11 +296,12 @@ def _split_page(body: bytes | bytearray, what: str) -> Page:
 
 def _item(text: bytes) -> tuple[Any, Stored]:
     """Return a document's ``_id`` and what it keeps."""
+    if not are_numbers_exact():
+        with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            document = _DOCUMENTS.decode(text)
+            return document.id, opened(document)
     with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        document = _DOCUMENTS.decode(text)
-        return document.id, opened(document)
-    with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return msgspec.json.decode(text, type=_IdOnly).id, found_in(text)
+        return msgspec.json.decode(text, type=_IdOnly).id, finder()(text)
     raise no_envelope(200, "find")  # out here, without the document
 
 

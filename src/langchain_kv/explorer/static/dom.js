@@ -40,11 +40,12 @@ export const ICONS = {
   collection: "M13 4c0 1.1-2.2 2-5 2S3 5.1 3 4s2.2-2 5-2 5 .9 5 2zM3 4v8c0 1.1 2.2 2 5 2s5-.9 5-2V4M3 8c0 1.1 2.2 2 5 2s5-.9 5-2",
 };
 
-const UNSEEN = /[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/gu;
+// By what Unicode says of them, as no list of them stays complete; and the blank of Braille, which it takes for a letter.
+const UNSEEN = /[\p{C}\p{Default_Ignorable_Code_Point}\u2028\u2029\u2800]/gu;
 
 const NAMED = { 0: "NUL", 9: "TAB", 10: "LF", 13: "CR" };
 
-/** A text as one line in which nothing hides: control characters and those that turn the direction are spelt out. */
+/** A text as one line in which nothing hides: what has no shape, or turns the direction, is spelt out. */
 export function visible(text) {
   return text.replace(UNSEEN, (character) => {
     const code = character.codePointAt(0);

@@ -16,9 +16,9 @@ class Exact {
 
 const TELLS_SOURCE = JSON.parse("1", (_, __, context) => context?.source === "1");
 
-/** Parse JSON text. In a browser that cannot tell how a number was written, what has long ones is refused: it is shown as text. */
+/** Parse JSON text. In a browser that cannot tell how a number was written, what has long or huge ones is refused: it is shown as text. */
 export function parse(text) {
-  if (!TELLS_SOURCE && /\d{16}/.test(text)) throw new SyntaxError("long numbers");
+  if (!TELLS_SOURCE && /\d[\d.]{15}|\d[eE][+-]?\d{3}/.test(text)) throw new SyntaxError("long numbers");
   return JSON.parse(text, (_, value, context) =>
     typeof value === "number" && context?.source !== undefined && String(value) !== context.source
       ? new Exact(context.source)

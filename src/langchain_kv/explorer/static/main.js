@@ -308,7 +308,12 @@ async function openKey(key, { quiet = false } = {}) {
     pane("value");
   }
   remember();
-  draw(where, value);
+  try {
+    draw(where, value);
+  } catch (error) {
+    $("value").replaceChildren(); // not the value of another key
+    fail(new Error(`This value cannot be shown: ${error.message}`), () => openKey(key));
+  }
 }
 
 function draw(where, value) {

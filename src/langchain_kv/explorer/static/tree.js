@@ -3,6 +3,7 @@
 
 const LABEL = "\u001f";
 const END = "\u001e";
+const DEPTH_MAX = 100; // folders within one another: what a key has beyond is its name
 const SPELLING = { d: "\u001d", e: "\u001e", f: "\u001f" };
 
 /** The namespace and the name that a key consists of; a key in none has no labels. */
@@ -41,38 +42,37 @@ export class Tree {
   }
 
   add(key) {
-    const { labels, name } = parts(key);
+    const { folders, label } = this.place(key);
     let folder = this.root;
-    let id = "";
-    const raw = labels.length ? key.slice(1, key.indexOf(END)).split(LABEL) : [];
-    labels.forEach((label, at) => {
-      id += LABEL + raw[at];
-      folder = folder.below(id, label, "namespace");
-    });
-    const steps = this.separator ? name.split(this.separator) : [name];
-    const leaf = steps.pop();
-    if (labels.length) id += END;
-    for (const step of steps) {
-      id += step + this.separator;
-      folder = folder.below(id, step + this.separator, "folder");
-    }
-    folder.leaves.push({ key, label: leaf === "" && steps.length ? "(nothing more)" : leaf, depth: folder.depth + 1 });
+    for (const each of folders) folder = folder.below(each.id, each.label, each.kind);
+    folder.leaves.push({ key, label: label === "" && folder.kind === "folder" ? "(nothing more)" : label, depth: folder.depth + 1 });
   }
 
   /** Open the folders in which a key is. */
   reveal(key) {
+    for (const { id } of this.place(key).folders) this.open.add(id);
+  }
+
+  /** The folders in which a key is, from the outermost, and what it is called there. */
+  place(key) {
     const { labels, name } = parts(key);
     const start = key.length - name.length;
+    const folders = [];
     let at = 0;
-    for (let left = labels.length; left > 0; left -= 1) {
+    for (const label of labels.slice(0, DEPTH_MAX)) {
       const next = key.indexOf(LABEL, at + 1);
       at = next < 0 || next >= start ? start - 1 : next;
-      this.open.add(key.slice(0, at));
+      folders.push({ id: key.slice(0, at), label, kind: "namespace" });
     }
-    if (!this.separator) return;
-    for (let found = name.indexOf(this.separator); found >= 0; found = name.indexOf(this.separator, found + this.separator.length)) {
-      this.open.add(key.slice(0, start + found + this.separator.length));
+    if (labels.length <= DEPTH_MAX) at = start;
+    while (this.separator && folders.length < DEPTH_MAX) {
+      const found = key.indexOf(this.separator, at);
+      if (found < 0) break;
+      const end = found + this.separator.length;
+      folders.push({ id: key.slice(0, end), label: key.slice(at, end), kind: "folder" });
+      at = end;
     }
+    return { folders, label: key.slice(at) };
   }
 
   /** The rows that are to be seen, from the top. */

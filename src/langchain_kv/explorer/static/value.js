@@ -99,7 +99,13 @@ function expiry(moment) {
   const left = (moment - Date.now()) / 1000;
   const [amount, unit] = [[86400, "day"], [3600, "hour"], [60, "minute"], [1, "second"]].map(([size, unit]) => [left / size, unit]).find(([amount]) => amount >= 1) ?? [0, "second"];
   const whole = Math.floor(amount);
-  return h("span", { class: "chip expiry", title: new Date(moment).toISOString() }, left > 0 ? `expires in ${number(whole)} ${unit}${whole === 1 ? "" : "s"}` : "has expired");
+  return h("span", { class: "chip expiry", title: isoDate(moment) }, left > 0 ? `expires in ${number(whole)} ${unit}${whole === 1 ? "" : "s"}` : "has expired");
+}
+
+/** The moment as a date; null where a Date cannot be so late or so early. */
+function isoDate(moment) {
+  const date = new Date(moment);
+  return Number.isNaN(date.getTime()) ? null : date.toISOString();
 }
 
 // -- views -----------------------------------------------------------------------------------------------------------

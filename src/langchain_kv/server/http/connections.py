@@ -105,8 +105,8 @@ class HttpRequest:
         self.connection.abort()
 
     async def client_left(self) -> None:
-        """Wait until the connection has ended."""
-        await self.connection.lost.wait()
+        """Wait until the client has ended the connection, or will send nothing more."""
+        await self.connection.left.wait()
 
     @property
     def waits_for_a_word(self) -> bool:
@@ -133,7 +133,7 @@ class Connection(asyncio.Protocol):
 
     Attributes:
         deadline_s: when, by the loop's clock, it is ended.
-        lost: set when it has ended.
+        left: set when it has ended, or its client sends nothing more.
     """
 
     def __init__(self, pool: Pool, application: Application) -> None:
@@ -152,7 +152,8 @@ class Connection(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._is_reading_paused = self._is_writing_paused = False
         self._has_ended = False  # no request can follow: what came is no HTTP, or came too slowly
-        self.lost = asyncio.Event()
+        self._is_lost = False
+        self.left = asyncio.Event()
         self.deadline_s = self._loop.time() + HEAD_S
 
     # -- life -----------------------------------------------------------------------------------------------------
@@ -161,8 +162,20 @@ class Connection(asyncio.Protocol):
         self._transport = transport  # type: ignore[assignment] # of a socket
         self._pool.add(self)
 
+    def eof_received(self) -> bool:
+        """The client sends nothing more, and may still read: what came whole is answered, then the connection ends."""
+        self.left.set()
+        whole = [request for request in self._requests if request.is_whole]
+        if not whole or self._has_ended:
+            return False  # which closes it
+        self._receiving = None
+        self._requests = deque(whole)
+        whole[-1].keeps_alive = False
+        return True
+
     def connection_lost(self, _: Exception | None) -> None:
-        self.lost.set()
+        self._is_lost = True
+        self.left.set()
         if self._task is None:  # else it counts until its command has ended
             self._pool.remove(self)
 
@@ -259,7 +272,10 @@ class Connection(asyncio.Protocol):
                 raise ValueError("a tunnel is not supported")
             return
         headers, self._headers = dict(reversed(self._headers)), []
-        keeps_alive = self._parser.get_http_version() == "1.1" and self._parser.should_keep_alive()
+        is_new = self._parser.get_http_version() == "1.1"
+        if not is_new:
+            headers.pop(b"expect", None)  # a client of HTTP/1.0 takes the word to go on for its answer
+        keeps_alive = is_new and self._parser.should_keep_alive()
         request = self._receiving = HttpRequest(self, method, path, headers, keeps_alive)
         if _is_too_large(headers.get(b"content-length", b"")):
             request.refusal = Answer(413)
@@ -362,7 +378,7 @@ class Connection(asyncio.Protocol):
             answer, request.keeps_alive = Answer(500), False
         finally:
             self._task = None
-            if self.lost.is_set():
+            if self._is_lost:
                 self._pool.remove(self)
         self._send(request, answer)
         self._go_on()

@@ -30,12 +30,22 @@ class Action(NamedTuple):
         path: as it was sent.
         names: the path as field names and positions.
         change: does it.
+        target: the path to which it moves the value, where it does.
     """
 
     operator: str
     path: str
     names: list[str]
     change: Change
+    target: list[str] | None = None
+
+    @property
+    def places(self) -> list[list[str]]:
+        """The paths at which it changes a document; of two that lie over one another only the upper."""
+        if self.target is None:
+            return [self.names]
+        upper, lower = sorted((self.names, self.target), key=len)
+        return [upper] if lower[: len(upper)] == upper else [upper, lower]
 
 
 def update_error(kind: str, reason: str) -> DataAPIError:
@@ -107,7 +117,7 @@ def _set(operator: str, path: str, value: Any) -> Action:
 def _put(place: Place, value: Any) -> bool:
     if identical(place.value, value):
         return False
-    place.put(copied(value))  # several documents may get it, and later actions may reach into it
+    place.put(copied(value))  # several documents may get it, each its own
     return True
 
 
@@ -267,7 +277,7 @@ def _rename(operator: str, path: str, target: Any) -> Action:
         new_place.put(value)
         return True
 
-    return Action(operator, path, names, change)
+    return Action(operator, path, names, change, target_names)
 
 
 def _pop(operator: str, path: str, end: Any) -> Action:

@@ -62,9 +62,11 @@ def parse_update(definition: dict[str, dict[str, Any]]) -> Update:
 
 
 def _check_conflicts(actions: Iterable[Action]) -> None:
-    """Refuse two actions at one path, or at a path and a part of it: sorted, they stand side by side."""
-    for one, other in pairwise(sorted(actions, key=lambda action: action.names)):
-        if other.names[: len(one.names)] == one.names:
+    """Refuse two actions at one path, or at a path and a part of it: sorted, they stand side by side. One that
+    moves a value is at two paths."""
+    places = [(names, action) for action in actions for names in action.places]
+    for (upper, one), (lower, other) in pairwise(sorted(places, key=lambda place: place[0])):
+        if lower[: len(upper)] == upper:
             raise update_error(
                 "PARAM",
                 f"{one.operator} of {one.path[:100]!r} and {other.operator} of {other.path[:100]!r} would change the"
