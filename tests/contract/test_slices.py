@@ -14,7 +14,7 @@ import orjson
 import pytest
 
 from langchain_kv import KVByteStore, KVStore
-from langchain_kv.backends import cassandra, documents, rows
+from langchain_kv.backends import documents, rows
 from langchain_kv.backends.dataapi import replies
 from langchain_kv.backends.engine import EngineBackend
 from langchain_kv.errors import InvalidValueError
@@ -97,8 +97,7 @@ def turns(monkeypatch: pytest.MonkeyPatch) -> Turns:
     # What writes and what reads a value; a reply or a row that is only split or copied is not counted.
     monkeypatch.setattr(codecs, "orjson", SimpleNamespace(dumps=counted_write))
     for module, name in (
-        (rows, "found_in"),
-        (cassandra, "found_in"),
+        (documents, "found_in"),
         (replies, "_item"),
         (documents, "parse_json"),
         (codecs, "bytes_from_text"),
