@@ -1,11 +1,11 @@
-"""A store's ``encode_value`` and ``decode_value`` are called once for each value: they may use up what they are given."""
+"""A store's ``encode_value`` and ``decode_value`` are called once for each value, which they may use up."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from langchain_core.documents import Document
@@ -19,8 +19,8 @@ from places import Place
 class Lines(KVBaseStore[Any]):
     """Keeps what an iterator yields, and counts."""
 
-    encoded: list[Any] = []  # noqa: RUF012  # emptied for each test
-    decoded: Counter[Any] = Counter()
+    encoded: ClassVar[list[Any]] = []
+    decoded: ClassVar[Counter[Any]] = Counter()
 
     def encode_value(self, value: Iterator[Any] | None) -> Any:
         self.encoded.append(value)

@@ -85,7 +85,7 @@ def _written(value: Any) -> bytes:
 def encode_run(
     pairs: Iterable[tuple[str, Any]], encode_value: Callable[[Any], Any]
 ) -> tuple[list[Any], Exception | None]:
-    """Return what keeps each of the first values: a JSON value, or bytes; and what the one after them raised, if it did.
+    """Return what keeps each of the first values: a JSON value, or bytes; and what the one after them raised.
 
     They end with about SLICE_BYTES.
     """
