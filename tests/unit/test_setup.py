@@ -165,9 +165,12 @@ def test_many_threads_share_one_attempt() -> None:
 
 
 def test_a_plain_call_that_waited_is_the_last_to_wait() -> None:
-    setup = make(FakeBackend(), SetupMode.ASYNC)
+    backend = FakeBackend()
+    backend.go.clear()
+    setup = make(backend, SetupMode.ASYNC)
     with asyncio.Runner() as stopped:
         stopped.run(begin(setup))
+        backend.go.set()
         setup.wait()  # the loop had no turn since
         assert setup.done
 
