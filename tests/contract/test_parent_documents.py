@@ -446,7 +446,10 @@ def test_what_cannot_be_kept_is_refused_before_anything_is_stored(
 def test_parents_that_expire_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"ttl_s: .* children it had.* Make the DocumentStore without ttl_s"):
         ParentDocuments(DocumentStore("kv", "memory:notes", ttl_s=10), vector_store())
-    ParentDocuments(DocumentStore("kv", "memory:notes", ttl_s=math.inf), vector_store())
+    for forever in (None, math.inf):
+        parents = ParentDocuments(DocumentStore("kv", "memory:notes", ttl_s=forever), vector_store())
+        parents.put([split("a.txt", "one")])
+        parents.delete(["a.txt"])
 
 
 def test_only_a_document_store_notes_children() -> None:

@@ -124,9 +124,9 @@ SECRET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ012345"
 @pytest.mark.parametrize(
     ("keys", "primary", "told"),
     [
-        ({"2025": OLD, "2026": SECRET}, SECRET, "primary, a bytes, is not the id .* give one of '2025', '2026'"),
-        ({"2025": OLD}, bytearray(SECRET), "primary, a bytearray, is not the id .* give one of '2025'"),
-        ({"2025": OLD}, SECRET.decode(), "primary, a str, is not the id .* give one of '2025'"),
+        ({"2025": OLD, "2026": SECRET}, SECRET, r"primary \(bytes\) is not the id .* give one of '2025', '2026'"),
+        ({"2025": OLD}, bytearray(SECRET), r"primary \(bytearray\) is not the id .* give one of '2025'"),
+        ({"2025": OLD}, SECRET.decode(), r"primary \(str\) is not the id .* give one of '2025'"),
         ({"2025": OLD, SECRET.decode(): "2026"}, None, "key 2 of those given must be 16, 24 or 32 bytes, got str"),
         ({"2025": OLD, "2026": SECRET[:31]}, None, "key 2 of those given must be 16, 24 or 32 bytes, got 31"),
         ({SECRET: "2026"}, None, "id of an encryption key must be a text"),

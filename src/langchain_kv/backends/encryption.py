@@ -89,7 +89,7 @@ class Encryption:
         if not isinstance(self.primary, str) or self.primary not in self._ciphers:
             # Not what was given, which may be a key.
             ids = ", ".join(f"{name!r:.80}" for name in self._ciphers)
-            raise ConfigError(f"primary, a {type_name(primary)}, is not the id of one of the keys: give one of {ids}.")
+            raise ConfigError(f"primary ({type_name(primary)}) is not the id of one of the keys: give one of {ids}.")
 
     def __repr__(self) -> str:
         return f"Encryption({', '.join(self._ciphers)})"  # never the keys
