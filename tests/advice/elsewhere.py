@@ -52,6 +52,9 @@ FOLLOWED: Final = {
     "unit/test_refusals.py::test_a_document_in_a_store_of_json_or_bytes_is_told_of_the_docstore": [
         "keep Documents in DocumentStore"
     ],
+    "contract/test_parent_documents.py::test_parents_that_expire_are_refused": [
+        "Make the DocumentStore without ttl_s, and delete parents here in time"
+    ],
     "contract/test_parent_documents.py::test_only_a_document_store_notes_children": ["give DocumentStore(...)"],
     "contract/test_parent_documents.py::test_parents_of_others_are_refused_before_anything_is_done": [
         "Remove their children from the vector store by"

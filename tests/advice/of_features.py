@@ -104,6 +104,11 @@ CASES = [
         lambda w, _: encrypted().close(),
     ),
     Case(
+        "is not the id of one of the keys: give one of",
+        lambda w: Encryption({"name": KEY}, primary="another"),
+        lambda w, message: Encryption({"name": KEY}, primary=named(r"give one of '(\w+)'", message)),
+    ),
+    Case(
         "open it so, over HTTP",
         opened_otherwise_than_it_was_made,
         opened_as_it_was_made,

@@ -7,16 +7,17 @@ import copy
 import logging
 import multiprocessing
 import pickle
+import sqlite3
 import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from langgraph.store.base import GetOp, PutOp
+from langgraph.store.base import GetOp, PutOp, SearchOp
 
 from agents.questions import keys
 from langchain_kv import (
@@ -46,6 +47,30 @@ def test_event_loops_may_follow_each_other(store: LangGraphStore) -> None:
         return await store.asearch(NS, limit=100)
 
     assert [len(asyncio.run(work(n))) for n in range(3)] == [10, 20, 30]
+
+
+@pytest.mark.parametrize("colour", ["sync", "async"])
+@pytest.mark.parametrize("how", ["locked", "only read"])
+def test_what_was_read_is_answered_also_where_it_cannot_be_refreshed(
+    tmp_path: Path, how: str, colour: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, time = tmp_path / "kv.db", Clock(monkeypatch)
+    with LangGraphStore(f"sqlite:{path}", ttl={"default_ttl": 1}) as writer:
+        writer.put(NS, "a", {"n": 1})
+    url = f"sqlite:{path}?mode=ro" if how == "only read" else f"sqlite:{path}"
+    ops = [GetOp(NS, "a"), SearchOp(NS)]
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        time.now_s += 30
+        with LangGraphStore(url, deadline_s=0.1) as store:
+            if how == "locked":
+                other.execute("BEGIN IMMEDIATE")
+            got, found = store.batch(ops) if colour == "sync" else asyncio.run(store.abatch(ops))
+            assert got.value == found[0].value == {"n": 1}
+        if how == "locked":
+            other.execute("ROLLBACK")
+        time.now_s += 31
+        with LangGraphStore(f"sqlite:{path}") as store:
+            assert store.get(NS, "a") is None
 
 
 def test_event_loops_of_several_threads_may_share_it(store: LangGraphStore) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import pickle
+import sqlite3
 import threading
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -42,6 +45,23 @@ class TestExpiry:
             KVStore("kv", "memory:", ttl_s=ttl_s)
         with pytest.raises(UsageError, match="needs ttl_s"):
             KVStore("kv", "memory:", refresh_on_read=True)
+
+    def test_what_was_read_is_answered_also_where_it_cannot_be_refreshed(
+        self, sqlite_place: Place, face: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        store = sqlite_place.store(ttl_s=100, refresh_on_read=True, deadline_s=0.1)
+        path = sqlite_place.url.removeprefix("sqlite:")
+        face(store).mset([("marked", 1)], ttl_s=50)
+        before = sqlite_place.peek(store.collection.name, "marked")
+        caplog.set_level(logging.DEBUG, "langchain_kv")
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            assert face(store).mget(["marked", "x"]) == [1, None]
+        assert sqlite_place.peek(store.collection.name, "marked") == before
+        assert "What was read does not live longer: writing that failed (EngineBusyError)" in caplog.text
+        assert "marked" not in caplog.text
+        assert face(store).mget(["marked"]) == [1]
+        assert sqlite_place.peek(store.collection.name, "marked") != before
 
     def test_a_time_beyond_all_dates_is_for_ever(self, place: Place, face: Any) -> None:
         store = place.store()

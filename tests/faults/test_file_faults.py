@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -165,3 +167,54 @@ def test_store_whose_close_failed_is_closed_by_the_next_call(tmp_path: Path) -> 
     (tmp_path / "away").rename(folder)
     store.close()
     assert not (folder / "kv.db-wal").exists()  # the last connection is closed
+
+
+WITHOUT_FILES = """
+import os, resource, sys, threading
+from contextlib import suppress
+from langchain_kv import EngineError, KVStore
+
+store = KVStore("c", "sqlite:" + sys.argv[1])
+store.mset([("a", 1)])
+limit = len(os.listdir("/dev/fd")) + 8
+resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+taken = []
+with suppress(OSError):
+    while True:
+        taken.append(os.open(os.devnull, os.O_RDONLY))
+
+def read():  # on a connection of its own
+    try:
+        told.append(store.mget(["a"]))
+    except EngineError as error:
+        told.append((error.retryable, error.applied, str(error)))
+
+def at_once():
+    threads = [threading.Thread(target=read) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+told = []
+while all(answer == [1] for answer in told) and len(told) < 4_000:
+    at_once()
+errors = [answer for answer in told if answer != [1]]
+assert errors, "none needed a file"
+for retryable, applied, text in errors:
+    assert (retryable, applied) == (True, False), text
+    assert "close some of this process's files, or raise its limit" in text, text
+for one in taken:
+    os.close(one)
+told.clear()
+at_once()
+assert told == [[1]] * 8, told
+store.close()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no such limit")
+def test_a_process_that_may_open_no_more_files_is_told_so(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WITHOUT_FILES, str(tmp_path / "kv.db")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr

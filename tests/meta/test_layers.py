@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "places": BASE | {"places", "backends", "engines", "values", "runtime"},
     "server": BASE | {"server", "engines", "values", "runtime"},
     "stores": BASE | {"stores", "documents", "backends", "places", "values", "runtime"},  # documents: upstream's names
-    "documents": BASE | {"documents", "stores", "values"},
+    "documents": BASE | {"documents", "stores", "values", "runtime"},
     "llm_cache": BASE | {"stores", "backends", "places", "values"},
     "moving": BASE | {"moving", "backends", "embeddings", "values", "runtime"},
     "langgraph": BASE | {"langgraph", "stores", "backends", "engines", "embeddings", "places", "values", "runtime"},

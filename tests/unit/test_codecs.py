@@ -196,8 +196,8 @@ def test_one_large_value_is_looked_at_in_parts(value: Any) -> None:
     )
 )
 def test_usual_values_are_encoded_in_one_pass(pairs: dict[str, Any]) -> None:
-    values = codecs.encode_run(pairs.items(), same)
-    assert values == list(pairs.values())
+    values, error = codecs.encode_run(pairs.items(), same)
+    assert (values, error) == (list(pairs.values()), None)
     assert whole(plain.are_plain(values))
     records = codecs.write_run(list(pairs), values, None)
     assert records == [codecs.encode_json(key, value) for key, value in pairs.items()]

@@ -13,6 +13,7 @@ import sys
 import threading
 import tracemalloc
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 import pytest
 from langchain_classic.embeddings import CacheBackedEmbeddings
-from langchain_core.embeddings import DeterministicFakeEmbedding
+from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
 from langchain_core.stores import InMemoryByteStore
 from langchain_core.vectorstores import InMemoryVectorStore
 
@@ -86,20 +87,25 @@ async def test_32_tasks_that_ask_for_the_same_new_texts_embed_each_once(url: str
         assert stats.hits + stats.joined == 31_000
 
 
-def test_threads_and_event_loops_embed_each_text_once_together(url: str) -> None:
+@pytest.mark.parametrize("loops", [0, 2])
+def test_threads_embed_each_text_once_together_and_each_event_loop_at_most_once_more(url: str, loops: int) -> None:
     model = Model()
     barrier = threading.Barrier(8)
+
+    async def together(cache: EmbeddingCache) -> list[list[float]]:
+        first, second = await asyncio.gather(*[cache.aembed_documents(TEXTS[::-1]) for _ in range(2)])
+        assert first == second
+        return first[::-1]
 
     def work(number: int) -> list[list[float]]:
         with EmbeddingCache(model, url, batch_size=50) as cache:  # each has a cache of its own
             barrier.wait()
-            if number % 2:
-                return cache.embed_documents(TEXTS)
-            return asyncio.run(cache.aembed_documents(TEXTS[::-1]))[::-1]
+            return cache.embed_documents(TEXTS) if number >= loops else asyncio.run(together(cache))
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(work, range(8))) == [RIGHT] * 8
-    assert sorted(model.texts) == sorted(TEXTS)
+    assert set(model.texts) == set(TEXTS)
+    assert max(Counter(model.texts).values()) <= 1 + loops
 
 
 @pytest.mark.slow
@@ -216,6 +222,54 @@ async def test_a_plain_call_in_a_coroutine_does_not_wait_for_its_own_loop(url: s
         model.during = lambda texts: None
         assert cache.embed_documents(["a"]) == [vector_of("a")]
         assert await task == [vector_of("a")]
+
+
+def test_plain_calls_that_fill_a_loops_executor_do_not_wait_for_a_coroutine_that_needs_it(url: str) -> None:
+    class Plain(Model):
+        aembed_query = Embeddings.aembed_query  # on a thread of the loop's executor
+
+    async def ask(cache: EmbeddingCache) -> list[list[float]]:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(2))
+        first = asyncio.create_task(cache.aembed_query("a"))
+        await asyncio.sleep(0)  # it has claimed the text, and had no thread yet
+        others = [loop.run_in_executor(None, cache.embed_query, "a") for _ in range(4)]
+        return await asyncio.wait_for(asyncio.gather(first, *others), 30)
+
+    with EmbeddingCache(Plain(), url) as cache:
+        assert asyncio.run(ask(cache)) == [vector_of("a", "query")] * 5
+
+
+@pytest.mark.parametrize("colour", ["sync", "async"])
+def test_nobody_waits_for_a_task_of_a_loop_that_was_stopped(url: str, colour: str) -> None:
+    model, begun = Model(), threading.Event()
+
+    async def never(texts: list[str]) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    model.during = never
+    with EmbeddingCache(model, url) as cache, asyncio.Runner() as stopped:
+
+        async def give_up() -> asyncio.Task[Any]:
+            task = asyncio.create_task(cache.aembed_documents(["a"]))
+            while not begun.is_set():
+                await asyncio.sleep(0)
+            return task
+
+        task = stopped.run(give_up())
+        model.during = lambda texts: None
+
+        def again() -> list[list[float]]:
+            return cache.embed_documents(["a"]) if colour == "sync" else asyncio.run(cache.aembed_documents(["a"]))
+
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(again)
+            try:
+                assert asked.result(30) == [vector_of("a")]
+            finally:
+                task.cancel()
+                stopped.run(asyncio.sleep(0))  # whoever waits for it after all goes on
 
 
 def test_a_cache_over_a_cache_of_the_same_place_does_not_wait_for_itself(url: str) -> None:

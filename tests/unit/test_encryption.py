@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from typing import Any
 
 import pytest
 
@@ -115,6 +116,27 @@ def test_plain_text_is_refused() -> None:
 def test_wrong_keys_are_refused(keys: dict[str, bytes], primary: str | None) -> None:
     with pytest.raises(ConfigError):
         Encryption(keys, primary=primary)
+
+
+SECRET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ012345"
+
+
+@pytest.mark.parametrize(
+    ("keys", "primary", "told"),
+    [
+        ({"2025": OLD, "2026": SECRET}, SECRET, r"primary \(bytes\) is not the id .* give one of '2025', '2026'"),
+        ({"2025": OLD}, bytearray(SECRET), r"primary \(bytearray\) is not the id .* give one of '2025'"),
+        ({"2025": OLD}, SECRET.decode(), r"primary \(str\) is not the id .* give one of '2025'"),
+        ({"2025": OLD, SECRET.decode(): "2026"}, None, "key 2 of those given must be 16, 24 or 32 bytes, got str"),
+        ({"2025": OLD, "2026": SECRET[:31]}, None, "key 2 of those given must be 16, 24 or 32 bytes, got 31"),
+        ({SECRET: "2026"}, None, "id of an encryption key must be a text"),
+        ({SECRET: OLD}, None, "id of an encryption key must be a text"),
+    ],
+)
+def test_what_may_be_a_key_is_in_no_error(keys: Any, primary: Any, told: str) -> None:
+    with pytest.raises(ConfigError, match=told) as raised:
+        Encryption(keys, primary=primary)
+    assert "ABCDE" not in str(raised.value)
 
 
 def test_keys_are_never_shown() -> None:

@@ -152,13 +152,23 @@ def test_nobody_waits_for_a_flight_that_it_is_part_of() -> None:
         outer.land(["a"], [2])
 
 
-async def test_a_plain_call_on_a_loops_thread_does_not_wait_for_that_loop() -> None:
-    with Flight("here", asyncio.get_running_loop()) as coroutine:
-        coroutine.claim(["a"])
-        with plain() as blocking:
+async def test_only_coroutines_of_its_loop_wait_for_a_coroutine() -> None:
+    here, another = asyncio.get_running_loop(), asyncio.new_event_loop()
+    with Flight("here", here) as first, plain() as blocking, plain() as threaded:
+        first.claim(["a"])
+        with Flight("here", here) as neighbour, Flight("here", another) as far:
+            assert neighbour.claim(["a"]) == {"a": first}
+            assert far.claim(["a"]) == {}
             assert blocking.claim(["a"]) == {}
-        with plain() as threaded:
-            assert await asyncio.to_thread(threaded.claim, ["a"]) == {"a": coroutine}
+            assert await asyncio.to_thread(threaded.claim, ["a"]) == {"a": blocking}
+            far.land(["a"], [2])
+            blocking.land(["a"], [3])
+            assert neighbour.claim(["a"]) == {"a": first}  # each landed its own
+            first.land(["a"], [1])
+            assert neighbour.result("a", {"a"}) is None
+            assert first.result("a", {"a"}) == 1
+            assert threaded.claim(["a"]) == {}
+    another.close()
 
 
 def test_a_forked_child_has_nothing_in_the_air() -> None:

@@ -164,6 +164,50 @@ def test_many_threads_share_one_attempt() -> None:
     assert backend.calls == [False]
 
 
+def test_a_plain_call_that_waited_is_the_last_to_wait() -> None:
+    backend = FakeBackend()
+    backend.go.clear()
+    setup = make(backend, SetupMode.ASYNC)
+    with asyncio.Runner() as stopped:
+        stopped.run(begin(setup))
+        backend.go.set()
+        setup.wait()  # the loop had no turn since
+        assert setup.done
+
+
+@pytest.mark.parametrize("closes", [False, True])
+def test_an_attempt_that_is_over_is_believed_on_another_loop(closes: bool) -> None:
+    async def here() -> None:
+        setup.wait()
+
+    backend = FakeBackend(failures=1)
+    backend.go.clear()
+    setup = make(backend, SetupMode.ASYNC)
+    with asyncio.Runner() as stopped:
+        stopped.run(begin(setup))
+        with pytest.raises(SetupPendingError):
+            asyncio.run(here())
+        attempt = setup._attempt
+        assert attempt is not None
+        if closes:
+            stopped.close()
+        backend.go.set()
+        with pytest.raises(ConnectionError):
+            attempt.wait()
+        with pytest.raises(ConnectionError):
+            asyncio.run(here())
+        with pytest.raises(SetupPendingError):  # begun anew
+            asyncio.run(here())
+        assert setup._attempt is not None
+        setup._attempt.wait()
+        asyncio.run(here())
+        assert setup.done
+
+
+async def begin(setup: Setup) -> None:
+    setup._start()
+
+
 def test_two_event_loops_wait_for_one_attempt() -> None:
     backend = FakeBackend()
     setup = make(backend, SetupMode.ASYNC)

@@ -20,7 +20,15 @@ from typing import Any
 import pytest
 
 from bodies import SQLiteEngine
-from langchain_kv import EngineError, EngineFileError, KVByteStore, KVStore, SetupMode, UnknownCollectionError
+from langchain_kv import (
+    EngineError,
+    EngineFileError,
+    KVByteStore,
+    KVStore,
+    SetupMode,
+    UnknownCollectionError,
+    UnsupportedError,
+)
 from langchain_kv.cli.main import run
 from langchain_kv.engines.base import CollectionName
 from langchain_kv.engines.sqlite.read_only import ReadOnlyPool
@@ -91,6 +99,16 @@ def test_writes_are_refused_whatever_the_setup(mode: str, path: str, face: Any) 
             expect_refused(lambda pairs=pairs: opened.mset(pairs), "can only be read: .*mode=ro; leave that out")
             expect_refused(lambda pairs=pairs: opened.mdelete([key for key, _ in pairs]), "can only be read")
     assert snapshot(path) == before
+
+
+def test_what_is_only_read_is_not_refreshed_by_reading(path: str, face: Any) -> None:
+    with KVStore("kv", f"sqlite:{path}", ttl_s=10) as store:
+        store.mset([("a", 1)])
+    with pytest.raises(UnsupportedError, match=r"refresh_on_read needs .* file that is only read"):
+        KVStore("kv", f"sqlite:{path}?mode=ro", ttl_s=100, refresh_on_read=True)
+    with KVStore("kv", f"sqlite:{path}?mode=ro", ttl_s=100) as reader:
+        assert face(reader).mget(["a"]) == [1]
+        expect_refused(lambda: face(reader).update("a", lambda old: 2), "can only be read")
 
 
 def test_a_collection_or_a_file_that_is_missing_is_not_made(path: str, folder: Path) -> None:

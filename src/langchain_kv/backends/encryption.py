@@ -32,6 +32,7 @@ from langchain_kv.backends.wrappers import Wrapper
 from langchain_kv.errors import ConfigError, UnsupportedError
 from langchain_kv.runtime.forks import importing
 from langchain_kv.values.codecs import UndecodableError, bytes_from_text
+from langchain_kv.values.keys import type_name
 from langchain_kv.values.lenient import parse_json
 
 if TYPE_CHECKING:
@@ -71,17 +72,24 @@ class Encryption:
             raise ConfigError("Encryption needs cryptography: pip install 'langchain-kv[encryption]'.") from None
         self._invalid_tag = InvalidTag
         self._ciphers: dict[str, AESGCM] = {}
-        for name, key in keys.items():
+        for number, (name, key) in enumerate(keys.items(), 1):
             if not isinstance(name, str) or not 1 <= len(name.encode()) <= 255:
                 raise ConfigError("The id of an encryption key must be a text of 1 to 255 bytes of UTF-8.")
             if not isinstance(key, bytes) or len(key) not in (16, 24, 32):
-                raise ConfigError(f"Encryption key {name!r:.80} must be 16, 24 or 32 bytes: os.urandom(32) makes one.")
+                # Not what was given as its id: where the two were mixed up, that is the key.
+                got = f"{len(key):,}" if isinstance(key, bytes) else type_name(key)
+                raise ConfigError(
+                    f"Encryption key {number:,} of those given must be 16, 24 or 32 bytes, got {got}: os.urandom(32)"
+                    " makes one. Keys are given by their ids: {'name': key}."
+                )
             self._ciphers[name] = AESGCM(key)
         if not self._ciphers:
             raise ConfigError('Encryption needs a key: Encryption({"name": os.urandom(32)}).')
         self.primary = next(iter(keys)) if primary is None else primary
-        if self.primary not in self._ciphers:
-            raise ConfigError(f"primary={primary!r:.80} is not the id of one of the keys.")
+        if not isinstance(self.primary, str) or self.primary not in self._ciphers:
+            # Not what was given, which may be a key.
+            ids = ", ".join(f"{name!r:.80}" for name in self._ciphers)
+            raise ConfigError(f"primary ({type_name(primary)}) is not the id of one of the keys: give one of {ids}.")
 
     def __repr__(self) -> str:
         return f"Encryption({', '.join(self._ciphers)})"  # never the keys

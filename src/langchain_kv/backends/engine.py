@@ -67,7 +67,6 @@ class EngineBackend(OverEngine[Engine], SyncBackend):
         on_close: called by the first ``close`` or ``aclose``.
     """
 
-    can_update = True
     in_key_order = True
 
     def __init__(
@@ -85,6 +84,10 @@ class EngineBackend(OverEngine[Engine], SyncBackend):
     @property
     def bridge(self) -> Bridge:
         return self._engine.bridge
+
+    @property
+    def can_update(self) -> bool:  # type: ignore[override]
+        return not self._engine.read_only
 
     @property
     def keeps_bytes(self) -> bool:  # type: ignore[override]

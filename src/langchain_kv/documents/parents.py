@@ -8,33 +8,24 @@ whatever fails half-way, no child is left of which nobody knows, and the same ca
 from __future__ import annotations
 
 import uuid
-from collections.abc import Generator, Iterable, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Final
 
 from langchain_core.documents import Document
 from langchain_core.vectorstores import VectorStore
 
 from langchain_kv.documents.store import DocumentStore, Parent
-from langchain_kv.errors import InvalidValueTypeError, UnsupportedError, UsageError
+from langchain_kv.errors import ConfigError, InvalidValueTypeError, UnsupportedError, UsageError
+from langchain_kv.runtime.plans import Plan, Step, arun, run
 from langchain_kv.stores.arguments import checked_keys
+from langchain_kv.stores.expiry import moment_after
 from langchain_kv.values.keys import shown, type_name
 
 __all__ = ["ParentDocuments"]
 
 Family = tuple[str, Document, Sequence[Document] | None]
 """A parent's key, the parent, and its children; None: those that it has stay."""
-
-
-class _Call(NamedTuple):
-    """A method to call: of this name, or its twin with a leading ``a``."""
-
-    of: Any
-    name: str
-    arguments: tuple[Any, ...] = ()
-    named: dict[str, Any] = {}  # noqa: RUF012  # nothing changes it
-
-
-_Calls = Generator[_Call, Any, None]
 
 
 class ParentDocuments:
@@ -62,15 +53,21 @@ class ParentDocuments:
         """Use two stores, which stay the caller's to close.
 
         Args:
-            docstore: where the parents are.
+            docstore: where the parents are, for ever: one without ``ttl_s``.
             vectorstore: where the children are.
             id_key: the field of a child's metadata that has its parent's key, as the retriever's ``id_key``.
 
         Raises:
             UsageError: the docstore is none that notes children.
+            ConfigError: its parents expire: nothing would say any more which children they had.
         """
         if not isinstance(docstore, DocumentStore):
             raise UsageError(f"docstore must be a DocumentStore, got {type_name(docstore)}: give DocumentStore(...).")
+        if moment_after(docstore._options.ttl_s) is not None:
+            raise ConfigError(
+                "docstore has ttl_s: where a parent expires, nothing says any more which children it had, and they stay"
+                " in the vector store for ever. Make the DocumentStore without ttl_s, and delete parents here in time."
+            )
         self._docstore: Final = docstore
         self._vectorstore: Final = vectorstore
         self._id_key: Final = id_key
@@ -90,11 +87,11 @@ class ParentDocuments:
             UsageError: a parent is there, and which children it has is not known, because something else stored it.
             UnsupportedError: the vector store says that it does not delete.
         """
-        _call(self._put(families))
+        run(self._put(families))
 
     async def aput(self, families: Iterable[Family]) -> None:
         """As ``put``."""
-        await _acall(self._put(families))
+        await arun(self._put(families))
 
     def delete(self, keys: Sequence[str]) -> None:
         """Remove parents and their children; missing ones are no error.
@@ -103,15 +100,15 @@ class ParentDocuments:
             UsageError: as of ``put``.
             UnsupportedError: as of ``put``.
         """
-        _call(self._delete(keys))
+        run(self._delete(keys))
 
     async def adelete(self, keys: Sequence[str]) -> None:
         """As ``delete``."""
-        await _acall(self._delete(keys))
+        await arun(self._delete(keys))
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
-    def _put(self, families: Iterable[Family]) -> _Calls:
+    def _put(self, families: Iterable[Family]) -> Plan[None]:
         by_key = {key: (parent, children) for key, parent, children in families}
         old = yield from self._children(list(by_key))
         new: dict[str, list[str]] = {}
@@ -132,15 +129,15 @@ class ParentDocuments:
         if changed:
             yield self._parents(changed)
 
-    def _delete(self, keys: Sequence[str]) -> _Calls:
+    def _delete(self, keys: Sequence[str]) -> Plan[None]:
         keys = checked_keys(keys)
         old = yield from self._children(keys)
         yield from self._remove([child for children in old.values() for child in children])
-        yield _Call(self._docstore, "mdelete", (keys,))
+        yield Step.of(self._docstore.mdelete, self._docstore.amdelete, keys)
 
-    def _children(self, keys: list[str]) -> Generator[_Call, Any, dict[str, list[str]]]:
+    def _children(self, keys: list[str]) -> Plan[dict[str, list[str]]]:
         """Return the children that each of the parents has; a missing one has none."""
-        stored = yield _Call(self._docstore, "parents", (keys,))
+        stored = yield Step.of(self._docstore.parents, self._docstore.aparents, keys)
         found = {key: [] if parent is None else parent.children for key, parent in zip(keys, stored, strict=True)}
         unknown = [shown(key) for key, children in found.items() if children is None]
         if unknown:
@@ -158,47 +155,49 @@ class ParentDocuments:
         metadata = {**child.metadata, self._id_key: key}
         return child.model_copy(update={"id": child.id or str(uuid.uuid4()), "metadata": metadata})
 
-    def _parents(self, parents: dict[str, Parent]) -> _Call:
-        return _Call(self._docstore, "mset", (list(parents.items()),))
+    def _parents(self, parents: dict[str, Parent]) -> Step:
+        return Step.of(self._docstore.mset, self._docstore.amset, list(parents.items()))
 
-    def _add(self, children: list[Document], ids: dict[str, list[str]]) -> Generator[_Call, Any, dict[str, list[str]]]:
+    def _add(self, children: list[Document], ids: dict[str, list[str]]) -> Plan[dict[str, list[str]]]:
         """Add children; return the ids of all, which some vector stores choose themselves."""
         given = [child.id for child in children]
         if not children:
             return ids
-        chosen = yield _Call(self._vectorstore, "add_documents", (children,), {"ids": given})
+        vectors = self._vectorstore
+        chosen = yield Step(
+            partial(vectors.add_documents, children, ids=given), partial(vectors.aadd_documents, children, ids=given)
+        )
         if not isinstance(chosen, list) or len(chosen) != len(given):
             return ids
         names = dict(zip(given, chosen, strict=True))
         return {key: [names.get(child, child) for child in own] for key, own in ids.items()}
 
-    def _remove(self, children: list[str]) -> _Calls:
+    def _remove(self, children: list[str]) -> Plan[None]:
         if not children:
             return
-        done = yield _Call(self._vectorstore, "delete", (), {"ids": children})
+        try:
+            done = yield self._deletion(children)
+        except Exception:
+            # As FAISS does where one of them is missing, which those are that a call of before named and did not add.
+            there = yield from self._those_there(children)
+            if there is None or len(there) == len(children):
+                raise
+            done = (yield self._deletion(there)) if there else None
         if done is False:  # None says nothing
             raise UnsupportedError(
                 f"The vector store says that it did not delete {len(children):,} children. Their parents still name"
                 " them: repeat the call once it can."
             )
 
+    def _deletion(self, children: list[str]) -> Step:
+        vectors = self._vectorstore
+        return Step(partial(vectors.delete, ids=children), partial(vectors.adelete, ids=children))
 
-def _call(calls: _Calls) -> None:
-    """Make the calls, plain."""
-    call = next(calls, None)
-    while call is not None:
-        call = _next(calls, getattr(call.of, call.name)(*call.arguments, **call.named))
-
-
-async def _acall(calls: _Calls) -> None:
-    """Make the calls' async twins."""
-    call = next(calls, None)
-    while call is not None:
-        call = _next(calls, await getattr(call.of, f"a{call.name}")(*call.arguments, **call.named))
-
-
-def _next(calls: _Calls, result: Any) -> _Call | None:
-    try:
-        return calls.send(result)
-    except StopIteration:
-        return None
+    def _those_there(self, children: list[str]) -> Plan[list[str] | None]:
+        """Return which of the children are in the vector store; None where it does not say that."""
+        try:
+            found = yield Step.of(self._vectorstore.get_by_ids, self._vectorstore.aget_by_ids, children)
+            there = {child.id for child in found}
+        except Exception:
+            return None
+        return [child for child in children if child in there] if there.issubset(children) else None

@@ -123,6 +123,9 @@ class Engine(ABC):
     compares_by_numpy: bool = True
     """Whether ``nearest`` needs numpy."""
 
+    read_only: bool = False
+    """Whether every write is refused."""
+
     purge_pause_s: float = 0.0
     """Seconds between two pages of a purge, in which other processes write."""
 

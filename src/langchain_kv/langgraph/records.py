@@ -15,6 +15,7 @@ from langchain_kv.langgraph.gathering import Gathering
 from langchain_kv.langgraph.items import UPDATED, created_earlier
 from langchain_kv.runtime.plans import Step
 from langchain_kv.stores.base import KVBaseStore
+from langchain_kv.stores.expiry import refreshing
 from langchain_kv.values.keys import check_keys
 
 if TYPE_CHECKING:
@@ -113,13 +114,15 @@ class Records(KVBaseStore[Any]):
 
     def touch(self, due: Mapping[int, Sequence[str]]) -> None:
         if self._backend.can_update:
-            for moment, keys in due.items():
-                self._backend.touch_many(keys, moment)
+            with refreshing():
+                for moment, keys in due.items():
+                    self._backend.touch_many(keys, moment)
 
     async def atouch(self, due: Mapping[int, Sequence[str]]) -> None:
         if self._backend.can_update:
-            for moment, keys in due.items():
-                await self._backend.atouch_many(keys, moment)
+            with refreshing():
+                for moment, keys in due.items():
+                    await self._backend.atouch_many(keys, moment)
 
     def check_keys(self, keys: Sequence[str]) -> None:
         """Refuse keys that the target does not take.

@@ -1,8 +1,10 @@
-"""One flight a key: of those in this process who want the same at a time, in threads and on event loops, one gets it.
+"""One flight a key: of those in this process who want the same at a time and may wait for each other, one gets it.
 
 A caller opens a ``Flight`` and claims keys: each is its own, or another's who was there first. It lands its own keys
 with their values, or fails them, and only then waits for the others', so that no two wait for each other. Where the
 other gave up, whoever waits claims the key anew.
+
+Plain calls wait for plain calls, which have a thread each. Coroutines wait for these, and for those of their own loop.
 """
 
 from __future__ import annotations
@@ -81,15 +83,15 @@ class Flight:
     def claim(self, keys: Sequence[str]) -> dict[str, Flight]:
         """Take the keys that nobody has; return the others with the flight that has each.
 
-        One that cannot land before this caller goes on is not waited for: that of a caller further up, and, in a plain
-        call on an event loop's thread, those of that loop. Both get such a key for themselves.
+        One that may never land while this caller waits is not waited for: that of a caller further up, and that of a
+        coroutine on another loop. Such a loop may have been stopped, or the caller may hold it up: by its thread, or by
+        threads of its executor, which the coroutine needs. Both get such a key for themselves, and each lands its own.
         """
-        held_up = asyncio._get_running_loop() if self._loop is None else None
         aboard = (*_aboard.get(), self)
         elsewhere: dict[str, Flight] = {}
         with _sky.lock:
             for flight in _sky.flights.get(self._where, ()):
-                if flight in aboard or (held_up is not None and flight._loop is held_up):
+                if flight in aboard or flight._loop not in (None, self._loop):
                     continue
                 for key in flight._open.intersection(keys):
                     flight._wanted.setdefault(key)

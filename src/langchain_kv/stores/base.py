@@ -14,6 +14,7 @@ from langchain_kv.runtime.slices import in_slices, is_short, whole
 from langchain_kv.stores import arguments
 from langchain_kv.stores.arguments import checked_keys, checked_pairs
 from langchain_kv.stores.coding import adecode_all, decode_all, encode, encode_pairs
+from langchain_kv.stores.expiry import refreshing
 from langchain_kv.stores.extended import ExtendedStore
 from langchain_kv.stores.life import Options
 from langchain_kv.stores.setup import AnySetupMode, SetupMode
@@ -216,7 +217,8 @@ class KVBaseStore(ExtendedStore[V], BaseStore[str, V], Generic[V]):
         if self._options.refresh_on_read:
             due, moment = self._refreshed(unique, stored)
             if due:
-                self._backend.touch_many(due, moment)
+                with refreshing():
+                    self._backend.touch_many(due, moment)
         return decode_all(decode_value, wanted, unique, stored)
 
     async def _aget(self, keys: Sequence[str], decode_value: Callable[[Any], W | None]) -> list[W | None]:
@@ -227,7 +229,8 @@ class KVBaseStore(ExtendedStore[V], BaseStore[str, V], Generic[V]):
         if self._options.refresh_on_read:
             due, moment = self._refreshed(unique, stored)
             if due:
-                await self._backend.atouch_many(due, moment)
+                with refreshing():
+                    await self._backend.atouch_many(due, moment)
         return await adecode_all(decode_value, wanted, unique, stored)
 
     def _encode_all(self, pairs: Iterable[tuple[str, V]], ttl_s: float | None) -> list[Record]:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
-from langchain_kv.backends.base import Damaged, Stored
+from langchain_kv.backends.base import Damaged, Found, Stored
 from langchain_kv.errors import InvalidValueError
 from langchain_kv.runtime.slices import ITEM_BYTES, SLICE_BYTES, Steps, by_bytes, by_parts
 from langchain_kv.stores.damage import raise_damaged
@@ -36,25 +36,31 @@ def encode(encode_value: Encode[V], key: str, value: V, expires_at_ms: int | Non
         InvalidValueError: it cannot be kept; the text names the key.
     """
     try:
-        encoded = encode_value(value)
-        if type(encoded) is bytes:
-            return Record(key, encoded, Kind.BYTES, expires_at_ms)
-        if isinstance(encoded, bytes | bytearray | memoryview):
-            return Record(key, codecs.exact_bytes(encoded, key), Kind.BYTES, expires_at_ms)
-        return codecs.encode_json(key, encoded, expires_at_ms)
+        return _record_of(key, encode_value(value), expires_at_ms)
     except InvalidValueError as error:  # encode_value knows no key
         name_key(error, key)
         raise
 
 
+def _record_of(key: str, encoded: Any, expires_at_ms: int | None) -> Record:
+    if type(encoded) is bytes:
+        return Record(key, encoded, Kind.BYTES, expires_at_ms)
+    if isinstance(encoded, bytes | bytearray | memoryview):
+        return Record(key, codecs.exact_bytes(encoded, key), Kind.BYTES, expires_at_ms)
+    return codecs.encode_json(key, encoded, expires_at_ms)
+
+
 def encode_pairs(encode_value: Encode[V], pairs: Mapping[str, V], expires_at_ms: int | None) -> Steps[list[Record]]:
-    """Return the record of each pair, whose key was checked. The usual values are looked at together."""
+    """Return the record of each pair, whose key was checked. The usual values are looked at together.
+
+    ``encode_value`` is called once for each value, which it may use up.
+    """
     records: list[Record] = []
     left = list(pairs.items())
     size_bytes = 0
     while len(records) < len(left):
         run = left[len(records) : len(records) + RUN]
-        encoded = codecs.encode_run(run, encode_value)
+        encoded, error = codecs.encode_run(run, encode_value)
         is_usual = bool(encoded) and (yield from are_plain([one for one in encoded if type(one) is not bytes]))
         begun = len(records)
         while is_usual and (done := len(records) - begun) < len(encoded):
@@ -67,13 +73,17 @@ def encode_pairs(encode_value: Encode[V], pairs: Mapping[str, V], expires_at_ms:
                 yield
                 size_bytes = 0
         done = len(records) - begun
-        for key, value in run[done : max(len(encoded), 1)]:
-            record = encode(encode_value, key, value, expires_at_ms)
+        for (key, _), kept in zip(run[done : len(encoded)], encoded[done:], strict=True):
+            record = _record_of(key, kept, expires_at_ms)
             records.append(record)
             size_bytes += len(record.payload) + ITEM_BYTES
             if size_bytes >= SLICE_BYTES:
                 yield
                 size_bytes = 0
+        if error is not None:  # after those before it, so that the first bad value is told
+            if isinstance(error, InvalidValueError):
+                name_key(error, run[len(encoded)][0])
+            raise error
     return records
 
 
@@ -137,11 +147,18 @@ async def adecode_all(
 def _decoded(
     decode_value: Decode[V], keys: Sequence[str], stored: Sequence[Stored | None], damaged: dict[str, str]
 ) -> list[V | None]:
-    try:
-        return [None if one is None else decode_value(one.value) for one in stored]  # type: ignore[union-attr]
-    except (AttributeError, codecs.UndecodableError):  # something is Damaged, which has no value: one by one
-        pairs = zip(keys, stored, strict=True)
-        return [None if one is None else decode(decode_value, key, one, damaged) for key, one in pairs]
+    # Each once: what is made of a value may be that value, changed.
+    values: list[V | None] = []
+    for key, one in zip(keys, stored, strict=True):
+        if type(one) is Found:
+            try:
+                values.append(decode_value(one.value))
+            except codecs.UndecodableError as error:
+                damaged[key] = str(error)
+                values.append(None)
+        else:
+            values.append(None if one is None else decode(decode_value, key, one, damaged))
+    return values
 
 
 def _size_of(one: Stored | None) -> int:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
-from langchain_kv.errors import UsageError
+from langchain_kv.errors import StoreError, UsageError
 from langchain_kv.runtime.clock import now_ms
 from langchain_kv.values.keys import type_name
 
-__all__ = ["checked_ttl", "moment_after", "refresh_due"]
+__all__ = ["checked_ttl", "moment_after", "refresh_due", "refreshing"]
+
+_logger = logging.getLogger("langchain_kv")
 
 _LAST_MOMENT_MS: Final = 253_402_300_799_999
 """The end of the year 9999, after which the dates of many clients end."""
@@ -45,3 +50,16 @@ def moment_after(ttl_s: float | None) -> int | None:
 def refresh_due(expires_at_ms: int | None, moment: int, ttl_s: float) -> bool:
     """Return whether a key that expires is to expire at ``moment`` from now on, and that is worth a write."""
     return expires_at_ms is not None and moment - expires_at_ms > ttl_s * 1_000 * _REFRESH_SLACK
+
+
+@contextmanager
+def refreshing() -> Iterator[None]:
+    """Have a failure of what is written here, that values which were read live longer, not take them from their reader.
+
+    A full disk, a service that is away or another program's lock: they expire at their moment, as if they had not been
+    read.
+    """
+    try:
+        yield
+    except StoreError as error:  # of which the words may name keys
+        _logger.debug("What was read does not live longer: writing that failed (%s)", type(error).__name__)

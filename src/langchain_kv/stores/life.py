@@ -92,8 +92,9 @@ class OpenedStore:
             if options.refresh_on_read and not backend.can_update:
                 raise UnsupportedError(
                     f"refresh_on_read needs a target that changes a value in one step with reading it, which"
-                    f" {backend!r} cannot: another client's value might be lost. Write values again in time instead,"
-                    " with ttl_s; over HTTP, a collection made with atomic=True has it, too."
+                    f" {backend!r} cannot, nor a file that is only read: another client's value might be lost. Write"
+                    " values again in time instead, with ttl_s, or only read them, without it; over HTTP, a collection"
+                    " made with atomic=True has it, too."
                 )
             if options.encryption is not None:
                 from langchain_kv.backends.encryption import Encrypted

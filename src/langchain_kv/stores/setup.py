@@ -80,12 +80,13 @@ class Setup:
             return
         if not _in_running_loop():
             self._start().wait()
+            self.done = True
             return
         # Whether the thread has ended is chance. What the loop was told, in a turn of its own, is not.
         attempt = self._attempt
         if attempt is None or attempt.is_told:
             attempt = self._start()
-        if not attempt.is_noticed:
+        if not attempt.is_noticed and not attempt.is_over_elsewhere():
             raise SetupPendingError(
                 "Asynchronous setup of the DB not finished. NB: a synchronous method was called on the event loop's"
                 " thread before the set-up in SetupMode.ASYNC was done: await any of the asynchronous methods first, or"
@@ -93,6 +94,7 @@ class Setup:
             )
         attempt.is_told = True
         attempt.wait()
+        self.done = True
 
     async def await_(self) -> None:
         """As ``wait``, without holding up the event loop. A waiter that is cancelled leaves the set-up running."""
@@ -184,6 +186,10 @@ class _Attempt:
 
     def has_failed(self) -> bool:
         return self.is_over and self.error is not None
+
+    def is_over_elsewhere(self) -> bool:
+        """Return whether it is over, and was started in another loop, which may never have a turn again."""
+        return self.is_over and self.loop is not asyncio._get_running_loop()
 
     def begin(self) -> bool:
         """Return whether the caller is the one to carry it out, or to end it."""

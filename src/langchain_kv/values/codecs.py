@@ -82,14 +82,16 @@ def _written(value: Any) -> bytes:
     return b"%b" % orjson.dumps(value, None, _OPTIONS)
 
 
-def encode_run(pairs: Iterable[tuple[str, Any]], encode_value: Callable[[Any], Any]) -> list[Any]:
-    """Return what keeps each of the first values: a JSON value, or exact bytes.
+def encode_run(
+    pairs: Iterable[tuple[str, Any]], encode_value: Callable[[Any], Any]
+) -> tuple[list[Any], Exception | None]:
+    """Return what keeps each of the first values: a JSON value, or bytes; and what the one after them raised.
 
-    They end with about SLICE_BYTES, and before the first value that is to be looked at by itself.
+    They end with about SLICE_BYTES.
     """
     encoded: list[Any] = []
     size_bytes = 0
-    with suppress(TypeError, InvalidValueError):
+    try:
         for _, value in pairs:
             kept = encode_value(value)
             encoded.append(kept)
@@ -100,7 +102,9 @@ def encode_run(pairs: Iterable[tuple[str, Any]], encode_value: Callable[[Any], A
                 size_bytes += len(kept) * NUMBER_BYTES
             if size_bytes >= SLICE_BYTES:
                 break
-    return encoded
+    except Exception as error:
+        return encoded, error
+    return encoded, None
 
 
 def write_run(keys: Sequence[str], encoded: Sequence[Any], expires_at_ms: int | None) -> list[Record]:

@@ -94,6 +94,10 @@ class SQLiteEngine(Looks):
             os.path.basename(path), run_reads=self._in_turn, run_writes=self.group, run_at_once=self._pool.read_at_once
         )
 
+    @property
+    def read_only(self) -> bool:  # type: ignore[override]
+        return self._pool.read_only
+
     # -- documents ----------------------------------------------------------------------------------------------
 
     def read(self, collection: CollectionName, ids: Sequence[DocId]) -> list[Row | None]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 from types import TracebackType
 from typing import Final
 
+from langchain_kv.engines import os_errors
 from langchain_kv.engines.ids import lone_surrogate
 from langchain_kv.engines.sqlite.copies import restore_command
 from langchain_kv.errors import (
@@ -101,6 +104,8 @@ def _translate(error: sqlite3.Error, path: str, doing: str, wait_s: float) -> St
         return InvalidValueError(f"SQLite cannot hold a document that large ({error}); store a smaller one")
     if code == sqlite3.SQLITE_NOTADB:
         return EngineFileError(not_ours(path, "it is not an SQLite file, or its beginning is damaged"))
+    if code == sqlite3.SQLITE_CANTOPEN and (lack := _lack_of_files()) is not None:
+        return os_errors.failed(f"{doing}: {error}", lack, "")
     advice = {
         sqlite3.SQLITE_FULL: "the disk or the quota is full; free some space and try again",
         sqlite3.SQLITE_READONLY: "it can only be read; make the file and its directory writable",
@@ -110,6 +115,15 @@ def _translate(error: sqlite3.Error, path: str, doing: str, wait_s: float) -> St
         sqlite3.SQLITE_IOERR: "reading or writing the disk failed; check the disk and its free space",
     }.get(code, "this is not expected; please report it")
     return EngineError(f"{doing}: {error}; {advice}")
+
+
+def _lack_of_files() -> OSError | None:
+    """Return what the operating system says where no file can be opened at all. SQLite does not tell why one cannot."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return error if error.errno in (errno.EMFILE, errno.ENFILE) else None
+    return None
 
 
 def gone(path: str) -> DataAPIError:
