@@ -259,6 +259,59 @@ def test_a_copy_that_fails_names_where_it_goes_on_in_its_last_line(lckv: Lckv, m
     assert kept("sqlite:b.db") == kept("sqlite:a.db")
 
 
+def test_what_failed_before_a_copy_goes_on_is_exit_code_5(lckv: Lckv) -> None:
+    put("sqlite:a.db", [Record(key, b"1") for key in "abc"])
+    to = f"sqlite:{Path('b.db').absolute()}, default_keyspace, kv"
+    source = to.replace("b.db", "a.db")
+    words = {"from": source, "to": to, "prefix": ""}
+    noted = {"after": "a", "counts": {"failed": 1}, "failed": {"a": "it is damaged"}}
+    Path("r").write_text(json.dumps({"lckv_resume": 1, **words, **noted}))
+
+    assert lckv("copy", "sqlite:a.db", "sqlite:b.db", *KV, "--resume", "r") == Outcome(
+        5,
+        "",
+        [
+            "lckv: 'a': it is damaged",
+            "lckv: read 2, written 2, replaced 0, same 0, skipped 0, failed 1",
+            "lckv: Values that failed: 'a'",
+        ],
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "other"),
+    [
+        ("redis://127.0.0.1:1?db=1", "redis://127.0.0.1:1?db=2"),
+        ("postgresql:///db?host=/run/a", "postgresql:///db?host=/run/b"),
+        ("postgresql://127.0.0.1:1/db?options=-csearch_path=a", "postgresql://127.0.0.1:1/db?options=-csearch_path=b"),
+    ],
+)
+def test_parameters_of_a_url_tell_two_targets_apart(lckv: Lckv, url: str, other: str) -> None:
+    put("sqlite:a.db", records(1))
+    words = {"from": ", ".join(_name(url)), "to": ", ".join(_name("sqlite:a.db")), "prefix": ""}
+    Path("r").write_text(json.dumps({"lckv_resume": 1, **words, "after": "0"}))
+    resumed = lckv("copy", other, "sqlite:a.db", *KV, "--resume", "r")
+    compared = lckv("diff", url, other, *KV)
+
+    assert resumed.code == 2
+    assert "is of another copy" in resumed.error[0]
+    assert (compared.code, "are one collection" in compared.error[0]) == (4, False)
+
+
+def _name(url: str) -> tuple[str, str, str]:
+    return parse_url(url).identity, "default_keyspace", "kv"
+
+
+@pytest.mark.parametrize("scheme", ["redis", "postgresql"])
+def test_an_identity_has_no_password_and_stays_with_another(scheme: str) -> None:
+    one, other = (
+        parse_url(f"{scheme}://u:{word}@h/1?user=u&password={word}&options=x").identity for word in ("secret", "new")
+    )
+
+    assert one == other
+    assert "secret" not in one
+
+
 # -- ends that come too early -----------------------------------------------------------------------------------------
 
 

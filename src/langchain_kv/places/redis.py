@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from langchain_kv.errors import ConfigError
-from langchain_kv.places.base import BackendOptions, Place, collections_of_keys, keys_prefix
+from langchain_kv.places.base import BackendOptions, Place, collections_of_keys, identity_of_url, keys_prefix
 from langchain_kv.places.environment import url_of_environment
 from langchain_kv.places.extras import require
 from langchain_kv.places.forms import REDIS_FORM
@@ -48,6 +48,11 @@ class RedisPlace(Place):
     def url_shown(self) -> str:
         """As ``shown``; whether it is a cluster is said, too."""
         return f"{self.shown}?cluster=true" if self.is_cluster else self.shown
+
+    @property
+    def identity(self) -> str:
+        """With the parameters, of which ``db=`` is the database."""
+        return identity_of_url(self.shown, self.url)
 
     def open(self, options: BackendOptions) -> Backend:
         """Return a backend with a client of its own, which has not connected yet, unless it is a cluster's.

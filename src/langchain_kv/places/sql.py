@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from langchain_kv.errors import ConfigError
 from langchain_kv.limits import REQUEST_TIMEOUT_S
-from langchain_kv.places.base import BackendOptions, Place
+from langchain_kv.places.base import BackendOptions, Place, identity_of_url
 from langchain_kv.places.extras import is_installed, require
 from langchain_kv.runtime.forks import importing
 from langchain_kv.values.keys import type_name
@@ -75,6 +75,11 @@ class SQLPlace(Place):
         scheme, is_file, path = self.shown.partition(":///")
         driver = scheme.partition("+")[2] or "sqlalchemy"
         return f"sqlite+{driver}:{path}" if is_file and scheme.startswith("sqlite") else self.shown
+
+    @property
+    def identity(self) -> str:
+        """With the parameters, such as ``host=`` and ``options=``."""
+        return identity_of_url(self.shown, self.database) if isinstance(self.database, str) else self.shown
 
     def open(self, options: BackendOptions) -> Backend:
         """Return a new backend. A URL has an engine of its own for each store, which is closed with it."""

@@ -88,7 +88,7 @@ def _both(arguments: Arguments) -> tuple[Target, Target]:
 
 
 def _name(target: Target) -> tuple[str, str, str]:
-    return target.place.shown, target.options.keyspace, target.options.collection
+    return target.place.identity, target.options.keyspace, target.options.collection
 
 
 def _what(arguments: Arguments, source: Target, target: Target) -> dict[str, str]:
