@@ -132,8 +132,13 @@ def parse_redis_url(url: str) -> RedisPlace:
     try:
         parts = urlsplit(url)
         host = parts.port is None or parts.hostname  # a port that is none raises
+        if "@" in parts.path or "@" in parts.query.partition("=")[0]:
+            raise ValueError("what is taken for a host is the beginning of a password")
     except ValueError:
-        raise ConfigError(f"The URL of the Redis has no good host or port: write {REDIS_FORM}.") from None
+        raise ConfigError(
+            f"The URL of the Redis has no good host or port: write {REDIS_FORM}, with @ : / ? # % in user and password"
+            " percent-encoded."
+        ) from None
     if parts.scheme.lower() not in _SCHEMES or not host or not parts.netloc:
         raise ConfigError(f"The URL of a Redis needs redis:, rediss: or valkey: and a host: write {REDIS_FORM}.")
     query = parse_qsl(parts.query, keep_blank_values=True)

@@ -13,7 +13,7 @@ from langchain_kv.cli.output import Output
 from langchain_kv.cli.parsing import Argument, Arguments, Command, Option
 from langchain_kv.cli.secrets import read_secret
 from langchain_kv.cli.stopping import cleaning_up_when_stopped
-from langchain_kv.cli.targets import Target
+from langchain_kv.cli.targets import Target, url_of
 from langchain_kv.errors import ConfigError, StoreError
 from langchain_kv.moving.comparing import Comparison, compare
 from langchain_kv.moving.copying import copy_values
@@ -66,7 +66,9 @@ def _target(arguments: Arguments, *, url: str | None = None, collection: str | N
 
 def _left(arguments: Arguments) -> Target:
     """Return what other classes left."""
-    place = place_of_layout(arguments.layout, getattr(arguments, "from"), arguments.name)
+    given = getattr(arguments, "from")
+    # The name of a folder is no secret, and may begin so.
+    place = place_of_layout(arguments.layout, given if arguments.layout == "files" else url_of(given), arguments.name)
     token = None if arguments.token is None else read_secret("--token", arguments.token)
     options = resolve("collection", place, token=token, component=None)
     return Target(place, replace(options, collection=arguments.name or ""))
