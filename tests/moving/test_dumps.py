@@ -175,6 +175,17 @@ def test_a_line_that_is_no_value_is_told_and_the_others_are_loaded(
     assert why in tally.reasons[key]
 
 
+@pytest.mark.parametrize("moment", [253_402_300_800_000, 10**17, 2**63, 2**70])
+def test_a_moment_after_the_year_9999_is_for_ever(opened: Open, moment: int) -> None:
+    target = opened()
+    lines = b'{"lckv":1}\n{"key":"k","kind":"json","value":1,"expires_at":%d}\n' % moment
+    for counts in ({"written": 1}, {"same": 1}):
+        _, tally = loaded(lines, target)
+        assert tally.counts.items() >= counts.items()
+
+    assert target.get_many(["k"]) == [Found(1, Kind.JSON)]
+
+
 def test_the_last_of_the_lines_of_one_key_wins(opened: Open) -> None:
     target = opened()
     lines = b"".join(b'{"key":"a","kind":"json","value":%d}\n' % number for number in range(3))

@@ -23,6 +23,7 @@ import orjson
 
 from langchain_kv.backends.base import Damaged, Found, Kind, Page, Stored
 from langchain_kv.errors import EngineFileError, InvalidValueError
+from langchain_kv.limits import LAST_MOMENT_MS
 from langchain_kv.moving.tally import Tally
 from langchain_kv.values.codecs import UndecodableError, bytes_from_text, encode_json
 from langchain_kv.values.keys import shown
@@ -183,6 +184,8 @@ class Dump:
             return key, Damaged(f"its kind is {shown(kind)}, which is none of {', '.join(_KINDS)}")
         if moment is not None and type(moment) is not int:
             return key, Damaged("its expires_at is no number of milliseconds")
+        if moment is not None and moment > LAST_MOMENT_MS:
+            moment = None  # as of a store's ttl_s: targets differ in what they make of such a moment
         if "value" not in parsed:
             return key, Damaged("it has no value")
         value = parsed["value"]
