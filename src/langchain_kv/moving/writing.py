@@ -16,7 +16,7 @@ from langchain_kv.errors import (
     UsageError,
 )
 from langchain_kv.moving.tally import Tally
-from langchain_kv.moving.values import differences_of, record_of
+from langchain_kv.moving.values import as_bytes, differences_of, record_of
 from langchain_kv.runtime.clock import now_ms
 from langchain_kv.values.keys import KeyRule, check_key, shown
 
@@ -44,16 +44,20 @@ class Writer:
     Args:
         target: where to. What holds its values is made with the first batch, where it is missing.
         on_exists: see there.
+        bytes_only: whether text of the target is base64 of bytes, as stores of bytes keep them in documents.
         dry_run: whether it only looks, and counts what it would do; what is missing to hold values is then empty.
 
     Attributes:
         tally: what became of the values so far, also after an error.
     """
 
-    def __init__(self, target: Backend, on_exists: OnExists, *, dry_run: bool = False) -> None:
+    def __init__(
+        self, target: Backend, on_exists: OnExists, *, bytes_only: bool = False, dry_run: bool = False
+    ) -> None:
         self.tally = Tally()
         self._target = target
         self._on_exists = on_exists
+        self._bytes_only = bytes_only
         self._dry_run = dry_run
         self._rule = KeyRule(target.key_max_bytes, target.allows_empty_key)
         self._is_open = dry_run
@@ -107,11 +111,15 @@ class Writer:
 
     def _there(self, keys: Sequence[str]) -> Sequence[Stored | None]:
         try:
-            return self._target.get_many(keys)
+            found = self._target.get_many(keys)
         except (UnknownCollectionError, UnknownKeyspaceError):
             if self._dry_run:
                 return [None] * len(keys)
             raise
+        if not self._bytes_only:
+            return found
+        (page,) = as_bytes([list(zip(keys, found, strict=True))])
+        return [stored for _, stored in page]
 
     def _put(self, records: Sequence[Record], done: str) -> None:
         if not records:

@@ -42,7 +42,7 @@ def _copy(arguments: Arguments, output: Output) -> int | None:
         checkpoint = Checkpoint(arguments.resume, _what(arguments, source, target))
     prefix = arguments.prefix or ""
     with backend_of(target) as to, reading(source) as from_:
-        writer = Writer(to, arguments.on_exists or OnExists.FAIL, dry_run=arguments.dry_run)
+        writer = Writer(to, arguments.on_exists or OnExists.FAIL, bytes_only=arguments.bytes, dry_run=arguments.dry_run)
         how_to_go_on = "What is there already is left when the command is repeated."
         try:
             with cleaning_up_when_stopped(), output.progress("values") as progress:

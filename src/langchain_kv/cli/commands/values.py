@@ -14,6 +14,7 @@ from langchain_kv.cli.options import BYTES, DRY_RUN, PREFIX, STORE, TEXT, YES
 from langchain_kv.cli.output import Output
 from langchain_kv.cli.parsing import Argument, Arguments, Command, Option
 from langchain_kv.cli.showing import COLUMNS, exact, row_of, shown_to_people, value_in
+from langchain_kv.cli.table import printable
 from langchain_kv.cli.targets import key_rule, target_of
 from langchain_kv.errors import ConfigError, DamagedValueError
 from langchain_kv.values.codecs import UndecodableError, encode_json, exact_bytes
@@ -123,7 +124,9 @@ def _delete_prefix(backend: Backend, arguments: Arguments, output: Output) -> No
         raise ConfigError("--prefix is empty, which means every key: use lckv clear for that.")
     if arguments.dry_run:
         for key in _keys(backend, arguments.prefix):
-            output.record(key) if output.as_json else output.write(f"{key}\n")
+            output.record(key) if output.as_json else output.write(
+                (printable(key) if output.is_for_people else key) + "\n"
+            )
         return
     if not arguments.yes:
         count = backend.count(arguments.prefix)

@@ -120,6 +120,7 @@ def require_place(source: str, file: str, replace: bool) -> None:
 
 
 def require_replaceable(source: str, path: str, replace: bool) -> None:
+    """Refuse the place of what a backup may not take: the backup's own, and what may be somebody else's."""
     if identity(source) == identity(path):
         raise EngineFileError(f"{source} is the database itself, and not a backup of it; there is nothing to restore")
     if not os.path.lexists(path):
