@@ -390,6 +390,36 @@ def test_no_command_that_only_reads_makes_a_file(lckv: Lckv, scheme: str) -> Non
     assert lckv("get", "k", "--db", url, *KV) == Outcome(0, "1\n", [])
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "copy sqlite:a.db sqlite:b.db",
+        "import-from . sqlite:b.db --layout files",
+        "pack-embeddings sqlite:a.db sqlite:b.db",
+    ],
+)
+def test_nothing_is_verified_of_a_dry_run(lckv: Lckv, command: str) -> None:
+    put("sqlite:a.db", records(1))
+    done = lckv(*command.split(), *KV, "--dry-run", "--verify")
+
+    assert (done.code, "exclude each other" in done.error[0]) == (2, True)
+    assert not Path("b.db").exists()
+
+
+def test_a_dry_run_of_set_refuses_what_set_would(lckv: Lckv) -> None:
+    Path("large").write_text("x" * 4_000_001)
+    where = ("--db", "sqlite:a.db", *KV)
+    dry = lckv("set", "k", "@large", "--text", *where, "--dry-run")
+    assert not Path("a.db").exists()
+    done = lckv("set", "k", "@large", "--text", *where)
+
+    assert dry == done
+    assert done.code == 2
+    for url in ("sqlite:b.db", "sqlite+sqlalchemy:b.db"):
+        assert lckv("set", "k", "1", "--db", url, *KV, "--dry-run").code == 0
+    assert not Path("b.db").exists()
+
+
 def test_a_limit_beyond_what_a_list_can_have_is_wrong_usage(lckv: Lckv) -> None:
     put("sqlite:a.db", records(1))
     for command in ("keys", "items"):

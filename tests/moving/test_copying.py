@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from langchain_kv import Backend, ConfigError, Found, Kind, Record, StoreError, Wrapper
+from langchain_kv.backends.wrappers import Prefixed
 from langchain_kv.errors import ConnectError, DocumentExistsError, EngineFileError, InvalidValueError, PartialWriteError
 from langchain_kv.moving.checkpoints import Checkpoint
 from langchain_kv.moving.copying import copy_values
@@ -104,6 +105,21 @@ def test_a_dry_run_counts_and_writes_nothing(opened: Open) -> None:
     copy_values(source, writer)
 
     assert (writer.tally.written, writer.tally.replaced, contents(target)) == (1, 1, before)
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite", "http", "sql"])
+def test_a_dry_run_counts_what_the_real_run_does(opened: Open, kind: str) -> None:
+    source, target = opened("sql"), opened(kind)
+    large = b'"%s"' % (b"x" * 4_000_000)
+    source.put_many([Record("a", b"1"), Record("b", large), Record("c", b"2"), Record("", b"3")])
+    told = []
+    for dry_run in (True, False):
+        writer = Writer(Prefixed(target, "p"), OnExists.FAIL, dry_run=dry_run)
+        copy_values(source, writer)
+        told.append((writer.tally.counts, writer.tally.reasons))
+
+    assert told[0] == told[1]
+    assert (told[0][0]["failed"] == 0) == (kind == "sql")
 
 
 # -- what the target refuses, and what is damaged ----------------------------------------------------------------------

@@ -195,6 +195,28 @@ def test_the_last_of_the_lines_of_one_key_wins(opened: Open) -> None:
     assert (tally.written, tally.replaced) == (1, 2)
 
 
+@pytest.mark.parametrize("on_exists", list(OnExists))
+@pytest.mark.parametrize("batch", [1, 10])
+def test_a_dry_run_of_a_dump_with_repeats_says_what_the_real_run_does(
+    opened: Open, on_exists: OnExists, batch: int
+) -> None:
+    lines = [("a", 1), ("b", 1), ("a", 1), ("a", 2), ("c", 2), ("a", 2), ("a", 1)]
+    dump = b'{"lckv":1}\n' + b"".join(b'{"key":"%s","kind":"json","value":%d}\n' % (k.encode(), v) for k, v in lines)
+    target = opened()
+    target.put_many([Record("c", b"1")])
+    told = []
+    for dry_run in (True, False):
+        writer = Writer(target, on_exists, may_repeat=True, dry_run=dry_run)
+        try:
+            load_values(Dump(io.BytesIO(dump)), writer, batch=batch)
+        except StoreError as error:
+            told.append((str(error), writer.tally.counts))
+        else:
+            told.append(("", writer.tally.counts))
+
+    assert told[0] == told[1]
+
+
 def test_a_line_without_end_is_refused_before_it_fills_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("langchain_kv.moving.dumps.LINE_MAX_BYTES", 100)
     dump = Dump(io.BytesIO(b'{"lckv":1}\n' + b"x" * 1_000))

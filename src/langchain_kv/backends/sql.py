@@ -148,6 +148,9 @@ class SQLBackend(SyncBackend):
     def put_many(self, records: Sequence[Record]) -> None:
         self._transaction(self._bare if len(records) == 1 else self._engine, self._rows.put, records)
 
+    def check_many(self, records: Sequence[Record]) -> None:
+        self._do(self._rows.check, records)
+
     def delete_many(self, keys: Sequence[str]) -> None:
         self._transaction(self._bare, self._rows.delete, keys)
 
@@ -281,6 +284,9 @@ class AsyncSQLBackend(AtHomeBackend):
 
     async def aput_many(self, records: Sequence[Record]) -> None:
         await self._on(self._bare if len(records) == 1 else self._engine, self._rows.put, records)
+
+    def check_many(self, records: Sequence[Record]) -> None:
+        loop_thread.run(self._do(self._rows.check, records))
 
     async def adelete_many(self, keys: Sequence[str]) -> None:
         await self._on(self._bare, self._rows.delete, keys)

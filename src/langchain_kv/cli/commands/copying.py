@@ -6,7 +6,15 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from langchain_kv.backends.base import Backend
-from langchain_kv.cli.moving import AS_BYTES, ON_EXISTS, backend_of, failed_after, reading, told
+from langchain_kv.cli.moving import (
+    AS_BYTES,
+    ON_EXISTS,
+    backend_of,
+    failed_after,
+    reading,
+    refuse_to_verify_nothing,
+    told,
+)
 from langchain_kv.cli.notes import MISSING
 from langchain_kv.cli.options import (
     COLLECTION,
@@ -36,6 +44,7 @@ __all__ = ["COMMANDS"]
 
 def _copy(arguments: Arguments, output: Output) -> int | None:
     """Copy values with kinds and expiry; what is there equal is left, none deleted."""
+    refuse_to_verify_nothing(arguments)
     source, target = _both(arguments)
     checkpoint = None
     if arguments.resume is not None and not arguments.dry_run:

@@ -67,7 +67,7 @@ def _load(arguments: Arguments, output: Output) -> int | None:
         if size_bytes is not None:
             check_dump(file)
         dump = Dump(file)
-        writer = Writer(backend, arguments.on_exists or OnExists.FAIL, dry_run=arguments.dry_run)
+        writer = Writer(backend, arguments.on_exists or OnExists.FAIL, may_repeat=True, dry_run=arguments.dry_run)
         try:
             with cleaning_up_when_stopped(), output.progress("bytes", size_bytes) as progress:
                 loaded = load_values(

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from langchain_kv.backends.base import Backend
-from langchain_kv.cli.moving import ON_EXISTS, backend_of, failed_after, reading, told
+from langchain_kv.cli.moving import ON_EXISTS, backend_of, failed_after, reading, refuse_to_verify_nothing, told
 from langchain_kv.cli.notes import MISSING
 from langchain_kv.cli.options import COLLECTION, DRY_RUN, KEYSPACE, PREFIX, TO_COLLECTION, TO_TOKEN, TOKEN, VERIFY
 from langchain_kv.cli.output import Output
@@ -76,6 +76,7 @@ def _left(arguments: Arguments) -> Target:
 
 def _moved(source: Backend, target: Backend, arguments: Arguments, output: Output) -> int | None:
     """Copy, say what became of it; return the exit code."""
+    refuse_to_verify_nothing(arguments)
     writer = Writer(target, arguments.on_exists or OnExists.FAIL, dry_run=arguments.dry_run)
     prefix = arguments.prefix or ""
     try:
