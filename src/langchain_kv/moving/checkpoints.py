@@ -85,7 +85,8 @@ class Checkpoint:
             if new is not None:
                 with suppress(OSError):
                     os.unlink(new)
-            raise ConfigError(f"Cannot write {self.path}, which is to say how far the copy is: {error}.") from None
+            reason = error.strerror or error  # without the temporary name
+            raise ConfigError(f"Cannot write {self.path}, which is to say how far the copy is: {reason}.") from None
         self._unsaved = False
 
     def remove(self) -> None:
