@@ -25,6 +25,9 @@ PATH_MAX_UTF16: Final = 1_000
 NUMBER_MAX_DIGITS: Final = 100
 """Digits of a number: integer, fraction and exponent digits; signs, point and ``e`` not counted (source; measured)."""
 
+LAST_MOMENT_MS: Final = 253_402_300_799_999
+"""The end of the year 9999 in Unix time, after which the dates of many clients end."""
+
 DEFAULT_KEYSPACE: Final = "default_keyspace"
 """The keyspace that is used where none is named, and that every embedded database starts with (as Astra DB does)."""
 

@@ -54,6 +54,32 @@ def test_the_copy_opens_as_a_store_with_every_value(database: str, tmp_path: Pat
         assert store.mget(["c"]) == [None]
 
 
+@pytest.mark.parametrize(
+    ("source", "to", "code", "message"),
+    [
+        ("sqlite:{}/kv.db", "{}/copy.db", 0, "would copy sqlite:{}/kv.db to {}/copy.db"),
+        ("sqlite:{}/missing.db", "{}/copy.db", REFUSED, "missing.db"),
+        ("sqlite:{}/notes.txt", "{}/copy.db", REFUSED, "not a database of langchain-kv"),
+        ("sqlite:{}/kv.db", "{}/notes.txt", REFUSED, "--replace"),
+        ("sqlite:{}/kv.db", "{}/kv.db", REFUSED, "the database itself"),
+        ("redis://u:s3cret@h", "{}/copy.db", USAGE, "Only a file can be backed up"),
+        ("nonsense", "{}/copy.db", USAGE, "is not a URL"),
+    ],
+)
+def test_a_dry_run_refuses_what_a_backup_would_and_makes_nothing(
+    database: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], source: str, to: str, code: int, message: str
+) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    backup = ["backup", source.format(tmp_path), to.format(tmp_path)]
+    assert run([*backup, "--dry-run"]) == code
+    error = capfd.readouterr().err
+
+    assert message.format(tmp_path, tmp_path) in error
+    assert "s3cret" not in error
+    assert names(tmp_path) == ["kv.db", "notes.txt"]
+    assert run(backup) == code
+
+
 def test_a_file_of_an_older_version_is_copied_as_it_is_and_opens_as_a_store(tmp_path: Path) -> None:
     old, copy = shutil.copy(OLD, tmp_path / "old.db"), tmp_path / "copy.db"
     before = old.read_bytes()

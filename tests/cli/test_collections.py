@@ -256,3 +256,33 @@ def test_a_damaged_file_is_told_and_what_can_be_read_is(lckv: Lckv, url: str, tm
     assert error.startswith("lckv: read ")
     assert lckv("check", "--db", url, "--json").code == 1
     assert lckv("get", "b", "--db", url, "--collection", "kv").out == b'"text"\n'
+
+
+def test_a_file_whose_schema_has_damaged_text_is_told(lckv: Lckv, url: str, tmp_path: Path) -> None:
+    with KVByteStore("blobs", url) as store:
+        store.mset([("k", b"x")])
+    path = tmp_path / "kv.db"
+    data = bytearray(path.read_bytes())
+    data[data.index(b"CREATE TABLE file_mark") + 7] = 0x86  # SQLite's message repeats it
+    path.write_bytes(data)
+
+    code, out, error = lckv("check", "--db", url)
+
+    assert code == 1
+    (told,) = lines(out)
+    assert "the file is damaged; restore a backup" in told["problem"]  # type: ignore[index, call-overload]
+    assert error == "lckv: read 0, problems 1\n"
+    assert lckv("get", "k", "--db", url, "--collection", "blobs").code == 3
+
+
+def test_a_file_whose_collections_cannot_be_listed_is_told_once(lckv: Lckv, url: str, tmp_path: Path) -> None:
+    with KVByteStore("blobs", url) as store:
+        store.mset([("k", b"x")])
+    path = tmp_path / "kv.db"
+    data = bytearray(path.read_bytes())
+    data[data.index(b"CREATE TABLE file_mark")] = 0x86
+    path.write_bytes(data)
+
+    code, out, _ = lckv("check", "--db", url)
+
+    assert (code, len(lines(out))) == (1, 1)

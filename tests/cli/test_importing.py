@@ -262,3 +262,20 @@ def test_a_cache_is_not_packed_onto_itself(lckv: Lckv) -> None:
     code, error = lckv("pack-embeddings", TO, TO, "--collection", "old")
 
     assert (code, len(error)) == (2, 1)
+
+
+@pytest.mark.parametrize("command", ["import-from", "pack-embeddings"])
+def test_from_may_be_a_file_with_the_url_whose_password_is_nobodys_business(lckv: Lckv, command: str) -> None:
+    Path("url").write_text("redis://:hunter2@127.0.0.1:1\n")
+    code, error = lckv(command, "@url", TO, "--layout", "redis", "--collection", "kv")
+
+    assert code == 4
+    assert "127.0.0.1:1" in error[-1]
+    assert "hunter2" not in str(error)
+
+
+def test_a_folder_may_begin_with_an_at_sign(lckv: Lckv) -> None:
+    Path("@cache").mkdir()
+    Path("@cache/a").write_bytes(b"1")
+
+    assert lckv("import-from", "@cache", TO, "--layout", "files", "--collection", "kv")[0] == 0

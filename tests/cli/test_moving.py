@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from langchain_kv import BackendOptions, Kind, Record
+from langchain_kv import BackendOptions, Kind, KVByteStore, Record
 from langchain_kv.backends.engine import EngineBackend
 from langchain_kv.cli.main import run
 from langchain_kv.errors import EngineError
@@ -259,6 +259,59 @@ def test_a_copy_that_fails_names_where_it_goes_on_in_its_last_line(lckv: Lckv, m
     assert kept("sqlite:b.db") == kept("sqlite:a.db")
 
 
+def test_what_failed_before_a_copy_goes_on_is_exit_code_5(lckv: Lckv) -> None:
+    put("sqlite:a.db", [Record(key, b"1") for key in "abc"])
+    to = f"sqlite:{Path('b.db').absolute()}, default_keyspace, kv"
+    source = to.replace("b.db", "a.db")
+    words = {"from": source, "to": to, "prefix": ""}
+    noted = {"after": "a", "counts": {"failed": 1}, "failed": {"a": "it is damaged"}}
+    Path("r").write_text(json.dumps({"lckv_resume": 1, **words, **noted}))
+
+    assert lckv("copy", "sqlite:a.db", "sqlite:b.db", *KV, "--resume", "r") == Outcome(
+        5,
+        "",
+        [
+            "lckv: 'a': it is damaged",
+            "lckv: read 2, written 2, replaced 0, same 0, skipped 0, failed 1",
+            "lckv: Values that failed: 'a'",
+        ],
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "other"),
+    [
+        ("redis://127.0.0.1:1?db=1", "redis://127.0.0.1:1?db=2"),
+        ("postgresql:///db?host=/run/a", "postgresql:///db?host=/run/b"),
+        ("postgresql://127.0.0.1:1/db?options=-csearch_path=a", "postgresql://127.0.0.1:1/db?options=-csearch_path=b"),
+    ],
+)
+def test_parameters_of_a_url_tell_two_targets_apart(lckv: Lckv, url: str, other: str) -> None:
+    put("sqlite:a.db", records(1))
+    words = {"from": ", ".join(_name(url)), "to": ", ".join(_name("sqlite:a.db")), "prefix": ""}
+    Path("r").write_text(json.dumps({"lckv_resume": 1, **words, "after": "0"}))
+    resumed = lckv("copy", other, "sqlite:a.db", *KV, "--resume", "r")
+    compared = lckv("diff", url, other, *KV)
+
+    assert resumed.code == 2
+    assert "is of another copy" in resumed.error[0]
+    assert (compared.code, "are one collection" in compared.error[0]) == (4, False)
+
+
+def _name(url: str) -> tuple[str, str, str]:
+    return parse_url(url).identity, "default_keyspace", "kv"
+
+
+@pytest.mark.parametrize("scheme", ["redis", "postgresql"])
+def test_an_identity_has_no_password_and_stays_with_another(scheme: str) -> None:
+    one, other = (
+        parse_url(f"{scheme}://u:{word}@h/1?user=u&password={word}&options=x").identity for word in ("secret", "new")
+    )
+
+    assert one == other
+    assert "secret" not in one
+
+
 # -- ends that come too early -----------------------------------------------------------------------------------------
 
 
@@ -284,6 +337,94 @@ def test_a_copy_that_is_killed_in_the_middle_goes_on(tmp_path: Path, number: int
     assert 0 < int(read.replace(",", "")) <= 29_000
     assert kept(f"sqlite:{tmp_path}/b.db") == kept(f"sqlite:{tmp_path}/a.db")
     assert not (tmp_path / "r").exists()
+
+
+def test_bytes_over_http_are_the_same_as_bytes_where_that_is_said(lckv: Lckv) -> None:
+    Path("token").write_text("test-token")
+    put("sqlite:a.db", [Record("a", b"\0", Kind.BYTES), Record("b", b"x", Kind.BYTES)])
+    with DataAPIServer() as server:
+        with KVByteStore("kv", server.url, token=server.token) as store:
+            store.mset([("a", b"\0"), ("b", b"y")])
+        copy = ("copy", "sqlite:a.db", server.url, *KV, "--to-token", "@token", "--bytes", "--on-exists", "skip")
+        copied = lckv(*copy)
+
+    assert copied == Outcome(0, "", ["lckv: read 2, written 0, replaced 0, same 1, skipped 1, failed 0"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs names of files that are no UTF-8")
+def test_a_file_whose_name_is_no_utf8_is_dumped_and_loaded(lckv: Lckv) -> None:
+    name = os.fsdecode(b"a\xff.db")
+    put(f"sqlite:{name}", records(2))
+    dump = lckv("dump", "--db", f"sqlite:{name}", *KV)
+    loaded = lckv("load", "-", "--db", "sqlite:b.db", *KV, stdin=dump.out.encode())
+
+    assert (dump.code, loaded.code) == (0, 0)
+    assert json.loads(dump.out.splitlines()[0])["source"] == f"sqlite:{Path(name).absolute()}"
+    assert kept("sqlite:b.db") == kept(f"sqlite:{name}")
+
+
+def test_a_dump_that_cannot_be_read_is_told(lckv: Lckv) -> None:
+    Path("folder").mkdir()
+
+    assert lckv("load", "folder", "--db", "sqlite:b.db", *KV).code == 2
+    if os.path.exists("/proc/self/mem"):
+        failed = lckv("load", "/proc/self/mem", "--db", "sqlite:b.db", *KV)
+        assert (failed.code, failed.error) == (2, ["lckv: The dump cannot be read: Input/output error."])
+
+
+@pytest.mark.parametrize("scheme", ["sqlite", "sqlite+sqlalchemy", "sqlite+aiosqlite"])
+def test_no_command_that_only_reads_makes_a_file(lckv: Lckv, scheme: str) -> None:
+    url = f"{scheme}:typo.db"
+    for command in ("count", "keys", "get k", "del k", "dump", "clear --yes", "drop --yes", "purge"):
+        lckv(*command.split(), "--db", url, *KV)
+    for command in ("info", "collections", "check"):
+        lckv(command, "--db", url)
+    for to in ("sqlite:b.db", "sqlite:c.db"):
+        assert lckv("diff", url, to, *KV).code == 3
+    if scheme == "sqlite+sqlalchemy":
+        for layout in ("sql", "langgraph"):
+            assert lckv("import-from", "typo.db", "sqlite:b.db", "--layout", layout, "--name", "n", *KV).code in (2, 3)
+    assert not Path("typo.db").exists()
+
+    assert lckv("set", "k", "1", "--db", url, *KV).code == 0
+    assert lckv("get", "k", "--db", url, *KV) == Outcome(0, "1\n", [])
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "copy sqlite:a.db sqlite:b.db",
+        "import-from . sqlite:b.db --layout files",
+        "pack-embeddings sqlite:a.db sqlite:b.db",
+    ],
+)
+def test_nothing_is_verified_of_a_dry_run(lckv: Lckv, command: str) -> None:
+    put("sqlite:a.db", records(1))
+    done = lckv(*command.split(), *KV, "--dry-run", "--verify")
+
+    assert (done.code, "exclude each other" in done.error[0]) == (2, True)
+    assert not Path("b.db").exists()
+
+
+def test_a_dry_run_of_set_refuses_what_set_would(lckv: Lckv) -> None:
+    Path("large").write_text("x" * 4_000_001)
+    where = ("--db", "sqlite:a.db", *KV)
+    dry = lckv("set", "k", "@large", "--text", *where, "--dry-run")
+    assert not Path("a.db").exists()
+    done = lckv("set", "k", "@large", "--text", *where)
+
+    assert dry == done
+    assert done.code == 2
+    for url in ("sqlite:b.db", "sqlite+sqlalchemy:b.db"):
+        assert lckv("set", "k", "1", "--db", url, *KV, "--dry-run").code == 0
+    assert not Path("b.db").exists()
+
+
+def test_a_limit_beyond_what_a_list_can_have_is_wrong_usage(lckv: Lckv) -> None:
+    put("sqlite:a.db", records(1))
+    for command in ("keys", "items"):
+        assert lckv(command, "--db", "sqlite:a.db", *KV, "--limit", str(sys.maxsize)).code == 0
+        assert lckv(command, "--db", "sqlite:a.db", *KV, "--limit", str(sys.maxsize + 1)).code == 2
 
 
 def test_bytes_of_a_store_over_http_come_as_bytes_where_that_is_said(lckv: Lckv) -> None:

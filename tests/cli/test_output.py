@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,43 @@ def test_wide_characters_take_two_columns() -> None:
     lines = list(lines_of([{"key": "日本", "value": "1"}, {"key": "abcdef", "value": "2"}], ("key", "value")))
 
     assert lines == ["KEY     VALUE", "日本    1", "abcdef  2"]
+
+
+EVIL = "\x1b[2J\x07\u202e\x9b31m\U000e0001"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command",
+    [
+        "del --prefix k --dry-run",
+        "del --prefix k --dry-run --json",
+        "dump",
+        "keys --json",
+        "items --json",
+        "get k --json",
+    ],
+)
+def test_what_others_stored_can_do_nothing_to_a_terminal(tmp_path: Path, command: str) -> None:
+    url = f"sqlite:{tmp_path / 'kv.db'}"
+    with KVStore("kv", url) as store:
+        store.mset([("k", {EVIL: EVIL}), (f"k{EVIL}", EVIL)])
+    code, out, _ = on_a_terminal(*command.split(), "--db", url, "--collection", "kv")
+
+    assert code == 0
+    assert out.replace("\n", "").isprintable()
+    if "--json" in command:
+        printed = [json.loads(line) for line in out.splitlines()]
+        assert printed[-1] in ("k", f"k{EVIL}", {"key": f"k{EVIL}", "value": EVIL}, {"key": "k", "value": {EVIL: EVIL}})
+
+
+def test_a_pipe_gets_what_is_stored_exactly(lckv: Lckv, tmp_path: Path) -> None:
+    url = f"sqlite:{tmp_path / 'kv.db'}"
+    with KVStore("kv", url) as store:
+        store.mset([(f"k{EVIL}", 1)])
+    out = lckv("keys", "--json", "--db", url, "--collection", "kv").out
+
+    assert "\u202e\x9b31m".encode() in out
 
 
 def test_no_line_is_longer_than_the_terminal() -> None:

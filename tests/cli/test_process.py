@@ -6,10 +6,12 @@ import os
 import re
 import shlex
 import signal
+import sqlite3
 import subprocess
 import sys
 import urllib.error
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -382,6 +384,7 @@ def test_stdout_that_cannot_be_written_is_exit_code_3_and_said(where: list[str],
             "lckv: There is no stdin to read the value from: give it as JSON, or as @FILE.\n",
         ),
         ("lckv set k - WHERE 0>/dev/null", 2, "lckv: Cannot read stdin: Bad file descriptor.\n"),
+        ("lckv load - WHERE 0>/dev/null", 2, "lckv: The dump cannot be read: Bad file descriptor.\n"),
         ("lckv get missing WHERE 2>&-", 1, ""),
         ("lckv get missing WHERE 2>/dev/full", 1, ""),
     ],
@@ -390,6 +393,26 @@ def test_a_stream_that_is_closed_or_full_is_no_traceback(where: list[str], line:
     done = shell(line, where)
 
     assert (done.returncode, done.stdout, done.stderr) == (code, "", error)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+def test_an_error_after_some_output_that_cannot_be_written_is_the_one_that_is_told(
+    where: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # else nothing is left to be written at the end
+    with KVStore("kv", where[1]) as store:
+        store.mset([("damaged", 1)])
+    with closing(sqlite3.connect(where[1].removeprefix("sqlite:"))) as database, database:
+        (table,) = database.execute("SELECT id FROM collections").fetchone()
+        database.execute(f"UPDATE docs_{table} SET content='{{broken' WHERE id='damaged'")
+    for reader in ("> /dev/full", "| true"):
+        done = shell(f"lckv get k damaged WHERE {reader}", where)
+        code = 3 if ">" in reader else 0
+
+        assert (done.returncode, done.stderr.count("\n")) == (code, 1)
+        assert "'damaged'" in done.stderr
+        assert "Exception ignored" not in done.stderr
 
 
 @pytest.mark.slow

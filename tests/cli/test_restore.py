@@ -39,6 +39,31 @@ def test_the_values_of_the_backup_are_back(database: str, tmp_path: Path, capfd:
         assert store.mget(["a"]) == [1]
 
 
+@pytest.mark.parametrize(
+    ("copy", "target", "code", "message"),
+    [
+        ("{}/copy.db", "sqlite:{}/new.db", 0, "would put a copy of {}/copy.db in the place of sqlite:{}/new.db"),
+        ("{}/missing.db", "sqlite:{}/kv.db", REFUSED, "missing.db"),
+        ("{}/notes.txt", "sqlite:{}/kv.db", REFUSED, "not a database of langchain-kv"),
+        ("{}/kv.db", "sqlite:{}/kv.db", REFUSED, "the database itself"),
+        ("{}/copy.db", "sqlite:{}/notes.txt", REFUSED, "--replace"),
+        ("{}/copy.db", "redis://u:s3cret@h", USAGE, "Only a file can be restored"),
+    ],
+)
+def test_a_dry_run_refuses_what_a_restore_would_and_makes_nothing(
+    database: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], copy: str, target: str, code: int, message: str
+) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    restore = ["restore", copy.format(tmp_path), target.format(tmp_path)]
+    assert run([*restore, "--dry-run"]) == code
+    error = capfd.readouterr().err
+
+    assert message.format(tmp_path, tmp_path) in error
+    assert "s3cret" not in error
+    assert names(tmp_path) == ["copy.db", "kv.db", "notes.txt"]
+    assert run(restore) == code
+
+
 def test_a_store_that_is_open_goes_on_with_it(database: str, tmp_path: Path) -> None:
     with KVStore("kv", database) as store:
         assert store.mget(["a"]) == [2]

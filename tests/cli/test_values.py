@@ -9,12 +9,21 @@ import re
 import sqlite3
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 import langchain_kv
-from langchain_kv import KVByteStore, KVStore, PartialWriteError, RequestTimeoutError, StoreError
+from langchain_kv import (
+    BackendOptions,
+    KVByteStore,
+    KVStore,
+    PartialWriteError,
+    Record,
+    RequestTimeoutError,
+    StoreError,
+)
 from langchain_kv.backends.engine import EngineBackend
 from langchain_kv.cli.output import json_line
 from langchain_kv.cli.secrets import read_secret
@@ -27,6 +36,7 @@ from langchain_kv.errors import (
     EngineFileError,
     LimitError,
 )
+from langchain_kv.places.schemes import parse_url
 from langchain_kv.server.http.running import run_in_thread
 from running import Lckv
 
@@ -521,3 +531,17 @@ def test_a_partial_write_is_told_without_attributes() -> None:
         "1 of 2 keys were stored; the others ('b') failed, the first with: Lost. Repeating the command is safe."
     )
     assert worded("raise deadline_s, or use smaller batches") == "raise --timeout, or use smaller batches"
+
+
+@pytest.mark.parametrize("moment", [253_402_300_800_000, 10**17, 2**62])
+def test_a_moment_that_is_no_date_is_shown_as_its_number(lckv: Lckv, where: list[str], moment: int) -> None:
+    with closing(parse_url(where[1]).open(BackendOptions("kv", "default_keyspace"))) as backend:
+        backend.open()
+        backend.put_many([Record("k", b"1", expires_at_ms=moment), Record("z", b"2")])
+    code, out, _ = lckv("items", *where)
+
+    assert code == 0
+    assert [json.loads(line) for line in out.splitlines()] == [
+        {"key": "k", "value": 1, "expires_at": str(moment)},
+        {"key": "z", "value": 2},
+    ]

@@ -106,6 +106,31 @@ def test_what_only_the_right_has_is_left_out_if_so_asked(opened: Open) -> None:
     assert compared(left, right, both_ways=False)[0] == []
 
 
+def test_keys_that_the_other_side_does_not_take_are_differences(opened: Open) -> None:
+    wide, narrow = opened("sql"), opened("sqlite")
+    wide.put_many([Record(key, b"1") for key in ("", "a", "b")])
+    narrow.put_many([Record("a", b"1"), Record("\xe4" * 200, b"1")])
+
+    class Short(Wrapper):
+        key_max_bytes = 100
+
+        def get_many(self, keys: Sequence[str]) -> Sequence[Stored | None]:
+            assert all(len(key.encode()) <= 100 for key in keys)
+            return super().get_many(keys)
+
+    assert {(each.key, each.where) for each in compared(wide, narrow)[0]} == {
+        ("", "only-left"),
+        ("b", "only-left"),
+        ("\xe4" * 200, "only-right"),
+    }
+    assert {(each.key, each.where) for each in compared(Short(wide), narrow)[0]} == {
+        ("", "only-left"),
+        ("b", "only-left"),
+        ("\xe4" * 200, "only-right"),
+    }
+    assert ("", "only-right") in {(each.key, each.where) for each in compared(narrow, wide)[0]}
+
+
 class Rotten(Wrapper):
     """Of which no value can be read."""
 

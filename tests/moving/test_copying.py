@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ from typing import Any
 import pytest
 
 from langchain_kv import Backend, ConfigError, Found, Kind, Record, StoreError, Wrapper
+from langchain_kv.backends.wrappers import Prefixed
 from langchain_kv.errors import ConnectError, DocumentExistsError, EngineFileError, InvalidValueError, PartialWriteError
 from langchain_kv.moving.checkpoints import Checkpoint
 from langchain_kv.moving.copying import copy_values
-from langchain_kv.moving.tally import FAILURES_MAX, Pace
+from langchain_kv.moving.tally import FAILURES_MAX, Pace, Tally
 from langchain_kv.moving.writing import OnExists, Writer
 from langchain_kv.runtime.clock import now_ms
 from moving_values import Open, contents, records
@@ -103,6 +105,21 @@ def test_a_dry_run_counts_and_writes_nothing(opened: Open) -> None:
     copy_values(source, writer)
 
     assert (writer.tally.written, writer.tally.replaced, contents(target)) == (1, 1, before)
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite", "http", "sql"])
+def test_a_dry_run_counts_what_the_real_run_does(opened: Open, kind: str) -> None:
+    source, target = opened("sql"), opened(kind)
+    large = b'"%s"' % (b"x" * 4_000_000)
+    source.put_many([Record("a", b"1"), Record("b", large), Record("c", b"2"), Record("", b"3")])
+    told = []
+    for dry_run in (True, False):
+        writer = Writer(Prefixed(target, "p"), OnExists.FAIL, dry_run=dry_run)
+        copy_values(source, writer)
+        told.append((writer.tally.counts, writer.tally.reasons))
+
+    assert told[0] == told[1]
+    assert (told[0][0]["failed"] == 0) == (kind == "sql")
 
 
 # -- what the target refuses, and what is damaged ----------------------------------------------------------------------
@@ -209,11 +226,70 @@ def test_a_copy_goes_on_behind_the_last_key_that_was_acknowledged(opened: Open, 
     target.fails_at = ""
     counts = copied(source, target, batch=2, checkpoint=Checkpoint(str(file), COPY))
 
-    assert noted == {"lckv_resume": 1, **COPY, "after": "b", "counts": noted["counts"]}
+    assert noted == {"lckv_resume": 1, **COPY, "after": "b", "counts": noted["counts"], "failed": {}}
     assert source.keys == ["c", "d", "e", "f"]
     assert (counts["same"], counts["written"]) == (1, 3)
     assert sorted(contents(target)) == list("abcdef")
     assert not file.exists()
+
+
+def test_what_failed_before_a_copy_goes_on_is_told_at_its_end_too(opened: Open, tmp_path: Path) -> None:
+    class Both(Picky, Broken):
+        pass
+
+    source, target = opened(), Both(opened())
+    source.put_many([Record(key, b"1") for key in "abcdefgh"])
+    target.refused = ["a", "e"]
+    file = tmp_path / "copy.resume"
+    for target.fails_at in ("d", "h"):
+        with pytest.raises(PartialWriteError):
+            copied(source, target, batch=2, checkpoint=Checkpoint(str(file), COPY))
+    target.fails_at = ""
+    writer = Writer(target, OnExists.FAIL)
+    copy_values(source, writer, batch=2, checkpoint=Checkpoint(str(file), COPY))
+
+    assert (writer.tally.failed, writer.tally.reasons) == (2, {"a": "no a", "e": "no e"})
+    assert sorted(contents(target)) == list("bcdfgh")
+
+
+def test_a_target_that_takes_nothing_is_given_up_anew_after_a_copy_went_on() -> None:
+    tally = Tally()
+    tally.go_on_from(FAILURES_MAX - 1, {"a": "no a"})
+    for number in range(FAILURES_MAX - 1):
+        tally.fail(f"k{number}", "no")
+
+    with pytest.raises(StoreError, match="1,000 values failed"):
+        tally.fail("z", "no")
+
+
+@pytest.mark.parametrize("noted", [{}, {"counts": 1, "failed": []}, {"counts": {"failed": "x"}, "failed": {"a": 1}}])
+def test_a_file_that_says_nothing_of_failures_is_gone_on_from(tmp_path: Path, noted: dict[str, Any]) -> None:
+    file = tmp_path / "copy.resume"
+    file.write_text(json.dumps({"lckv_resume": 1, **COPY, "after": "b", **noted}))
+    checkpoint = Checkpoint(str(file), COPY)
+
+    assert (checkpoint.after, checkpoint.failed) == ("b", 0)
+
+
+def test_files_beside_the_one_that_is_written_stay(tmp_path: Path) -> None:
+    (tmp_path / "notes.new").write_text("my novel")
+    Checkpoint(str(tmp_path / "notes"), COPY).note("a", Tally())
+
+    assert {each.name for each in tmp_path.iterdir()} == {"notes", "notes.new"}
+    assert (tmp_path / "notes.new").read_text() == "my novel"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a directory cannot be made unwritable so")
+def test_a_file_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"Cannot write .*No such file or directory"):
+        Checkpoint(str(tmp_path / "none" / "r"), COPY).note("a", Tally())
+    (tmp_path / "r").mkdir()
+    checkpoint = Checkpoint(str(tmp_path / "q"), COPY)
+    checkpoint.path = tmp_path / "r"
+    with pytest.raises(ConfigError, match=r"Cannot write .*Is a directory"):
+        checkpoint.note("a", Tally())
+
+    assert [each.name for each in tmp_path.iterdir()] == ["r"]
 
 
 def test_without_an_order_of_keys_all_is_read_again_and_nothing_written_twice(opened: Open, tmp_path: Path) -> None:
@@ -247,7 +323,7 @@ def test_there_is_no_file_when_nothing_was_acknowledged(opened: Open, tmp_path: 
 def test_the_file_of_another_copy_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "copy.resume"
     checkpoint = Checkpoint(str(file), COPY)
-    checkpoint.note("a", {})
+    checkpoint.note("a", Tally())
     with pytest.raises(ConfigError, match=r"another copy.*'sqlite:b', not 'sqlite:c'"):
         Checkpoint(str(file), {**COPY, "to": "sqlite:c"})
 
@@ -268,9 +344,9 @@ def test_the_file_is_written_at_most_twice_a_second(tmp_path: Path) -> None:
     checkpoint = Checkpoint(str(file), COPY, clock=lambda: now)
     seen = []
     for now in (0.0, 0.2, 0.4, 0.6):
-        checkpoint.note(str(now), {})
+        checkpoint.note(str(now), Tally())
         seen.append(json.loads(file.read_text())["after"])
-    checkpoint.note("last", {})
+    checkpoint.note("last", Tally())
     checkpoint.save()
 
     assert seen == ["0.0", "0.0", "0.0", "0.6"]

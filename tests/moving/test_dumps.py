@@ -175,6 +175,17 @@ def test_a_line_that_is_no_value_is_told_and_the_others_are_loaded(
     assert why in tally.reasons[key]
 
 
+@pytest.mark.parametrize("moment", [253_402_300_800_000, 10**17, 2**63, 2**70])
+def test_a_moment_after_the_year_9999_is_for_ever(opened: Open, moment: int) -> None:
+    target = opened()
+    lines = b'{"lckv":1}\n{"key":"k","kind":"json","value":1,"expires_at":%d}\n' % moment
+    for counts in ({"written": 1}, {"same": 1}):
+        _, tally = loaded(lines, target)
+        assert tally.counts.items() >= counts.items()
+
+    assert target.get_many(["k"]) == [Found(1, Kind.JSON)]
+
+
 def test_the_last_of_the_lines_of_one_key_wins(opened: Open) -> None:
     target = opened()
     lines = b"".join(b'{"key":"a","kind":"json","value":%d}\n' % number for number in range(3))
@@ -182,6 +193,28 @@ def test_the_last_of_the_lines_of_one_key_wins(opened: Open) -> None:
 
     assert target.get_many(["a"]) == [Found(2)]
     assert (tally.written, tally.replaced) == (1, 2)
+
+
+@pytest.mark.parametrize("on_exists", list(OnExists))
+@pytest.mark.parametrize("batch", [1, 10])
+def test_a_dry_run_of_a_dump_with_repeats_says_what_the_real_run_does(
+    opened: Open, on_exists: OnExists, batch: int
+) -> None:
+    lines = [("a", 1), ("b", 1), ("a", 1), ("a", 2), ("c", 2), ("a", 2), ("a", 1)]
+    dump = b'{"lckv":1}\n' + b"".join(b'{"key":"%s","kind":"json","value":%d}\n' % (k.encode(), v) for k, v in lines)
+    target = opened()
+    target.put_many([Record("c", b"1")])
+    told = []
+    for dry_run in (True, False):
+        writer = Writer(target, on_exists, may_repeat=True, dry_run=dry_run)
+        try:
+            load_values(Dump(io.BytesIO(dump)), writer, batch=batch)
+        except StoreError as error:
+            told.append((str(error), writer.tally.counts))
+        else:
+            told.append(("", writer.tally.counts))
+
+    assert told[0] == told[1]
 
 
 def test_a_line_without_end_is_refused_before_it_fills_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:

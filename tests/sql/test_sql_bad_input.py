@@ -119,11 +119,20 @@ def test_a_value_that_a_packet_cannot_take_is_refused_by_name(mariadb: str) -> N
         ("postgresql://host", "with the name of a database"),
         ("sqlite+sqlalchemy:", "sqlite+sqlalchemy:PATH"),
         ("sqlite+sqlalchemy::memory:", "sqlite+sqlalchemy:PATH"),
+        ("mysql://u:hun[ter2@h/db", "percent-encoded"),
     ],
 )
 def test_a_url_that_names_no_database_is_told_what_to_write(url: str, told: str) -> None:
-    with pytest.raises(ConfigError, match=re.escape(told)):
+    with pytest.raises(ConfigError, match=re.escape(told)) as caught:
         KVStore("kv", url)
+    assert "ter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("scheme", ["mysql+pymysql", "mysql+asyncmy"])
+def test_a_parameter_that_the_driver_does_not_take_is_told(scheme: str) -> None:
+    with pytest.raises(ConfigError, match=r"does not take.*'nonsense'") as caught:
+        KVStore("kv", f"{scheme}://u:hunter2@127.0.0.1:1/db?nonsense=s3cret")
+    assert not {"hunter2", "s3cret"} & set(re.split(r"\W", str(caught.value)))
 
 
 def test_a_place_shows_no_password() -> None:

@@ -101,6 +101,13 @@ def test_a_relative_path_is_made_absolute_at_once(monkeypatch: pytest.MonkeyPatc
         ("https://user:pw@h", "token"),
         ("https://h?x=1", "https://h"),
         ("cassandra:h/ks", "cassandra://USER"),
+        ("redis://u:123/pw@h/1", "percent-encoded"),
+        ("redis://u:123?pw@h/1", "percent-encoded"),
+        ("mongodb://u:pw/x@127.0.0.1:1/db", "percent-encoded"),
+        ("mongodb://u:pw?x@127.0.0.1:1/db", "percent-encoded"),
+        ("mongodb://u:123/pw@h/db", "percent-encoded"),
+        ("mongodb://u:x@pw/x@h/db", "percent-encoded"),
+        ("mongodb://u:pw/x", "percent-encoded"),
     ],
 )
 def test_a_bad_url_says_what_to_write(url: str, says: str) -> None:

@@ -103,6 +103,9 @@ class Backend(ABC):
     async def aput_many(self, records: Sequence[Record]) -> None:
         """As ``put_many``."""
 
+    def check_many(self, records: Sequence[Record]) -> None:  # noqa: B027 - most that a target refuses it knows itself
+        """Refuse records of which it is known that ``put_many`` would refuse them; nothing is stored. For dry runs."""
+
     @abstractmethod
     def delete_many(self, keys: Sequence[str]) -> None:
         """Remove the keys; missing ones are no error.

@@ -12,7 +12,16 @@ from langchain_kv.backends.async_base import AsyncBackend
 from langchain_kv.backends.base import Change, Damaged, Merge, Page, Record, Stored, is_alive
 from langchain_kv.backends.collections import NAMESPACES, PLAIN, CollectionForm, check_settings
 from langchain_kv.backends.documents import finder
-from langchain_kv.backends.rows import OverEngine, adding, changing, merging, open_collection, postponing, rows_in_parts
+from langchain_kv.backends.rows import (
+    OverEngine,
+    adding,
+    changing,
+    merging,
+    open_collection,
+    postponing,
+    rows_in_parts,
+    rows_of,
+)
 from langchain_kv.engines.base import CollectionName, Settings
 from langchain_kv.engines.cassandra.engine import CassandraEngine
 from langchain_kv.engines.cassandra.rows import BadRow
@@ -71,6 +80,9 @@ class CassandraBackend(OverEngine[CassandraEngine], AsyncBackend):
     async def aput_many(self, records: Sequence[Record]) -> None:
         rows = await in_slices(rows_in_parts(records, keeps_raw=False, form=await self._form_in_force()))
         await self._engine.awrite(self._collection, rows)
+
+    def check_many(self, records: Sequence[Record]) -> None:
+        rows_of(records, keeps_raw=False, form=self._form)
 
     async def adelete_many(self, keys: Sequence[str]) -> None:
         await self._engine.adelete(self._collection, keys)

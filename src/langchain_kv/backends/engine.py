@@ -112,6 +112,9 @@ class EngineBackend(OverEngine[Engine], SyncBackend):
     def put_many(self, records: Sequence[Record]) -> None:
         self._write(self._rows(records))
 
+    def check_many(self, records: Sequence[Record]) -> None:
+        self._rows(records)
+
     def _rows(self, records: Sequence[Record]) -> list[Row]:
         return rows_of(records, keeps_raw=self._keeps_raw)
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from langchain_kv.backends.at_home import AtHomeBackend
 from langchain_kv.backends.base import Backend, Change, Page, Record, Stored, SyncBackend
+from langchain_kv.backends.mongodb_documents import document_of
 from langchain_kv.backends.mongodb_verbs import KEY_MAX_BYTES, Verbs
 from langchain_kv.errors import StoreClosedError
 from langchain_kv.runtime.plans import Plan, arun, run
@@ -46,6 +47,10 @@ class _MongoDB(Backend):
     @property
     def key_max_bytes(self) -> int:
         return KEY_MAX_BYTES
+
+    def check_many(self, records: Sequence[Record]) -> None:
+        for record in records:
+            document_of(record)
 
     @property
     def _does(self) -> Verbs:

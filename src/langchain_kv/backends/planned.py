@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 
 from langchain_kv.backends.async_base import AsyncBackend
 from langchain_kv.backends.base import Change, Page, Record, Stored
-from langchain_kv.backends.redis_plans import VALUE_MAX_BYTES, Batch, Plan, Plans
+from langchain_kv.backends.redis_plans import VALUE_MAX_BYTES, Batch, Plan, Plans, check_size
 from langchain_kv.errors import StoreError
 
 __all__ = ["Fresh", "PlannedBackend", "Runner", "driven", "ping"]
@@ -55,6 +55,10 @@ class PlannedBackend(AsyncBackend):
 
     async def aput_many(self, records: Sequence[Record]) -> None:
         await self._carry_out(self._plans.put(records), writes=True)
+
+    def check_many(self, records: Sequence[Record]) -> None:
+        for record in records:
+            check_size(record)
 
     async def adelete_many(self, keys: Sequence[str]) -> None:
         await self._carry_out(self._plans.delete(keys), writes=True)

@@ -21,7 +21,7 @@ from redis.retry import Retry
 from langchain_kv.backends.at_home import AtHomeBackend
 from langchain_kv.backends.base import Backend, Change, Page, Record, Stored, SyncBackend
 from langchain_kv.backends.planned import Fresh, PlannedBackend, Runner, driven, ping
-from langchain_kv.backends.redis_plans import VALUE_MAX_BYTES, Batch, Plan, Plans
+from langchain_kv.backends.redis_plans import VALUE_MAX_BYTES, Batch, Plan, Plans, check_size
 from langchain_kv.errors import (
     AuthError,
     ConfigError,
@@ -165,6 +165,10 @@ class RedisBackend(_Client, SyncBackend):
 
     def put_many(self, records: Sequence[Record]) -> None:
         self._do(self._plans.put(records))
+
+    def check_many(self, records: Sequence[Record]) -> None:
+        for record in records:
+            check_size(record)
 
     def delete_many(self, keys: Sequence[str]) -> None:
         self._do(self._plans.delete(keys))

@@ -20,7 +20,7 @@ from langchain_kv.values.keys import shown
 from langchain_kv.values.lenient import parse_json
 from langchain_kv.values.records import Kind
 
-__all__ = ["VALUE_MAX_BYTES", "Batch", "Listed", "Plan", "Plans"]
+__all__ = ["VALUE_MAX_BYTES", "Batch", "Listed", "Plan", "Plans", "check_size"]
 
 T = TypeVar("T")
 
@@ -226,7 +226,7 @@ class Plans:
             new: tuple[Any, ...] = ("remove", 0)
             both = value or b""
             if record is not None:
-                _check_size(record)
+                check_size(record)
                 new = ("keep", _moment(record))
                 both += _payload(record)
             size_bytes = -1 if value is None else len(value)
@@ -284,7 +284,7 @@ class Plans:
             yield list(records)
             return
         for record in records:
-            _check_size(record)
+            check_size(record)
         part: list[Record] = []
         size_bytes = 0
         for record in records:
@@ -349,7 +349,7 @@ def _checked(reply: Any) -> Any:
     return reply
 
 
-def _check_size(record: Record) -> None:
+def check_size(record: Record) -> None:
     if len(record.payload) + len(_JSON) > VALUE_MAX_BYTES:
         raise InvalidValueError(
             f"The value of key {shown(record.key)} takes {len(record.payload):,} bytes, and Redis keeps at most"

@@ -7,6 +7,7 @@ event loop that it is used on, or on the loop thread.
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -19,6 +20,7 @@ from langchain_kv.backends.at_home import AtHomeBackend
 from langchain_kv.backends.base import Change, Merge, Page, Record, Stored, SyncBackend
 from langchain_kv.backends.sql_rows import ChangeError, RacedError, Rows
 from langchain_kv.errors import (
+    ConfigError,
     ConnectError,
     DataAPIError,
     EngineError,
@@ -51,6 +53,21 @@ _NO_ENTRY: Final[set[object]] = {"28P01", "28000", 1044, 1045, 1698}
 _Work = Callable[..., T]
 
 
+_TRANSLATED: Final = (SQLAlchemyError, OSError, RacedError, ChangeError)
+
+
+def _file_of(engine: Engine) -> str | None:
+    """Return the path of the file of SQLite that an engine of ours reaches; None where it is none."""
+    name = engine.url.database if engine.dialect.name == "sqlite" else None
+    return None if not name or name.startswith((":memory:", "file:")) else name
+
+
+def _require_file(path: str | None, rows: Rows, work: Callable[..., object]) -> None:
+    """Refuse what only making the table may do: SQLite makes a file that is missing, whatever is asked of it."""
+    if path is not None and work != rows.create and not os.path.exists(path):
+        raise rows.missing()
+
+
 def _bare_options(dialect: str, owned: bool) -> dict[str, str]:
     """Return how a verb is carried out that is one statement, which is whole without a transaction around it.
 
@@ -79,6 +96,7 @@ class SQLBackend(SyncBackend):
         self._bare = engine.execution_options(**_bare_options(engine.dialect.name, owned))
         self._rows = rows
         self._shown = shown
+        self._file = _file_of(engine) if owned else None
         self._owned = owned
         self._closed = False
         if owned:
@@ -106,14 +124,19 @@ class SQLBackend(SyncBackend):
     def _transaction(self, engine: Engine, work: _Work[T], *args: Any) -> T:
         if self._closed:
             raise StoreClosedError(f"The store on {self._shown} was closed: open a new one.")
+        _require_file(self._file, self._rows, work)
         for left in reversed(range(TRIES)):
             begun = False
             try:
                 with engine.begin() as connection:
                     begun = True
                     return work(connection, *args)
-            except (SQLAlchemyError, OSError, RacedError, ChangeError) as error:
+            except _TRANSLATED as error:
                 raised = _raised(error, self._rows, self._shown, begun, left)
+            except (TypeError, ValueError) as error:
+                if begun:
+                    raise
+                raised = _not_taken(error, self._shown)
             if raised is not None:
                 raise raised
         raise AssertionError  # the last try raises
@@ -125,6 +148,9 @@ class SQLBackend(SyncBackend):
 
     def put_many(self, records: Sequence[Record]) -> None:
         self._transaction(self._bare if len(records) == 1 else self._engine, self._rows.put, records)
+
+    def check_many(self, records: Sequence[Record]) -> None:
+        self._do(self._rows.check, records)
 
     def delete_many(self, keys: Sequence[str]) -> None:
         self._transaction(self._bare, self._rows.delete, keys)
@@ -208,6 +234,7 @@ class AsyncSQLBackend(AtHomeBackend):
         self._bare = engine.execution_options(**_bare_options(engine.dialect.name, owned))
         self._rows = rows
         self._shown = shown
+        self._file = _file_of(engine.sync_engine) if owned else None
         self._closed = False
         if owned:
             renew_in_child(self)
@@ -236,14 +263,19 @@ class AsyncSQLBackend(AtHomeBackend):
         return loop_thread.run(self._do(self._rows.names))
 
     async def _transaction(self, engine: AsyncEngine, work: _Work[T], *args: Any) -> T:
+        _require_file(self._file, self._rows, work)
         for left in reversed(range(TRIES)):
             begun = False
             try:
                 async with engine.begin() as connection:
                     begun = True
                     return await connection.run_sync(work, *args)
-            except (SQLAlchemyError, OSError, RacedError, ChangeError) as error:
+            except _TRANSLATED as error:
                 raised = _raised(error, self._rows, self._shown, begun, left)
+            except (TypeError, ValueError) as error:
+                if begun:
+                    raise
+                raised = _not_taken(error, self._shown)
             if raised is not None:
                 raise raised
         raise AssertionError  # the last try raises
@@ -255,6 +287,9 @@ class AsyncSQLBackend(AtHomeBackend):
 
     async def aput_many(self, records: Sequence[Record]) -> None:
         await self._on(self._bare if len(records) == 1 else self._engine, self._rows.put, records)
+
+    def check_many(self, records: Sequence[Record]) -> None:
+        loop_thread.run(self._do(self._rows.check, records))
 
     async def adelete_many(self, keys: Sequence[str]) -> None:
         await self._on(self._bare, self._rows.delete, keys)
@@ -347,6 +382,13 @@ def _raised(error: Exception, rows: Rows, shown: str, begun: bool, left: int) ->
     else:
         told = EngineError(f"{shown} refused it: {text}. Nothing of the call was stored.")
     return told
+
+
+def _not_taken(error: Exception, shown: str) -> ConfigError:
+    """Return what is raised for what a driver raised that was called with something wrong, such as a parameter."""
+    # A TypeError names arguments, a ValueError may have a value in it.
+    text = str(error) if isinstance(error, TypeError) else type(error).__name__
+    return ConfigError(f"The driver does not take the URL of {shown} with its parameters: {text}.")
 
 
 def _told(error: Exception) -> tuple[set[object], str]:

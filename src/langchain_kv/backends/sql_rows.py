@@ -125,7 +125,7 @@ class Rows:
     # -- writing ------------------------------------------------------------------------------------------------------
 
     def put(self, connection: sa.Connection, records: Sequence[Record]) -> None:
-        self._check(connection, records)
+        self.check(connection, records)
         # In the order of their keys: two writers that hold rows and wait for each other's would be a deadlock.
         ordered = sorted(records, key=lambda record: record.key)
         if self._dialect == "postgresql":
@@ -139,7 +139,7 @@ class Rows:
             connection.execute(sa.delete(self._table).where(self._own, self._among(some)))
 
     def add(self, connection: sa.Connection, records: Sequence[Record]) -> list[bool]:
-        self._check(connection, records)
+        self.check(connection, records)
         if self._expires:  # looked for first: to remove a row that is not there locks a gap of the index on InnoDB
             for some in self._chunks([record.key for record in records]):
                 old = sa.select(self._key).where(self._own, self._among(some), self._table.c.expires_at <= now_ms())
@@ -160,7 +160,7 @@ class Rows:
         except Exception as error:
             raise ChangeError from error
         if record is not None and row is None:
-            self._check(connection, [record])
+            self.check(connection, [record])
             if not self._insert(connection, record):
                 raise RacedError
         elif record is not None:
@@ -169,7 +169,7 @@ class Rows:
             self.delete(connection, [key])
 
     def merge(self, connection: sa.Connection, records: Sequence[Record], merge: Merge) -> None:
-        self._check(connection, records)
+        self.check(connection, records)
         by_key = {record.key: record for record in sorted(records, key=lambda record: record.key)}
         now = now_ms()
         there: list[Record] = []
@@ -276,7 +276,8 @@ class Rows:
                 " table takes it."
             )
 
-    def _check(self, connection: sa.Connection, records: Sequence[Record]) -> None:
+    def check(self, connection: sa.Connection, records: Sequence[Record]) -> None:
+        """Refuse records that the table, or the server, would."""
         if self._dialect == "postgresql":
             self._refuse_nul([record.key for record in records])
         if not self._expires and any(record.expires_at_ms is not None for record in records):

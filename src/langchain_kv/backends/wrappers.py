@@ -99,6 +99,13 @@ class Wrapper(Backend):
         with self._call("put", _keys_of(records)):
             await self._inner.aput_many(self._records(records))
 
+    def check_many(self, records: Sequence[Record]) -> None:
+        try:
+            self._inner.check_many(self._records(records))
+        except StoreError as error:
+            self._name_above(error, _keys_of(records))
+            raise
+
     def delete_many(self, keys: Sequence[str]) -> None:
         with self._call("delete", keys):
             self._inner.delete_many(self._keys(keys))

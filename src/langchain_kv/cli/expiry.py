@@ -6,12 +6,12 @@ import math
 import re
 from typing import Final
 
+from langchain_kv.limits import LAST_MOMENT_MS
 from langchain_kv.runtime.clock import now_ms
 
 __all__ = ["moment_after", "ttl"]
 
 _SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
-_LAST_MOMENT_MS: Final = 253_402_300_799_999  # the end of the year 9999
 
 
 def ttl(text: str) -> float:
@@ -32,4 +32,4 @@ def moment_after(ttl_s: float | None) -> int | None:
     if ttl_s is None:
         return None
     moment = now_ms() + ttl_s * 1_000
-    return math.ceil(moment) if moment <= _LAST_MOMENT_MS else None
+    return math.ceil(moment) if moment <= LAST_MOMENT_MS else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from langchain_kv.cli.notes import REFUSED, USAGE, fail, give_up, show_warning, tell
+from langchain_kv.cli.notes import REFUSED, USAGE, fail, flush_or_give_up, give_up, show_warning, tell
 
 # Next to nothing is imported here: what Ctrl-C interrupts before ``main`` runs is a traceback.
 TYPE_CHECKING = False
@@ -25,6 +25,7 @@ def main() -> int:
         warnings.showwarning = show_warning
         return run(sys.argv[1:])
     except KeyboardInterrupt:
+        flush_or_give_up(sys.stdout)
         return INTERRUPTED
 
 
@@ -48,15 +49,18 @@ def run(arguments: Sequence[str]) -> int:
         if sys.stdout is not None:
             sys.stdout.flush()
     except StoreError as error:
+        flush_or_give_up(sys.stdout)
         return tell(error, as_json=as_json)
     except BrokenPipeError:
         give_up(sys.stdout)
         return CLOSED_PIPE
     except SystemExit as leave:  # a signal told a command to stop, and it has cleaned up
+        flush_or_give_up(sys.stdout)
         return int(leave.code or 0)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("langchain_kv"):
             raise
+        flush_or_give_up(sys.stdout)
         return fail(f"{error.name} is not installed, and the command needs it.", USAGE, "EXTRA", as_json=as_json)
     except OSError as error:
         give_up(sys.stdout)

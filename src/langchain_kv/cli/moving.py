@@ -13,9 +13,9 @@ from langchain_kv.backends.base import Backend
 from langchain_kv.backends.wrappers import Prefixed, Wrapper
 from langchain_kv.cli.notes import PARTLY, fail, tell
 from langchain_kv.cli.output import Output
-from langchain_kv.cli.parsing import Option
+from langchain_kv.cli.parsing import Arguments, Option
 from langchain_kv.cli.targets import Target
-from langchain_kv.errors import CollectionConflictError, EngineError, StoreError
+from langchain_kv.errors import CollectionConflictError, ConfigError, EngineError, StoreError
 from langchain_kv.moving.tally import Tally
 from langchain_kv.moving.writing import OnExists
 from langchain_kv.places.base import BackendOptions, Place
@@ -23,7 +23,7 @@ from langchain_kv.places.files import FilePlace
 from langchain_kv.values.keys import shown
 from langchain_kv.values.namespaces import namespace_prefix
 
-__all__ = ["AS_BYTES", "ON_EXISTS", "backend_of", "failed_after", "reading", "told"]
+__all__ = ["AS_BYTES", "ON_EXISTS", "backend_of", "failed_after", "reading", "refuse_to_verify_nothing", "told"]
 
 
 def _on_exists(text: str) -> OnExists:
@@ -95,6 +95,16 @@ def reading(target: Target) -> Iterator[Backend]:
         raise EngineError(f"There is no file {target.place.path}, whose values are wanted: see to its path.")
     with backend_of(target) as backend:
         yield backend
+
+
+def refuse_to_verify_nothing(arguments: Arguments) -> None:
+    """Refuse ``--verify`` with ``--dry-run``.
+
+    Raises:
+        ConfigError: both were given.
+    """
+    if arguments.verify and arguments.dry_run:
+        raise ConfigError("--verify and --dry-run exclude each other: nothing is written that could be read again.")
 
 
 def told(output: Output, tally: Tally, *, dry_run: bool = False) -> int | None:

@@ -21,6 +21,7 @@ __all__ = [
     "code_name",
     "exit_code",
     "fail",
+    "flush_or_give_up",
     "give_up",
     "note",
     "note_json",
@@ -102,6 +103,15 @@ def give_up(stream: TextIO) -> None:
 
     with suppress(OSError, ValueError, AttributeError):  # it has no descriptor
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def flush_or_give_up(stream: TextIO | None) -> None:
+    """Write what is in a stream's buffer, or let it vanish: what was said already is the reason of the end."""
+    try:
+        if stream is not None:
+            stream.flush()
+    except (OSError, ValueError):
+        give_up(stream)  # type: ignore[arg-type]
 
 
 def code_name(error: StoreError) -> str:

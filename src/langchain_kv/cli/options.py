@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Final
 
 from langchain_kv.cli.parsing import Option, number, seconds
@@ -46,7 +47,7 @@ STORE: Final = (DB, COLLECTION, KEYSPACE, NAMESPACE, TOKEN, TIMEOUT)
 """What names a collection of a target, or a namespace in it."""
 
 PREFIX: Final = Option("--prefix", "Only keys that start with it.", "TEXT")
-LIMIT: Final = Option("--limit", "At most so many.", "N", convert=number(1))
+LIMIT: Final = Option("--limit", "At most so many.", "N", convert=number(1, sys.maxsize))
 TEXT: Final = Option("--text", "The value is text, as it is.")
 BYTES: Final = Option("--bytes", "The value is bytes, as they are.")
 DRY_RUN: Final = Option("--dry-run", "Say what would be done, and change nothing.")

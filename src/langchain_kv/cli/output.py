@@ -43,9 +43,13 @@ class Output:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         sys.stdout.buffer.write(data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data)
 
+    def line(self, line: bytes) -> None:
+        """Write a JSON text and a line end. On a terminal, what others stored can do nothing but stand there."""
+        self.write(_escaped(line) if is_terminal(sys.stdout) else line)
+
     def record(self, value: Any) -> None:
         """Write a value as a JSON text and a line end."""
-        self.write(json_line(value))
+        self.line(json_line(value))
 
     def rows(self, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
         """Write rows as they come: a table for people, else each as a JSON object a line.
@@ -107,6 +111,16 @@ def is_terminal(stream: TextIO | None) -> bool:
         return stream is not None and stream.isatty()
     except ValueError:
         return False
+
+
+def _escaped(line: bytes) -> bytes:
+    """Return a JSON text in which all that would move a terminal's cursor, or be invisible, is escaped as JSON does."""
+    import json
+
+    text = line.decode().removesuffix("\n")
+    if not text.isprintable():
+        text = "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in text)
+    return f"{text}\n".encode()
 
 
 def json_line(value: Any) -> bytes:

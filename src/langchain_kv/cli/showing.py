@@ -13,6 +13,7 @@ from langchain_kv.cli.output import Output, json_line
 from langchain_kv.cli.table import printable
 from langchain_kv.embeddings.vectors import count_of, first_numbers
 from langchain_kv.errors import UsageError
+from langchain_kv.limits import LAST_MOMENT_MS
 from langchain_kv.values.codecs import bytes_from_text
 from langchain_kv.values.keys import shown
 
@@ -20,6 +21,7 @@ __all__ = ["COLUMNS", "exact", "fields_of", "moment_text", "row_of", "shown_in_l
 
 _BYTES_SHOWN: Final = 20
 _NUMBERS_SHOWN: Final = 4
+_FIRST_MOMENT_MS: Final = -62_135_596_800_000  # the beginning of the year 1
 _DOCUMENT: Final = {"page_content", "metadata"}
 
 
@@ -78,7 +80,9 @@ def fields_of(key: str, value: Any, expires_at_ms: int | None = None) -> dict[st
 
 
 def moment_text(moment_ms: int) -> str:
-    """Return a moment in ISO 8601's form, in UTC."""
+    """Return a moment in ISO 8601's form, in UTC; the milliseconds, where another program stored what is no date."""
+    if not _FIRST_MOMENT_MS <= moment_ms <= LAST_MOMENT_MS:
+        return str(moment_ms)
     return datetime.fromtimestamp(moment_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

@@ -32,7 +32,7 @@ from langchain_kv.values.namespaces import namespace_prefix
 if TYPE_CHECKING:
     from langchain_kv.engines.sqlite.care import Figures
 
-__all__ = ["Target", "expired_in", "figures_of", "key_rule", "place_of", "require_file", "target_of"]
+__all__ = ["Target", "expired_in", "figures_of", "key_rule", "place_of", "require_file", "target_of", "url_of"]
 
 _ANY_COLLECTION = "collection"  # where no collection is meant, and a place's options need the name of one
 
@@ -121,10 +121,19 @@ def place_of(url: str) -> Place:
     Raises:
         ConfigError: it is none, or this process's memory, which would be gone with it.
     """
-    place = parse_url(read_secret("--db", url, is_ascii=False) if url.startswith("@") else url)
+    place = parse_url(url_of(url))
     if isinstance(place, MemoryPlace):
         raise ConfigError("memory: lives in one process and would be gone with this one: give sqlite:PATH.")
     return place
+
+
+def url_of(given: str) -> str:
+    """Return a URL that is given, or that the file holds that is named in its place, ``@FILE``.
+
+    Raises:
+        UsageError: the file cannot be read or holds none.
+    """
+    return read_secret("--db", given, is_ascii=False) if given.startswith("@") else given
 
 
 def target_of(arguments: Arguments) -> Target:

@@ -7,10 +7,12 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from tempfile import mkstemp
 from time import monotonic
 from typing import Any, Final
 
 from langchain_kv.errors import ConfigError, EngineFileError
+from langchain_kv.moving.tally import Tally
 
 __all__ = ["Checkpoint"]
 
@@ -28,6 +30,8 @@ class Checkpoint:
 
     Attributes:
         after: every key up to this one is acknowledged; None where the source has no order, or nothing is.
+        failed: of these, the ones that failed.
+        reasons: why, for the first of them, by key.
 
     Raises:
         ConfigError: the file is of another copy, or cannot be read.
@@ -41,16 +45,19 @@ class Checkpoint:
         self._due_at = clock()
         self._unsaved = False
         self._counts: dict[str, int] = {}
-        self.after: str | None = self._read()
+        self.after: str | None = None
+        self.failed = 0
+        self.reasons: dict[str, str] = {}
+        self._read()
 
     @property
     def exists(self) -> bool:
         """Whether the file is there."""
         return self.path.exists()
 
-    def note(self, after: str | None, counts: dict[str, int]) -> None:
+    def note(self, after: str | None, tally: Tally) -> None:
         """Note what is acknowledged now. It is in the file at once, or half a second later with the next."""
-        self.after, self._counts = after, counts
+        self.after, self._counts, self.reasons = after, tally.counts, tally.reasons
         self._unsaved = True
         if self._clock() >= self._due_at:
             self.save()
@@ -64,18 +71,22 @@ class Checkpoint:
         """
         if not self._unsaved:
             return
-        text = json.dumps({_FORMAT: 1, **self._copy, "after": self.after, "counts": self._counts})
-        new = self.path.with_name(f"{self.path.name}.new")
+        noted = {"after": self.after, "counts": self._counts, "failed": self.reasons}
+        new = None
         try:
-            with new.open("w") as file:
-                file.write(f"{text}\n")
+            # A name of its own: one made of the file's may be that of something else.
+            descriptor, new = mkstemp(prefix=".lckv_resume.", dir=self.path.parent)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(f"{json.dumps({_FORMAT: 1, **self._copy, **noted})}\n")
                 file.flush()
                 os.fsync(file.fileno())
-            new.replace(self.path)  # whole or not at all
+            os.replace(new, self.path)  # whole or not at all
         except OSError as error:
-            with suppress(OSError):
-                new.unlink(missing_ok=True)
-            raise ConfigError(f"Cannot write {self.path}, which is to say how far the copy is: {error}.") from None
+            if new is not None:
+                with suppress(OSError):
+                    os.unlink(new)
+            reason = error.strerror or error  # without the temporary name
+            raise ConfigError(f"Cannot write {self.path}, which is to say how far the copy is: {reason}.") from None
         self._unsaved = False
 
     def remove(self) -> None:
@@ -83,11 +94,11 @@ class Checkpoint:
         self._unsaved = False
         self.path.unlink(missing_ok=True)
 
-    def _read(self) -> str | None:
+    def _read(self) -> None:
         try:
             text = self.path.read_text()
         except FileNotFoundError:
-            return None
+            return
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"Cannot read {self.path}, which is to say how far the copy came: {error}.") from None
         try:
@@ -102,5 +113,11 @@ class Checkpoint:
                 f"{self.path} is of another copy ({', '.join(others)}: {noted.get(others[0])!r:.200}, not"
                 f" {self._copy[others[0]]!r:.200}): give the arguments of that one, or another file."
             )
-        after = noted.get("after")
-        return after if isinstance(after, str) else None
+        after, counts, reasons = noted.get("after"), noted.get("counts"), noted.get("failed")
+        if not isinstance(after, str):
+            return  # all is read again, and what fails then fails anew
+        self.after = after
+        if isinstance(counts, dict) and isinstance(counts.get("failed"), int):
+            self.failed = counts["failed"]
+        if isinstance(reasons, dict):
+            self.reasons = {key: str(reason) for key, reason in reasons.items()}

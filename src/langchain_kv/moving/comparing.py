@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from contextlib import closing
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from langchain_kv.backends.base import Backend, Found, Stored
+from langchain_kv.errors import InvalidKeyError
 from langchain_kv.moving.copying import BATCH, in_batches, pages_of
 from langchain_kv.moving.values import as_bytes, differences_of
 from langchain_kv.runtime.clock import now_ms
+from langchain_kv.values.keys import KeyRule, check_key
 
 __all__ = ["Comparison", "Difference", "compare"]
 
@@ -85,7 +87,7 @@ def compare(
     """
     with closing(in_batches(pages_of(left, prefix, bytes_only=bytes_only), batch)) as batches:
         for some in batches:
-            others = right.get_many([key for key, _ in some])
+            others = _asked(right, [key for key, _ in some])
             if bytes_only:
                 (page,) = as_bytes([[(key, other) for (key, _), other in zip(some, others, strict=True)]])
                 others = [other for _, other in page]
@@ -96,6 +98,17 @@ def compare(
             watch(comparison)
     if both_ways and right.count(prefix) != comparison.same + comparison.differ:
         yield from _only_right(left, right, comparison, prefix, watch)
+
+
+def _asked(backend: Backend, keys: Sequence[str]) -> list[Stored | None]:
+    """Return what a target has of keys of another one, some of which it may not take: those it has not."""
+    rule = KeyRule(backend.key_max_bytes, backend.allows_empty_key)
+    taken = []
+    for key in keys:
+        with suppress(InvalidKeyError):
+            taken.append(check_key(key, rule))
+    found = dict(zip(taken, backend.get_many(taken), strict=True)) if taken else {}
+    return [found.get(key) for key in keys]
 
 
 def _compared(key: str, stored: Stored, other: Stored | None, comparison: Comparison) -> Difference | None:
@@ -117,7 +130,7 @@ def _only_right(
     with closing(right.scan(prefix, values=False)) as pages:
         for page in pages:
             keys = [key for key, _ in page]
-            missing = [key for key, stored in zip(keys, left.get_many(keys), strict=True) if stored is None]
+            missing = [key for key, stored in zip(keys, _asked(left, keys), strict=True) if stored is None]
             # Those that expired since they were listed are no difference.
             there = right.get_many(missing)
             for key, stored in zip(missing, there, strict=True):

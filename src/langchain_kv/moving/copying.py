@@ -55,6 +55,8 @@ def copy_values(
     """
     pace = pace or Pace(None)
     after = checkpoint.after if checkpoint and source.in_key_order else None
+    if checkpoint and after is not None:
+        writer.tally.go_on_from(checkpoint.failed, checkpoint.reasons)
     pages = source.scan(prefix, values=True) if after is None else source.scan_after(prefix, after)
     size = min(batch, pace.batch_max or batch)
     try:
@@ -63,7 +65,7 @@ def copy_values(
                 pace.wait(len(some))
                 writer.write(some)
                 if checkpoint:
-                    checkpoint.note(some[-1][0] if source.in_key_order else None, writer.tally.counts)
+                    checkpoint.note(some[-1][0] if source.in_key_order else None, writer.tally)
                 watch(writer.tally)
     except BaseException:
         if checkpoint:

@@ -14,6 +14,7 @@ all the lines before it: where that is missing, the dump was cut off::
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Generator, Iterable
 from itertools import chain
 from typing import Any, BinaryIO, Final
@@ -22,7 +23,8 @@ import msgspec
 import orjson
 
 from langchain_kv.backends.base import Damaged, Found, Kind, Page, Stored
-from langchain_kv.errors import EngineFileError, InvalidValueError
+from langchain_kv.errors import EngineFileError, InvalidValueError, UsageError
+from langchain_kv.limits import LAST_MOMENT_MS
 from langchain_kv.moving.tally import Tally
 from langchain_kv.values.codecs import UndecodableError, bytes_from_text, encode_json
 from langchain_kv.values.keys import shown
@@ -65,7 +67,9 @@ def dump_values(
 
     left = iter(pages)
     first = next(left, [])  # where there is nothing to dump, that is told before a line is written
-    emit(orjson.dumps({"lckv": FORMAT, **header}) + b"\n")
+    # What is no UTF-8, as in the name of a file, becomes an escape of JSON.
+    first_line = json.dumps({"lckv": FORMAT, **header}, ensure_ascii=False, separators=(",", ":"))
+    emit(first_line.encode("utf-8", "backslashreplace") + b"\n")
     for page in chain([first], left):
         for key, stored in page:
             line = _line(key, stored, tally)
@@ -108,6 +112,7 @@ class Dump:
 
     Raises:
         EngineFileError: it is no dump, or of a newer form.
+        UsageError: it cannot be read.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -162,7 +167,7 @@ class Dump:
         return parsed
 
     def _lines(self) -> Generator[bytes]:
-        while line := self._file.readline(LINE_MAX_BYTES + 1):
+        while line := self._line():
             if len(line) > LINE_MAX_BYTES:
                 raise EngineFileError(
                     f"Line {self.count + 2:,} of the dump is longer than {LINE_MAX_BYTES:,} bytes, which no value"
@@ -170,6 +175,12 @@ class Dump:
                 )
             self.bytes_read += len(line)
             yield line
+
+    def _line(self) -> bytes:
+        try:
+            return self._file.readline(LINE_MAX_BYTES + 1)
+        except OSError as error:
+            raise UsageError(f"The dump cannot be read: {error.strerror or error}.") from None
 
     def _item(self, parsed: dict[str, Any] | None) -> tuple[str, Stored]:
         name = f"line {self.count + 1}"
@@ -183,6 +194,8 @@ class Dump:
             return key, Damaged(f"its kind is {shown(kind)}, which is none of {', '.join(_KINDS)}")
         if moment is not None and type(moment) is not int:
             return key, Damaged("its expires_at is no number of milliseconds")
+        if moment is not None and moment > LAST_MOMENT_MS:
+            moment = None  # as of a store's ttl_s: targets differ in what they make of such a moment
         if "value" not in parsed:
             return key, Damaged("it has no value")
         value = parsed["value"]

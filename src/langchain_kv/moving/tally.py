@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -30,6 +30,7 @@ class Tally:
         skipped: whose keys were there with something else, which was left; and which expired on their way.
         failed: that could not be read, or that the target refuses.
         reasons: why, for the first of these, by key.
+        failed_before: of ``failed`` those of earlier attempts, which is gone on from.
     """
 
     read: int = 0
@@ -39,11 +40,17 @@ class Tally:
     skipped: int = 0
     failed: int = 0
     reasons: dict[str, str] = field(default_factory=dict)
+    failed_before: int = 0
 
     @property
     def counts(self) -> dict[str, int]:
         """The numbers, by their names."""
-        return {name: value for name, value in vars(self).items() if isinstance(value, int)}
+        return {name: getattr(self, name) for name in ("read", "written", "replaced", "same", "skipped", "failed")}
+
+    def go_on_from(self, failed: int, reasons: Mapping[str, str]) -> None:
+        """Take over what failed in earlier attempts, which is not looked at again."""
+        self.failed = self.failed_before = failed
+        self.reasons.update(reasons)
 
     def fail(self, key: str, reason: str) -> None:
         """Note that a value failed.
@@ -54,9 +61,9 @@ class Tally:
         self.failed += 1
         if len(self.reasons) < _REASONS:
             self.reasons[key] = reason
-        if self.failed == FAILURES_MAX:
+        if self.failed - self.failed_before == FAILURES_MAX:
             raise StoreError(
-                f"{self.failed:,} values failed, and nothing more is tried; of the key {shown(key)}: {reason}"
+                f"{FAILURES_MAX:,} values failed, and nothing more is tried; of the key {shown(key)}: {reason}"
             )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from enum import Enum
 
 from langchain_kv.backends.base import Backend, Damaged, Record, Stored
@@ -16,7 +18,7 @@ from langchain_kv.errors import (
     UsageError,
 )
 from langchain_kv.moving.tally import Tally
-from langchain_kv.moving.values import differences_of, record_of
+from langchain_kv.moving.values import as_bytes, differences_of, record_of
 from langchain_kv.runtime.clock import now_ms
 from langchain_kv.values.keys import KeyRule, check_key, shown
 
@@ -44,19 +46,32 @@ class Writer:
     Args:
         target: where to. What holds its values is made with the first batch, where it is missing.
         on_exists: see there.
+        bytes_only: whether text of the target is base64 of bytes, as stores of bytes keep them in documents.
+        may_repeat: whether a key may come again in a later batch, as in dumps; a dry run remembers them all then.
         dry_run: whether it only looks, and counts what it would do; what is missing to hold values is then empty.
 
     Attributes:
         tally: what became of the values so far, also after an error.
     """
 
-    def __init__(self, target: Backend, on_exists: OnExists, *, dry_run: bool = False) -> None:
+    def __init__(
+        self,
+        target: Backend,
+        on_exists: OnExists,
+        *,
+        bytes_only: bool = False,
+        may_repeat: bool = False,
+        dry_run: bool = False,
+    ) -> None:
         self.tally = Tally()
         self._target = target
         self._on_exists = on_exists
+        self._bytes_only = bytes_only
         self._dry_run = dry_run
         self._rule = KeyRule(target.key_max_bytes, target.allows_empty_key)
         self._is_open = dry_run
+        self._may_repeat = may_repeat
+        self._would_be: dict[str, bytes] = {}
 
     def write(self, items: Sequence[tuple[str, Stored]]) -> None:
         """Write a batch of values, of which each has another key. Those that the target refuses are counted.
@@ -93,9 +108,10 @@ class Writer:
         new: list[Record] = []
         others: list[Record] = []
         for (key, (stored, record)), other in zip(given.items(), self._there(list(given)), strict=True):
-            if other is None:
+            would_be = self._would_be.get(key)
+            if other is None and would_be is None:
                 new.append(record)
-            elif not differences_of(stored, other):
+            elif would_be == _mark(record) if would_be or other is None else not differences_of(stored, other):
                 self.tally.same += 1
             elif self._on_exists is OnExists.SKIP:
                 self.tally.skipped += 1
@@ -107,18 +123,21 @@ class Writer:
 
     def _there(self, keys: Sequence[str]) -> Sequence[Stored | None]:
         try:
-            return self._target.get_many(keys)
+            found = self._target.get_many(keys)
         except (UnknownCollectionError, UnknownKeyspaceError):
             if self._dry_run:
                 return [None] * len(keys)
             raise
+        if not self._bytes_only:
+            return found
+        (page,) = as_bytes([list(zip(keys, found, strict=True))])
+        return [stored for _, stored in page]
 
     def _put(self, records: Sequence[Record], done: str) -> None:
         if not records:
             return
         try:
-            if not self._dry_run:
-                self._target.put_many(records)
+            self._check(records) if self._dry_run else self._target.put_many(records)
         except PartialWriteError as error:
             self._count(done, len(error.written))
             for key, reason in error.errors.items():
@@ -137,6 +156,13 @@ class Writer:
         else:
             self._count(done, len(records))
 
+    def _check(self, records: Sequence[Record]) -> None:
+        """Do as if these were written."""
+        with suppress(UnknownCollectionError, UnknownKeyspaceError):
+            self._target.check_many(records)
+        if self._may_repeat:
+            self._would_be.update((record.key, _mark(record)) for record in records)
+
     def _count(self, done: str, number: int) -> None:
         setattr(self.tally, done, getattr(self.tally, done) + number)
 
@@ -144,6 +170,12 @@ class Writer:
 def _is_about_values(error: StoreError) -> bool:
     """Tell whether the target refuses a value or a key, and may take others."""
     return isinstance(error, UsageError | LimitError) or (isinstance(error, DataAPIError) and error.scope == "DOCUMENT")
+
+
+def _mark(record: Record) -> bytes:
+    """Return what stands for a record that a dry run would have written: little, as there may be many."""
+    what = f"{record.kind} {record.expires_at_ms} ".encode()
+    return hashlib.blake2b(what + record.payload, digest_size=16).digest()
 
 
 def _exists(key: str) -> DataAPIError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from langchain_kv.runtime.forks import importing
 if TYPE_CHECKING:
     from langchain_kv.engines.sqlite.engine import SQLiteEngine
 
-__all__ = ["back_up", "compact", "problems", "restore"]
+__all__ = ["back_up", "compact", "look_before_backup", "look_before_restore", "problems", "restore"]
 
 
 def back_up(place: Place, file: str, *, replace: bool = False) -> None:
@@ -28,9 +29,8 @@ def back_up(place: Place, file: str, *, replace: bool = False) -> None:
         ConfigError: the place is no file.
         EngineError: the copy could not be made; nothing is left behind.
     """
-    if not isinstance(place, FilePlace):
-        raise ConfigError(f"Only a file can be backed up: give sqlite:PATH, not the URL of a {_name(place)} target.")
-    engine = _engine(place.path, read_only=place.read_only)
+    found = _file(place, "backed up")
+    engine = _engine(found.path, read_only=found.read_only)
     try:
         engine.backup(file, replace=replace)
     finally:
@@ -49,13 +49,35 @@ def restore(file: str, place: Place, *, replace: bool = False) -> None:
         ConfigError: the place is no file.
         EngineError: it could not be done; all is as it was.
     """
-    if not isinstance(place, FilePlace):
-        raise ConfigError(f"Only a file can be restored: give sqlite:PATH, not the URL of a {_name(place)} target.")
+    path = _file(place, "restored").path
     engine = _engine(file)
     try:
-        engine.restore_to(place.path, replace=replace)
+        engine.restore_to(path, replace=replace)
     finally:
         engine.close()
+
+
+def look_before_backup(place: Place, file: str, *, replace: bool = False) -> None:
+    """Refuse what ``back_up`` would, as far as that can be seen before anything is read or made."""
+    with importing.lock:
+        from langchain_kv.engines.sqlite.backup import require_place
+        from langchain_kv.engines.sqlite.file import recognise
+
+    path = _file(place, "backed up").path
+    recognise(path)
+    require_place(path, os.path.abspath(file), replace)
+
+
+def look_before_restore(file: str, place: Place, *, replace: bool = False) -> None:
+    """Refuse what ``restore`` would, as far as that can be seen before anything is read or made."""
+    with importing.lock:
+        from langchain_kv.engines.sqlite.backup import require_replaceable
+        from langchain_kv.engines.sqlite.file import recognise
+
+    path = _file(place, "restored").path
+    source = os.path.abspath(file)
+    recognise(source)
+    require_replaceable(source, os.path.realpath(path), replace)
 
 
 def compact(place: FilePlace, options: BackendOptions) -> tuple[int, int]:
@@ -91,8 +113,11 @@ def problems(place: FilePlace, options: BackendOptions) -> Sequence[str]:
         return engine.look(care.problems)
 
 
-def _name(place: Place) -> str:
-    return place.shown.partition(":")[0]
+def _file(place: Place, what: str) -> FilePlace:
+    if not isinstance(place, FilePlace):
+        name = place.shown.partition(":")[0]
+        raise ConfigError(f"Only a file can be {what}: give sqlite:PATH, not the URL of a {name} target.")
+    return place
 
 
 def _engine(path: str, *, read_only: bool = False) -> SQLiteEngine:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -9,6 +10,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Final, Self
+from urllib.parse import parse_qsl
 
 from langchain_kv import limits
 from langchain_kv.errors import UnknownCollectionError, UnsupportedError, UsageError
@@ -17,7 +19,7 @@ from langchain_kv.places.environment import token_left_out, token_of_environment
 if TYPE_CHECKING:
     from langchain_kv.backends.base import Backend
 
-__all__ = ["BackendOptions", "Place", "TokenSource", "collections_of_keys", "keys_prefix"]
+__all__ = ["BackendOptions", "Place", "TokenSource", "collections_of_keys", "identity_of_url", "keys_prefix"]
 
 TokenSource = str | Callable[[], str | None] | None
 """The token, something that gives it when asked, or None for no token."""
@@ -101,6 +103,11 @@ class Place(ABC):
         """The URL by which another program reaches the place; of a password it has ``***``. Most show just this."""
         return self.shown
 
+    @property
+    def identity(self) -> str:
+        """What tells the place from every other of its kind, without a password: ``shown``, where that says it all."""
+        return self.shown
+
     @abstractmethod
     def open(self, options: BackendOptions) -> Backend:
         """Return a new backend for one collection. Nothing is opened or sent before its first use.
@@ -143,6 +150,19 @@ class Place(ABC):
     def with_secrets(self) -> Self:
         """Return this place, which was pickled, with those secrets that the environment names now."""
         return self
+
+
+def identity_of_url(shown: str, url: str) -> str:
+    """Return the identity of a place whose URL has parameters that ``shown`` leaves out, such as ``db=`` and ``host=``.
+
+    They stand in it as a hash, because any of them may be nobody else's business. Those that log in are left out: a
+    place stays what it is with another password.
+    """
+    pairs = sorted(pair for pair in parse_qsl(url.partition("?")[2], True) if not _LOGS_IN.search(pair[0]))
+    return f"{shown}?{hashlib.sha256(repr(pairs).encode()).hexdigest()[:16]}" if pairs else shown
+
+
+_LOGS_IN: Final = re.compile("user|pass|secret|token", re.IGNORECASE)
 
 
 def keys_prefix(prefix: str | None, options: BackendOptions) -> str:

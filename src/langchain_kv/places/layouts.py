@@ -66,8 +66,11 @@ class LangGraphTablePlace(Place):
         """Return a backend that reads it.
 
         Raises:
-            ConfigError: SQLAlchemy or the driver is not installed.
+            ConfigError: SQLAlchemy or the driver is not installed, or there is no such file.
         """
+        path = self.database.file
+        if path and not os.path.exists(path):  # SQLite would make it
+            raise ConfigError(f"There is no file {path}: give the database of LangGraph's store.")
         engine: Any = self.database.make_engine(is_async=False, timeout_s=options.request_timeout_s)
         with importing.lock:
             from langchain_kv.backends.langgraph_table import LangGraphTableBackend

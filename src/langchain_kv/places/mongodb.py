@@ -29,6 +29,8 @@ __all__ = ["MongoDBClientPlace", "MongoDBPlace", "parse_mongodb_url"]
 
 _URL: Final = re.compile(r"(?i:(mongodb(?:\+srv)?))://(?:([^@/?#]*)@)?([^@/?#]+)(?:/([^?#]*))?(\?.*)?", re.DOTALL)
 
+_HOST: Final = re.compile(r"(\[[^\]]*\]|[^:\[\]]+)(:\d{1,5})?")
+
 _SECRET_OPTIONS: Final = re.compile(r"(?i:authMechanismProperties|tlsCertificateKeyFilePassword)=[^&]*&?")
 
 
@@ -161,11 +163,11 @@ def parse_mongodb_url(url: str) -> MongoDBPlace:
         ConfigError: it has another form; the text does not show the URL, which may hold a password.
     """
     found = _URL.fullmatch(url)
-    if found is None:
+    # Behind the hosts, or as a port, stands what is left of a password that has a / or ? in it.
+    hosts, path, query = found.groups("")[2:] if found else ("", "@", "")
+    if found is None or "@" in path + query or not all(map(_HOST.fullmatch, hosts.split(","))):
         raise ConfigError(
             f"A mongodb: URL has the form {MONGODB_FORM}, with @ : / ? # % in user and password percent-encoded."
         )
-    scheme, _, hosts, path, _ = found.groups()
-    keyspace = unquote(path or "")
-    shown = f"{scheme.lower()}://{hosts}/{path or ''}"
-    return MongoDBPlace(masked(url), shown, keyspace, {})
+    shown = f"{found[1].lower()}://{hosts}/{path}"
+    return MongoDBPlace(masked(url), shown, unquote(path), {})

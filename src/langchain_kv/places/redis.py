@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from langchain_kv.errors import ConfigError
-from langchain_kv.places.base import BackendOptions, Place, collections_of_keys, keys_prefix
+from langchain_kv.places.base import BackendOptions, Place, collections_of_keys, identity_of_url, keys_prefix
 from langchain_kv.places.environment import url_of_environment
 from langchain_kv.places.extras import require
 from langchain_kv.places.forms import REDIS_FORM
@@ -48,6 +48,11 @@ class RedisPlace(Place):
     def url_shown(self) -> str:
         """As ``shown``; whether it is a cluster is said, too."""
         return f"{self.shown}?cluster=true" if self.is_cluster else self.shown
+
+    @property
+    def identity(self) -> str:
+        """With the parameters, of which ``db=`` is the database."""
+        return identity_of_url(self.shown, self.url)
 
     def open(self, options: BackendOptions) -> Backend:
         """Return a backend with a client of its own, which has not connected yet, unless it is a cluster's.
@@ -127,8 +132,13 @@ def parse_redis_url(url: str) -> RedisPlace:
     try:
         parts = urlsplit(url)
         host = parts.port is None or parts.hostname  # a port that is none raises
+        if "@" in parts.path or "@" in parts.query.partition("=")[0]:
+            raise ValueError("what is taken for a host is the beginning of a password")
     except ValueError:
-        raise ConfigError(f"The URL of the Redis has no good host or port: write {REDIS_FORM}.") from None
+        raise ConfigError(
+            f"The URL of the Redis has no good host or port: write {REDIS_FORM}, with @ : / ? # % in user and password"
+            " percent-encoded."
+        ) from None
     if parts.scheme.lower() not in _SCHEMES or not host or not parts.netloc:
         raise ConfigError(f"The URL of a Redis needs redis:, rediss: or valkey: and a host: write {REDIS_FORM}.")
     query = parse_qsl(parts.query, keep_blank_values=True)

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from langchain_kv.errors import ConfigError
 from langchain_kv.limits import REQUEST_TIMEOUT_S
-from langchain_kv.places.base import BackendOptions, Place
+from langchain_kv.places.base import BackendOptions, Place, identity_of_url
 from langchain_kv.places.extras import is_installed, require
 from langchain_kv.runtime.forks import importing
 from langchain_kv.values.keys import type_name
@@ -72,9 +72,19 @@ class SQLPlace(Place):
     @property
     def url_shown(self) -> str:
         """As ``shown``; that of a file in our own form."""
+        driver = self.shown.partition(":")[0].partition("+")[2] or "sqlalchemy"
+        return f"sqlite+{driver}:{self.file}" if self.file else self.shown
+
+    @property
+    def file(self) -> str:
+        """The path of the file that a URL of SQLite names, else empty."""
         scheme, is_file, path = self.shown.partition(":///")
-        driver = scheme.partition("+")[2] or "sqlalchemy"
-        return f"sqlite+{driver}:{path}" if is_file and scheme.startswith("sqlite") else self.shown
+        return path if is_file and scheme.startswith("sqlite") else ""
+
+    @property
+    def identity(self) -> str:
+        """With the parameters, such as ``host=`` and ``options=``."""
+        return identity_of_url(self.shown, self.database) if isinstance(self.database, str) else self.shown
 
     def open(self, options: BackendOptions) -> Backend:
         """Return a new backend. A URL has an engine of its own for each store, which is closed with it."""
@@ -162,7 +172,14 @@ def parse_sql_url(url: str) -> SQLPlace:
             raise ConfigError("Write sqlite+sqlalchemy:PATH, the path of a file.")
         kind = "sqlite+aiosqlite" if driver == "aiosqlite" else "sqlite"
         return SQLPlace(f"{kind}:///{os.path.abspath(os.path.expanduser(path))}")
-    if not rest.startswith("//") or not urlsplit(rest).path.strip("/"):
+    try:
+        database = urlsplit(rest).path.strip("/") if rest.startswith("//") else ""
+    except ValueError:  # half of an IPv6 address, or a password with a bracket in it
+        raise ConfigError(
+            f"Write {scheme}://USER:PASSWORD@HOST:PORT/DATABASE, with @ : / ? # % [ ] in user and password"
+            " percent-encoded."
+        ) from None
+    if not database:
         raise ConfigError(f"Write {scheme}://USER:PASSWORD@HOST:PORT/DATABASE, with the name of a database.")
     return SQLPlace(f"{name}+{driver or _driver(name)}:{rest}")
 

@@ -9,15 +9,13 @@ from contextlib import contextmanager
 from typing import Final
 
 from langchain_kv.errors import StoreError, UsageError
+from langchain_kv.limits import LAST_MOMENT_MS
 from langchain_kv.runtime.clock import now_ms
 from langchain_kv.values.keys import type_name
 
 __all__ = ["checked_ttl", "moment_after", "refresh_due", "refreshing"]
 
 _logger = logging.getLogger("langchain_kv")
-
-_LAST_MOMENT_MS: Final = 253_402_300_799_999
-"""The end of the year 9999, after which the dates of many clients end."""
 
 _REFRESH_SLACK: Final = 0.01
 """Of ttl_s: so much later a key is to expire before a read writes that down."""
@@ -41,10 +39,10 @@ def checked_ttl(ttl_s: float | None) -> float | None:
 
 def moment_after(ttl_s: float | None) -> int | None:
     """Return the moment ``ttl_s`` seconds from now, in milliseconds of Unix time; None for ever."""
-    if ttl_s is None or ttl_s > _LAST_MOMENT_MS / 1_000:
+    if ttl_s is None or ttl_s > LAST_MOMENT_MS / 1_000:
         return None
     moment = now_ms() + math.ceil(ttl_s * 1_000)
-    return moment if moment <= _LAST_MOMENT_MS else None
+    return moment if moment <= LAST_MOMENT_MS else None
 
 
 def refresh_due(expires_at_ms: int | None, moment: int, ttl_s: float) -> bool:

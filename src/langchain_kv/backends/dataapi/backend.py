@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from time import monotonic
@@ -111,6 +112,9 @@ class DataAPIBackend(HTTPBackend):
         async with self._form_in_force() as form:
             documents = await in_slices(encoded_in_parts(records, form))
             await self._do(lambda call: self._verbs.put(call, documents), writes=True)
+
+    def check_many(self, records: Sequence[Record]) -> None:
+        deque(encoded_in_parts(records, self._verbs.form), maxlen=0)
 
     async def adelete_many(self, keys: Sequence[str]) -> None:
         await self._do(lambda call: self._verbs.delete(call, keys), writes=True) if keys else self._empty()

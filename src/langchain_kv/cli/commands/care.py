@@ -15,7 +15,7 @@ from langchain_kv.cli.parsing import Arguments, Command, Option
 from langchain_kv.cli.progress import Progress
 from langchain_kv.cli.targets import Target, figures_of, require_file, target_of
 from langchain_kv.cli.wording import worded
-from langchain_kv.errors import ConfigError, EngineBusyError, EngineError, UnsupportedError
+from langchain_kv.errors import ConfigError, EngineBusyError, EngineError, EngineFileError, UnsupportedError
 from langchain_kv.places.backups import compact, problems
 from langchain_kv.places.files import FilePlace
 
@@ -95,6 +95,7 @@ def _check(arguments: Arguments, output: Output) -> int | None:
 
 def _problems(arguments: Arguments, target: Target, progress: Progress) -> Iterator[dict[str, Any]]:
     """Yield what is wrong, going on behind what cannot be read."""
+    told_of_file: set[str] = set()
     try:
         if isinstance(target.place, FilePlace):
             for line in problems(target.place, target.options):
@@ -102,8 +103,18 @@ def _problems(arguments: Arguments, target: Target, progress: Progress) -> Itera
     except EngineBusyError:
         raise
     except EngineError as error:
+        told_of_file.add(worded(str(error)))
         yield {"collection": None, "key": None, "problem": worded(str(error))}
-    names = [arguments.collection] if arguments.collection is not None else target.place.collections(target.options)
+    try:
+        names = [arguments.collection] if arguments.collection is not None else target.place.collections(target.options)
+    except (EngineBusyError, EngineFileError):
+        raise
+    except EngineError as error:
+        if not isinstance(target.place, FilePlace):
+            raise
+        if worded(str(error)) not in told_of_file:
+            yield {"collection": None, "key": None, "problem": worded(str(error))}
+        return
     for name in names:
         told: set[str] = set()
         try:

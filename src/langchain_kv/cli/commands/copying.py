@@ -6,7 +6,15 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from langchain_kv.backends.base import Backend
-from langchain_kv.cli.moving import AS_BYTES, ON_EXISTS, backend_of, failed_after, reading, told
+from langchain_kv.cli.moving import (
+    AS_BYTES,
+    ON_EXISTS,
+    backend_of,
+    failed_after,
+    reading,
+    refuse_to_verify_nothing,
+    told,
+)
 from langchain_kv.cli.notes import MISSING
 from langchain_kv.cli.options import (
     COLLECTION,
@@ -36,13 +44,14 @@ __all__ = ["COMMANDS"]
 
 def _copy(arguments: Arguments, output: Output) -> int | None:
     """Copy values with kinds and expiry; what is there equal is left, none deleted."""
+    refuse_to_verify_nothing(arguments)
     source, target = _both(arguments)
     checkpoint = None
     if arguments.resume is not None and not arguments.dry_run:
         checkpoint = Checkpoint(arguments.resume, _what(arguments, source, target))
     prefix = arguments.prefix or ""
     with backend_of(target) as to, reading(source) as from_:
-        writer = Writer(to, arguments.on_exists or OnExists.FAIL, dry_run=arguments.dry_run)
+        writer = Writer(to, arguments.on_exists or OnExists.FAIL, bytes_only=arguments.bytes, dry_run=arguments.dry_run)
         how_to_go_on = "What is there already is left when the command is repeated."
         try:
             with cleaning_up_when_stopped(), output.progress("values") as progress:
@@ -88,7 +97,7 @@ def _both(arguments: Arguments) -> tuple[Target, Target]:
 
 
 def _name(target: Target) -> tuple[str, str, str]:
-    return target.place.shown, target.options.keyspace, target.options.collection
+    return target.place.identity, target.options.keyspace, target.options.collection
 
 
 def _what(arguments: Arguments, source: Target, target: Target) -> dict[str, str]:

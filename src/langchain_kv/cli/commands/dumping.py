@@ -48,7 +48,7 @@ def _dump(arguments: Arguments, output: Output) -> int | None:
     with reading(target) as backend, output.progress("values") as progress:
         dump_values(
             pages_of(backend, arguments.prefix or "", bytes_only=arguments.bytes),
-            output.write,
+            output.line,
             header,
             tally,
             watch=lambda so_far: progress.add(so_far.read - progress.done),
@@ -67,7 +67,7 @@ def _load(arguments: Arguments, output: Output) -> int | None:
         if size_bytes is not None:
             check_dump(file)
         dump = Dump(file)
-        writer = Writer(backend, arguments.on_exists or OnExists.FAIL, dry_run=arguments.dry_run)
+        writer = Writer(backend, arguments.on_exists or OnExists.FAIL, may_repeat=True, dry_run=arguments.dry_run)
         try:
             with cleaning_up_when_stopped(), output.progress("bytes", size_bytes) as progress:
                 loaded = load_values(
@@ -109,10 +109,7 @@ def _opened(name: str) -> Iterator[tuple[BinaryIO, int | None]]:
         raise UsageError(f"Cannot read the dump {name!r}: {getattr(error, 'strerror', None) or error}.") from None
     with file:
         found = os.fstat(file.fileno())
-        try:
-            yield file, found.st_size if stat.S_ISREG(found.st_mode) else None
-        except IsADirectoryError:
-            raise UsageError(f"{name!r} is a directory, and no dump.") from None
+        yield file, found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
 COMMANDS: Final = (

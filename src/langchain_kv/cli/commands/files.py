@@ -9,7 +9,7 @@ from langchain_kv.cli.output import Output
 from langchain_kv.cli.parsing import Argument, Arguments, Command, Option
 from langchain_kv.cli.stopping import cleaning_up_when_stopped
 from langchain_kv.errors import ConfigError
-from langchain_kv.places.backups import back_up
+from langchain_kv.places.backups import back_up, look_before_backup, look_before_restore
 from langchain_kv.places.backups import restore as put_back
 from langchain_kv.places.schemes import parse_url
 
@@ -23,11 +23,13 @@ def _backup(arguments: Arguments, output: Output) -> None:
     file itself. With an error, or when the command is told to stop, nothing is left. lckv restore puts it back.
     """
     _require_path(arguments.file)
+    place = parse_url(arguments.db)
     if arguments.dry_run:
-        output.note(f"would copy {arguments.db} to {arguments.file}")
+        look_before_backup(place, arguments.file, replace=arguments.replace)
+        output.note(f"would copy {place.shown} to {arguments.file}")
         return
     with cleaning_up_when_stopped():
-        back_up(parse_url(arguments.db), arguments.file, replace=arguments.replace)
+        back_up(place, arguments.file, replace=arguments.replace)
 
 
 def _restore(arguments: Arguments, output: Output) -> None:
@@ -38,11 +40,13 @@ def _restore(arguments: Arguments, output: Output) -> None:
     an error all stays as it was.
     """
     _require_path(arguments.file)
+    place = parse_url(arguments.db)
     if arguments.dry_run:
-        output.note(f"would put a copy of {arguments.file} in the place of {arguments.db}")
+        look_before_restore(arguments.file, place, replace=arguments.replace)
+        output.note(f"would put a copy of {arguments.file} in the place of {place.shown}")
         return
     with cleaning_up_when_stopped():
-        put_back(arguments.file, parse_url(arguments.db), replace=arguments.replace)
+        put_back(arguments.file, place, replace=arguments.replace)
 
 
 def _require_path(file: str) -> None:

@@ -6,14 +6,14 @@ from dataclasses import replace
 from typing import Any, Final
 
 from langchain_kv.backends.base import Backend
-from langchain_kv.cli.moving import ON_EXISTS, backend_of, failed_after, reading, told
+from langchain_kv.cli.moving import ON_EXISTS, backend_of, failed_after, reading, refuse_to_verify_nothing, told
 from langchain_kv.cli.notes import MISSING
 from langchain_kv.cli.options import COLLECTION, DRY_RUN, KEYSPACE, PREFIX, TO_COLLECTION, TO_TOKEN, TOKEN, VERIFY
 from langchain_kv.cli.output import Output
 from langchain_kv.cli.parsing import Argument, Arguments, Command, Option
 from langchain_kv.cli.secrets import read_secret
 from langchain_kv.cli.stopping import cleaning_up_when_stopped
-from langchain_kv.cli.targets import Target
+from langchain_kv.cli.targets import Target, url_of
 from langchain_kv.errors import ConfigError, StoreError
 from langchain_kv.moving.comparing import Comparison, compare
 from langchain_kv.moving.copying import copy_values
@@ -66,7 +66,9 @@ def _target(arguments: Arguments, *, url: str | None = None, collection: str | N
 
 def _left(arguments: Arguments) -> Target:
     """Return what other classes left."""
-    place = place_of_layout(arguments.layout, getattr(arguments, "from"), arguments.name)
+    given = getattr(arguments, "from")
+    # The name of a folder is no secret, and may begin so.
+    place = place_of_layout(arguments.layout, given if arguments.layout == "files" else url_of(given), arguments.name)
     token = None if arguments.token is None else read_secret("--token", arguments.token)
     options = resolve("collection", place, token=token, component=None)
     return Target(place, replace(options, collection=arguments.name or ""))
@@ -74,6 +76,7 @@ def _left(arguments: Arguments) -> Target:
 
 def _moved(source: Backend, target: Backend, arguments: Arguments, output: Output) -> int | None:
     """Copy, say what became of it; return the exit code."""
+    refuse_to_verify_nothing(arguments)
     writer = Writer(target, arguments.on_exists or OnExists.FAIL, dry_run=arguments.dry_run)
     prefix = arguments.prefix or ""
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any, Final
 
 from langchain_kv.backends.base import Backend, Damaged, Stored
@@ -14,8 +14,9 @@ from langchain_kv.cli.options import BYTES, DRY_RUN, PREFIX, STORE, TEXT, YES
 from langchain_kv.cli.output import Output
 from langchain_kv.cli.parsing import Argument, Arguments, Command, Option
 from langchain_kv.cli.showing import COLUMNS, exact, row_of, shown_to_people, value_in
+from langchain_kv.cli.table import printable
 from langchain_kv.cli.targets import key_rule, target_of
-from langchain_kv.errors import ConfigError, DamagedValueError
+from langchain_kv.errors import ConfigError, DamagedValueError, UnknownCollectionError, UnknownKeyspaceError
 from langchain_kv.values.codecs import UndecodableError, encode_json, exact_bytes
 from langchain_kv.values.keys import check_key, check_keys, shown
 from langchain_kv.values.records import Kind, Record
@@ -92,6 +93,8 @@ def _set(arguments: Arguments, output: Output) -> None:
         else:
             record = encode_json(key, given, expires_at_ms)
         if arguments.dry_run:
+            with suppress(UnknownCollectionError, UnknownKeyspaceError):
+                backend.check_many([record])
             output.note(f"would store {len(record.payload):,} bytes under {shown(key)}")
             return
         backend.open()
@@ -123,7 +126,9 @@ def _delete_prefix(backend: Backend, arguments: Arguments, output: Output) -> No
         raise ConfigError("--prefix is empty, which means every key: use lckv clear for that.")
     if arguments.dry_run:
         for key in _keys(backend, arguments.prefix):
-            output.record(key) if output.as_json else output.write(f"{key}\n")
+            output.record(key) if output.as_json else output.write(
+                (printable(key) if output.is_for_people else key) + "\n"
+            )
         return
     if not arguments.yes:
         count = backend.count(arguments.prefix)

@@ -17,7 +17,7 @@ from langchain_kv.engines.sqlite.file import identity, new_file, recognise
 from langchain_kv.engines.sqlite.file_lock import FileLock
 from langchain_kv.errors import EngineError, EngineFileError
 
-__all__ = ["back_up", "restore"]
+__all__ = ["back_up", "require_place", "require_replaceable", "restore"]
 
 _STEP_PAGES: Final = 1_024
 """Pages copied at a time, 8 MiB: between two steps Python handles signals, so that Ctrl-C ends a backup."""
@@ -41,7 +41,7 @@ def back_up(
         EngineFileError: something is there already, or may not be replaced.
         EngineError: reading or writing failed, or the copy is damaged as the database is. Nothing is left behind.
     """
-    _require_place(source, file, replace)
+    require_place(source, file, replace)
     try:
         _make_copy(connection, source, file, os.replace if replace else None, check)
     except FileExistsError:
@@ -72,7 +72,7 @@ def restore(
         lock = FileLock(f"{path}.lock")
         try:
             with lock:
-                _require_replaceable(source, path, replace)
+                require_replaceable(source, path, replace)
                 _take_place(temporary, path, lock)
         finally:
             # Its note is of the database before, and tells nothing once all that this one had beside it is gone.
@@ -80,7 +80,7 @@ def restore(
                 lock.remove()
             lock.close()
 
-    _require_replaceable(source, path, replace)
+    require_replaceable(source, path, replace)
     _make_copy(connection, source, path, take_place, check)
 
 
@@ -102,7 +102,7 @@ def _between_steps(status: int, left: int, pages: int) -> None:
     """Do nothing; that SQLite's copying calls Python at all is what lets a signal through."""
 
 
-def _require_place(source: str, file: str, replace: bool) -> None:
+def require_place(source: str, file: str, replace: bool) -> None:
     """Refuse a name that is taken, or whose taking would mix two databases."""
     if identity(source) == identity(file):
         raise EngineFileError(f"{file} is the database itself; choose another path for the backup")
@@ -119,7 +119,8 @@ def _require_place(source: str, file: str, replace: bool) -> None:
             )
 
 
-def _require_replaceable(source: str, path: str, replace: bool) -> None:
+def require_replaceable(source: str, path: str, replace: bool) -> None:
+    """Refuse the place of what a backup may not take: the backup's own, and what may be somebody else's."""
     if identity(source) == identity(path):
         raise EngineFileError(f"{source} is the database itself, and not a backup of it; there is nothing to restore")
     if not os.path.lexists(path):

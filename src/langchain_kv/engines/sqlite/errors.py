@@ -51,6 +51,9 @@ class Translated:
     ) -> None:
         if isinstance(error, UnicodeEncodeError):
             raise lone_surrogate(error.object) from None
+        if isinstance(error, UnicodeDecodeError):  # sqlite3 shows SQLite's message, which has damaged bytes in it
+            advice = f"the file is damaged; restore a backup: {restore_command(self._path)}"
+            raise EngineError(f"{self._doing}: its schema cannot be read ({error}); {advice}") from error
         if isinstance(error, sqlite3.Error):
             translated = _translate(error, self._path, self._doing, self._wait_s)
             if not isinstance(translated, InvalidValueError):
