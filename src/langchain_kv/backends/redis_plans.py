@@ -350,6 +350,7 @@ def _checked(reply: Any) -> Any:
 
 
 def check_size(record: Record) -> None:
+    """Refuse a value that is larger than Redis takes."""
     if len(record.payload) + len(_JSON) > VALUE_MAX_BYTES:
         raise InvalidValueError(
             f"The value of key {shown(record.key)} takes {len(record.payload):,} bytes, and Redis keeps at most"
