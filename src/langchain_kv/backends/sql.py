@@ -7,6 +7,7 @@ event loop that it is used on, or on the loop thread.
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -41,8 +42,12 @@ T = TypeVar("T")
 TRIES: Final = 20
 """How often a transaction is run that others win against; each time one of them went on."""
 
+LOCKED_S: Final = 0.1
+"""How long a transaction that was refused a lock has waited for it, at least; less is a race that was lost."""
+
 # What databases say: SQLSTATEs, and numbers of MySQL.
-_RACED: Final[set[object]] = {"40001", "40P01", 1205, 1213}
+_RACED: Final[set[object]] = {"40001", "40P01", 1020, 1213}
+_LOCKED: Final[set[object]] = {"55P03", 1205}
 _NO_TABLE: Final[set[object]] = {"42P01", 1146}
 _TOO_LONG: Final[set[object]] = {"54000"}
 _NO_ENTRY: Final[set[object]] = {"28P01", "28000", 1044, 1045, 1698}
@@ -105,14 +110,14 @@ class SQLBackend(SyncBackend):
     def _transaction(self, engine: Engine, work: _Work[T], *args: Any) -> T:
         if self._closed:
             raise StoreClosedError(f"The store on {self._shown} was closed: open a new one.")
-        for left in reversed(range(TRIES)):
-            begun = False
+        for tried in range(1, TRIES + 1):
+            since: float | None = None
             try:
                 with engine.begin() as connection:
-                    begun = True
+                    since = time.monotonic()
                     return work(connection, *args)
             except (SQLAlchemyError, OSError, RacedError, ChangeError) as error:
-                raised = _raised(error, self._rows, self._shown, begun, left)
+                raised = _raised(error, self._rows, self._shown, since, tried)
             if raised is not None:
                 raise raised
         raise AssertionError  # the last try raises
@@ -233,14 +238,14 @@ class AsyncSQLBackend(AtHomeBackend):
         return loop_thread.run(self._do(self._rows.names))
 
     async def _transaction(self, engine: AsyncEngine, work: _Work[T], *args: Any) -> T:
-        for left in reversed(range(TRIES)):
-            begun = False
+        for tried in range(1, TRIES + 1):
+            since: float | None = None
             try:
                 async with engine.begin() as connection:
-                    begun = True
+                    since = time.monotonic()
                     return await connection.run_sync(work, *args)
             except (SQLAlchemyError, OSError, RacedError, ChangeError) as error:
-                raised = _raised(error, self._rows, self._shown, begun, left)
+                raised = _raised(error, self._rows, self._shown, since, tried)
             if raised is not None:
                 raise raised
         raise AssertionError  # the last try raises
@@ -308,27 +313,34 @@ class AsyncSQLBackend(AtHomeBackend):
 # -- errors -----------------------------------------------------------------------------------------------------------
 
 
-def _raised(error: Exception, rows: Rows, shown: str, begun: bool, left: int) -> BaseException | None:
+def _raised(error: Exception, rows: Rows, shown: str, since: float | None, tried: int) -> BaseException | None:
     """Return what is raised for what a transaction raised; None where it is run again.
 
     Args:
         error: what it raised.
         rows: whose statements.
         shown: the place, in messages.
-        begun: whether there was a connection.
-        left: how often it may be run again.
+        since: when there was a connection; None where there was none.
+        tried: how often it was run.
     """
     if isinstance(error, ChangeError):
         return error.__cause__
     codes, text = _told(error)
-    if begun and (isinstance(error, RacedError) or codes & _RACED or "database is locked" in text):
-        if left:
+    is_refused = bool(codes & _LOCKED) or "database is locked" in text
+    if since is not None and (isinstance(error, RacedError) or codes & _RACED or is_refused):
+        has_waited = is_refused and time.monotonic() - since >= LOCKED_S
+        if tried < (2 if has_waited else TRIES):
             return None
-        told: StoreError = EngineError(f"{shown}: others write the same keys all the time: repeat the call later.")
+        told: StoreError = EngineError(
+            f"{shown}: another transaction holds what this call writes ({text}): is one of this program's open? End"
+            " it, and repeat the call."
+            if has_waited
+            else f"{shown}: others write the same keys all the time: repeat the call later."
+        )
         told.retryable = True
     elif codes & _NO_ENTRY or "password authentication failed" in text:
         told = DataAPIError.of("UNAUTHORIZED_ACCESS", f"{shown} does not let us in: {text}. Check user and password.")
-    elif not begun:
+    elif since is None:
         told = ConnectError(f"No connection to {shown}: {text}. Check that the server runs, and host and port.")
     elif codes & _NO_TABLE or "no such table" in text:
         told = rows.missing()
