@@ -94,7 +94,7 @@ def test_a_lock_that_stays_is_waited_for_twice_and_told(tmp_path: Any) -> None:
         with engine.begin() as connection:
             connection.execute(text("UPDATE langchain_kv SET value = value"))
             started = time.monotonic()
-            with pytest.raises(StoreError, match="another transaction holds .* is one of this program's open") as told:
+            with pytest.raises(StoreError, match=r"another transaction holds .* is one of this program's open") as told:
                 store.mset([("k", 2)])
             assert time.monotonic() - started < 2
             assert (told.value.retryable, told.value.applied) == (True, False)

@@ -99,6 +99,8 @@ class UpstashBackend(PlannedBackend, HTTPBackend):
             try:
                 some = await self._asked(call, [commands[number] for number in numbers], batch.is_repeatable)
             except StoreError as error:
+                if batch.reads:
+                    error.applied = False
                 some = [error] * len(numbers)
             for number, reply in zip(numbers, some, strict=True):
                 replies[number] = reply
