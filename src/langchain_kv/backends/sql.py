@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, exc
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
 from langchain_kv.backends.at_home import AtHomeBackend
 from langchain_kv.backends.base import Change, Merge, Page, Record, Stored, SyncBackend
+from langchain_kv.backends.sql_engines import in_transactions, turns
 from langchain_kv.backends.sql_rows import ChangeError, RacedError, Rows
 from langchain_kv.errors import (
     ConnectError,
@@ -48,6 +50,9 @@ LOCKED_S: Final = 0.1
 # What databases say: SQLSTATEs, and numbers of MySQL.
 _RACED: Final[set[object]] = {"40001", "40P01", 1020, 1213}
 _LOCKED: Final[set[object]] = {"55P03", 1205}
+# What a transaction may be told by, where its connection broke.
+_READS: Final = ("get", "page", "count", "names", "check_table")
+_ONCE: Final = ("add", "update", "merge")
 _NO_TABLE: Final[set[object]] = {"42P01", 1146}
 _TOO_LONG: Final[set[object]] = {"54000"}
 _NO_ENTRY: Final[set[object]] = {"28P01", "28000", 1044, 1045, 1698}
@@ -79,7 +84,7 @@ class SQLBackend(SyncBackend):
     in_key_order = True
 
     def __init__(self, engine: Engine, rows: Rows, shown: str, *, owned: bool) -> None:
-        self._engine = engine
+        self._engine = engine = in_transactions(engine)
         self._bare = engine.execution_options(**_bare_options(engine.dialect.name, owned))
         self._rows = rows
         self._shown = shown
@@ -111,13 +116,15 @@ class SQLBackend(SyncBackend):
         if self._closed:
             raise StoreClosedError(f"The store on {self._shown} was closed: open a new one.")
         for tried in range(1, TRIES + 1):
-            since: float | None = None
+            this = _Try(work.__name__, tried)
             try:
-                with engine.begin() as connection:
-                    since = time.monotonic()
-                    return work(connection, *args)
+                with turns.of(engine), engine.begin() as connection:
+                    this.since = time.monotonic()
+                    answer = work(connection, *args)
+                    this.is_ending = True
+                return answer
             except (SQLAlchemyError, OSError, RacedError, ChangeError) as error:
-                raised = _raised(error, self._rows, self._shown, since, tried)
+                raised = _raised(error, self._rows, self._shown, this)
             if raised is not None:
                 raise raised
         raise AssertionError  # the last try raises
@@ -206,7 +213,7 @@ class AsyncSQLBackend(AtHomeBackend):
 
     def __init__(self, engine: AsyncEngine, rows: Rows, shown: str, *, owned: bool) -> None:
         super().__init__(engine, owned=owned, moves=True)
-        self._engine = engine
+        self._engine = engine = in_transactions(engine)
         self._bare = engine.execution_options(**_bare_options(engine.dialect.name, owned))
         self._rows = rows
         self._shown = shown
@@ -239,13 +246,15 @@ class AsyncSQLBackend(AtHomeBackend):
 
     async def _transaction(self, engine: AsyncEngine, work: _Work[T], *args: Any) -> T:
         for tried in range(1, TRIES + 1):
-            since: float | None = None
+            this = _Try(work.__name__, tried)
             try:
-                async with engine.begin() as connection:
-                    since = time.monotonic()
-                    return await connection.run_sync(work, *args)
+                async with turns.aof(engine), engine.begin() as connection:
+                    this.since = time.monotonic()
+                    answer = await connection.run_sync(work, *args)
+                    this.is_ending = True
+                return answer
             except (SQLAlchemyError, OSError, RacedError, ChangeError) as error:
-                raised = _raised(error, self._rows, self._shown, since, tried)
+                raised = _raised(error, self._rows, self._shown, this)
             if raised is not None:
                 raise raised
         raise AssertionError  # the last try raises
@@ -313,23 +322,39 @@ class AsyncSQLBackend(AtHomeBackend):
 # -- errors -----------------------------------------------------------------------------------------------------------
 
 
-def _raised(error: Exception, rows: Rows, shown: str, since: float | None, tried: int) -> BaseException | None:
+@dataclass
+class _Try:
+    """How far a transaction came.
+
+    Attributes:
+        work: the name of what it does.
+        number: which try it is, from 1.
+        since: when it had a connection; None where there was none.
+        is_ending: whether its statements were answered, and it is being committed.
+    """
+
+    work: str
+    number: int
+    since: float | None = None
+    is_ending: bool = False
+
+
+def _raised(error: Exception, rows: Rows, shown: str, this: _Try) -> BaseException | None:
     """Return what is raised for what a transaction raised; None where it is run again.
 
     Args:
         error: what it raised.
         rows: whose statements.
         shown: the place, in messages.
-        since: when there was a connection; None where there was none.
-        tried: how often it was run.
+        this: how far it came.
     """
     if isinstance(error, ChangeError):
         return error.__cause__
     codes, text = _told(error)
     is_refused = bool(codes & _LOCKED) or "database is locked" in text
-    if since is not None and (isinstance(error, RacedError) or codes & _RACED or is_refused):
-        has_waited = is_refused and time.monotonic() - since >= LOCKED_S
-        if tried < (2 if has_waited else TRIES):
+    if this.since is not None and (isinstance(error, RacedError) or codes & _RACED or is_refused):
+        has_waited = is_refused and time.monotonic() - this.since >= LOCKED_S
+        if this.number < (2 if has_waited else TRIES):
             return None
         told: StoreError = EngineError(
             f"{shown}: another transaction holds what this call writes ({text}): is one of this program's open? End"
@@ -340,12 +365,17 @@ def _raised(error: Exception, rows: Rows, shown: str, since: float | None, tried
         told.retryable = True
     elif codes & _NO_ENTRY or "password authentication failed" in text:
         told = DataAPIError.of("UNAUTHORIZED_ACCESS", f"{shown} does not let us in: {text}. Check user and password.")
-    elif since is None:
+    elif isinstance(error, exc.TimeoutError):
+        told = ConnectError(
+            f"All connections of {shown} were in use for too long, and nothing was sent: give its engine more of them"
+            " (pool_size, max_overflow) or more time (pool_timeout), or make fewer calls at once."
+        )
+    elif this.since is None:
         told = ConnectError(f"No connection to {shown}: {text}. Check that the server runs, and host and port.")
     elif codes & _NO_TABLE or "no such table" in text:
         told = rows.missing()
     elif not isinstance(error, DBAPIError) or error.connection_invalidated:
-        told = TransportError(f"The connection to {shown} broke: {text}. Repeating the call is safe.")
+        told = _broken(f"The connection to {shown} broke: {text}.", this)
     elif codes & _TOO_LONG:
         told = InvalidKeyError(
             f"{shown} refused a key of the call, which is too long for the table's index: {text}. Nothing of the"
@@ -353,6 +383,20 @@ def _raised(error: Exception, rows: Rows, shown: str, since: float | None, tried
         )
     else:
         told = EngineError(f"{shown} refused it: {text}. Nothing of the call was stored.")
+    return told
+
+
+def _broken(text: str, this: _Try) -> TransportError:
+    is_unsure = this.work in _ONCE and this.is_ending
+    told = TransportError(
+        f"{text} It may have been carried out: read the key before you repeat it."
+        if is_unsure
+        else f"{text} Repeating the call is safe."
+    )
+    if is_unsure:
+        told.retryable = False
+    elif this.work in (*_READS, *_ONCE):  # without its end a transaction changes nothing
+        told.applied = False
     return told
 
 

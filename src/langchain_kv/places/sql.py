@@ -67,7 +67,12 @@ class SQLPlace(Place):
     def shown(self) -> str:
         """The URL, without a password and parameters."""
         url = self.database if isinstance(self.database, str) else self.database.url.render_as_string()
-        return re.sub(r"//([^@/:]*):.*@", r"//\1:***@", url).partition("?")[0]
+        scheme, slashes, rest = url.partition("://")
+        if not slashes:  # no URL: it may be anything, such as a driver's own text with a password
+            return f"{url.partition(':')[0]}:" if re.match(r"[a-z0-9+_]+:", url) else "the text"
+        if not scheme.startswith("sqlite"):
+            rest = re.sub(r"^([^@/:]*)[:/].*(?:@|%40)", r"\1:***@", rest, flags=re.DOTALL)
+        return f"{scheme}://{rest}".partition("?")[0]
 
     @property
     def url_shown(self) -> str:
@@ -161,7 +166,13 @@ def parse_sql_url(url: str) -> SQLPlace:
         if not path.strip("/") or path == ":memory:":
             raise ConfigError("Write sqlite+sqlalchemy:PATH, the path of a file.")
         kind = "sqlite+aiosqlite" if driver == "aiosqlite" else "sqlite"
-        return SQLPlace(f"{kind}:///{os.path.abspath(os.path.expanduser(path))}")
+        path = os.path.abspath(os.path.expanduser(path))
+        if "?" in path or "%" in path:  # in SQLAlchemy's URL these mean something else, by its version
+            raise ConfigError(
+                f"{scheme}: takes no path with ? or %, such as {path}: use another, or give"
+                f" SQLPlace(create_engine(URL.create({kind!r}, database=PATH)))."
+            )
+        return SQLPlace(f"{kind}:///{path}")
     if not rest.startswith("//") or not urlsplit(rest).path.strip("/"):
         raise ConfigError(f"Write {scheme}://USER:PASSWORD@HOST:PORT/DATABASE, with the name of a database.")
     return SQLPlace(f"{name}+{driver or _driver(name)}:{rest}")
