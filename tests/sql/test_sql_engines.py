@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from contextlib import closing, suppress
 from typing import Any
 
 import pytest
 from sqlalchemy import URL, create_engine, event
 from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import QueuePool, StaticPool
+from sqlalchemy.pool import NullPool, QueuePool, StaticPool
 
 from langchain_kv import ConfigError, ConnectError, KVStore, SQLPlace, StoreError, TransportError
 from langchain_kv.stores.sql import SQLStore
@@ -156,3 +157,70 @@ def test_a_path_that_a_url_cannot_say_is_refused_and_taken_by_an_engine(tmp_path
         store.mset([("a", 1)])
     engine.dispose()
     assert [each.name for each in tmp_path.iterdir()] == [name]
+
+
+def test_the_tables_schema_may_be_translated(tmp_path: Any) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path / 'kv.db'}")
+
+    @event.listens_for(engine, "connect")
+    def attach(connection: Any, record: Any) -> None:
+        connection.execute(f"ATTACH '{tmp_path / 'tenant.db'}' AS tenant")
+
+    for _ in range(2):
+        with KVStore("c", SQLPlace(engine.execution_options(schema_translate_map={None: "tenant"}))) as store:
+            store.mset([("a", 1)])
+            assert store.mget(["a"]) == [1]
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM tenant.langchain_kv").scalar() == 1
+        with pytest.raises(ConfigError, match="takes a URL, an Engine or an AsyncEngine"):
+            KVStore("c", SQLPlace(connection))  # type: ignore[arg-type]
+    engine.dispose()
+
+
+def test_a_call_on_a_loop_that_is_closed_meanwhile_is_told(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("langchain_kv.backends.at_home.LOOK_S", 0.05)
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'kv.db'}", poolclass=NullPool)
+    loop = asyncio.new_event_loop()
+
+    async def make() -> Any:
+        return SQLStore(namespace="t", engine=engine)
+
+    store = loop.run_until_complete(make())
+    told: list[Any] = []
+
+    def call() -> None:
+        try:
+            told.append(store.mget(["a"]))
+        except StoreError as error:
+            told.append(error)
+
+    caller = threading.Thread(target=call, daemon=True)
+
+    async def leave() -> None:
+        caller.start()
+        time.sleep(0.2)
+
+    loop.run_until_complete(leave())
+    loop.close()
+    caller.join(10)
+    assert [type(each) for each in told] == [TransportError]
+    assert "event loop of" in str(told[0])
+
+
+def test_coroutines_on_a_driver_of_coroutines_take_a_bounded_number_of_threads(tmp_path: Any) -> None:
+    names: list[int] = []
+
+    async def watch() -> None:
+        while True:
+            names.append(sum("langchain-kv call" in each.name for each in threading.enumerate()))
+            await asyncio.sleep(0)
+
+    async def scenario(store: KVStore) -> None:
+        watching = asyncio.ensure_future(watch())
+        assert await asyncio.gather(*(store.amget(["a"]) for _ in range(200))) == [[1]] * 200
+        watching.cancel()
+
+    with KVStore("c", f"sqlite+aiosqlite:{tmp_path / 'kv.db'}") as store:
+        store.mset([("a", 1)])
+        asyncio.run(scenario(store))
+    assert 0 < max(names) <= 20

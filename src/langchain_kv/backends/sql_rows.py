@@ -159,6 +159,8 @@ class Rows:
 
     def update(self, connection: sa.Connection, key: str, change: Change) -> None:
         where = self._own, self._key == key
+        if self._dialect == "postgresql":
+            self._refuse_nul([key])
         if self._dialect == "sqlite":  # where a write that changes nothing is the lock
             connection.execute(sa.update(self._table).where(*where).values(key=key))
         row = connection.execute(sa.select(*self._read).where(*where).with_for_update()).first()
@@ -233,9 +235,12 @@ class Rows:
             UnknownCollectionError: there is none.
         """
         looker = sa.inspect(connection)
-        if not looker.has_table(self._table.name):
+        # Where statements look for it; a look at the database does not see to that by itself.
+        schema = (connection.get_execution_options().get("schema_translate_map") or {}).get(None)
+        if not looker.has_table(self._table.name, schema):
             raise self.missing()
-        lacking = set(self._table.c.keys()).difference(each["name"] for each in looker.get_columns(self._table.name))
+        columns = looker.get_columns(self._table.name, schema)
+        lacking = set(self._table.c.keys()).difference(each["name"] for each in columns)
         if lacking:
             raise CollectionConflictError(
                 f"The table {self._table.name} of {self._shown} lacks the columns {', '.join(sorted(lacking))}: others"

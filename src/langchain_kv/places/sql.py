@@ -93,7 +93,7 @@ class SQLPlace(Place):
         engine: Any = (
             self.make_engine(timeout_s=options.request_timeout_s) if isinstance(self.database, str) else self.database
         )
-        if not hasattr(getattr(engine, "dialect", None), "name"):
+        if not hasattr(getattr(engine, "dialect", None), "name") or hasattr(engine, "closed"):  # which connections have
             raise ConfigError(f"A SQLPlace takes a URL, an Engine or an AsyncEngine, got {type_name(engine)}.")
         table, namespace = OURS, f"{options.keyspace}.{options.collection}"
         if self.of_upstream:
