@@ -9,8 +9,6 @@ from collections.abc import AsyncGenerator, Generator, Sequence
 from functools import cached_property, partial
 from typing import Any, TypeVar
 
-from pymongo.write_concern import WriteConcern
-
 from langchain_kv.backends.at_home import AtHomeBackend
 from langchain_kv.backends.base import Backend, Change, Page, Record, Stored, SyncBackend
 from langchain_kv.backends.mongodb_verbs import KEY_MAX_BYTES, Verbs
@@ -38,10 +36,7 @@ class _MongoDB(Backend):
 
     def __init__(self, client: Any, database: str, collection: str, *, owned: bool = False) -> None:
         self.client = client
-        kept = client[database][collection]
-        if not kept.write_concern.acknowledged:  # w=0: what became of a write could not be told
-            kept = kept.with_options(write_concern=WriteConcern(1))
-        self._verbs = Verbs(kept)
+        self._verbs = Verbs(client[database][collection])
         self._owned = owned
         self._closed = False
 

@@ -78,7 +78,9 @@ class Verbs:
     """
 
     def __init__(self, collection: Any) -> None:
-        self._collection = collection
+        # With w=0 what became of a write could not be told.
+        answered = {} if collection.write_concern.acknowledged else {"write_concern": pymongo.WriteConcern(1)}
+        self._collection = collection.with_options(**answered)
         self._has_index = False
         self.name: str = collection.name
 
