@@ -178,6 +178,14 @@ FOLLOWED: Final = {
     "sql/test_sql_advice.py::test_a_call_that_others_win_against_can_be_repeated": [
         "others write the same keys all the time: repeat the call later"
     ],
+    "sql/test_sql_between.py::test_a_namespace_that_the_column_would_cut_is_refused": ["choose a shorter one"],
+    "sql/test_sql_between.py::test_a_lock_that_stays_is_waited_for_twice_and_told": ["End it, and repeat the call"],
+    "sql/test_sql_engines.py::test_an_engine_in_autocommit_loses_no_update": ["give the one that it was derived from"],
+    "sql/test_sql_engines.py::test_a_pool_without_a_free_connection_is_told": ["or make fewer calls at once"],
+    "sql/test_sql_engines.py::test_a_call_on_a_loop_that_is_closed_meanwhile_is_told": ["end the calls first, or use"],
+    "sql/test_sql_engines.py::test_a_path_that_a_url_cannot_say_is_refused_and_taken_by_an_engine": [
+        "use another, or give SQLPlace(create_engine("
+    ],
     "sql/test_sql_store.py::test_nul_in_a_key_is_refused_by_name_where_the_column_cannot_take_it": [
         "leave it out, or use KVByteStore, whose table takes it"
     ],
@@ -205,7 +213,7 @@ FOLLOWED: Final = {
         "which is no character: leave it out"
     ],
     "contract/test_upstash_store.py::test_a_key_that_a_url_cannot_hold_is_told_and_the_rest_is_kept": [
-        "where the keys '.' and '..' mean something"
+        "where the empty key, '.' and '..' mean something"
     ],
     "contract/test_upstash_store.py::test_a_value_over_the_limit_is_told_by_its_key_and_the_rest_is_kept": [
         "use smaller values, or another plan of Upstash"

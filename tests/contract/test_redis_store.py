@@ -377,3 +377,105 @@ def test_a_client_that_sends_again_by_itself_leaves_open_what_it_could_not_reach
         with KVStore("kv", place, setup_mode=SetupMode.OFF) as store, pytest.raises(ConnectError) as caught:
             store.mset([("a", 1)])
         assert caught.value.applied is applied
+
+
+def test_what_is_not_sure_of_an_update_is_not_to_be_repeated_blindly(
+    node: RedisNode, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in (node.url, RedisClientPlace(redis.Redis(port=node.port, retry=None))):
+        with KVStore("kv", place) as store:
+            store.mset([("n", 1)])
+            given = store._connection.backend.client  # type: ignore[attr-defined]
+            sent = given.execute_command
+
+            def send(*command: Any, sent: Any = sent, **more: Any) -> Any:
+                reply = sent(*command, **more)
+                if "string.sub(both" in str(command[1]) or "added[i]" in str(command[1]):
+                    raise redis.ConnectionError("Connection closed by server.")
+                return reply
+
+            monkeypatch.setattr(given, "execute_command", send)
+            for call in (lambda: store.update("n", lambda old: old + 1), lambda: store.add([("a", 1)])):
+                with pytest.raises(TransportError, match="read the key before") as caught:
+                    call()
+                assert (caught.value.applied, caught.value.retryable) == (None, False)
+            assert store.mget(["n", "a"]) == [2, 1]
+            monkeypatch.undo()
+            store.clear()
+
+
+def test_a_read_that_was_not_answered_has_changed_nothing(client: Any, node: RedisNode) -> None:
+    with KVStore("kv", RedisClientPlace(redis.Redis(port=node.port, socket_timeout=0.1, retry=None))) as hasty:
+        client.client_pause(1_500, all=True)
+        for call in (lambda: hasty.mget(["a"]), lambda: list(hasty.yield_keys()), lambda: hasty.update("a", str)):
+            with pytest.raises(RequestTimeoutError) as caught:
+                call()
+            assert caught.value.applied is False
+        assert client.ping()  # until then it answers nobody
+
+
+def test_a_pool_without_a_free_connection_is_told(node: RedisNode) -> None:
+    given = redis.Redis(port=node.port, max_connections=1)
+    with KVStore("kv", RedisClientPlace(given)) as store:
+        taken = given.connection_pool.get_connection()
+        with pytest.raises(ConnectError, match="max_connections") as caught:
+            store.add([("a", 1)])
+        assert (caught.value.applied, caught.value.retryable) == (False, True)
+        given.connection_pool.release(taken)
+        assert store.add([("a", 1)]) == ["a"]
+        store.clear()
+
+
+def test_what_expires_between_its_value_and_its_moment_is_absent(
+    node: RedisNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with KVStore("kv", node.url) as store:
+        keys = [f"k{number}" for number in range(20)]
+        store.mset([(key, 1) for key in keys])
+        given = store._connection.backend.client  # type: ignore[attr-defined]
+        made = given.pipeline
+
+        def pipeline(**options: Any) -> Any:
+            """One in which a key expires between the commands."""
+            inner = made(**options)
+            add, count = inner.execute_command, [0]
+
+            def execute_command(*command: Any) -> Any:
+                count[0] += 1
+                if count[0] == 2:
+                    add("DEL", "kv/k7")
+                return add(*command)
+
+            def execute(**options: Any) -> Any:
+                replies = type(inner).execute(inner, **options)
+                return [replies[0], replies[2]]
+
+            inner.execute_command, inner.execute = execute_command, execute
+            return inner
+
+        monkeypatch.setattr(given, "pipeline", pipeline)
+        assert store.mget(keys) == [1] * 7 + [None] + [1] * 12
+        monkeypatch.undo()
+        store.clear()
+
+
+@pytest.mark.parametrize(("before", "between"), [(100, None), (None, 100), (100, 200)])
+def test_an_update_keeps_the_moment_that_came_between(
+    node: RedisNode, before: float | None, between: float | None
+) -> None:
+    with KVStore("kv", node.url) as store:
+        store.mset([("k", 1)], ttl_s=before)
+        calls: list[Any] = []
+
+        def change(value: Any) -> Any:
+            calls.append(value)
+            if len(calls) == 1:
+                store.mset([("k", 1)], ttl_s=between)
+            return value
+
+        store.update("k", change)
+        with redis.Redis(port=node.port) as raw:
+            left = raw.ttl("kv/k")
+        assert len(calls) == 2
+        assert left == -1 if between is None else left > between - 50
+        store.clear()

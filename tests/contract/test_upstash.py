@@ -50,6 +50,7 @@ class TestStore(StoreContract):
     node: RedisNode
     server: UpstashServer
     key_max_bytes = 8_000  # of the tests
+    allows_empty_key = True
 
     def open(self, collection: str, kind: type[Any], **options: Any) -> KVBaseStore[Any]:
         return kind(collection, f"upstash+{self.server.url}", token=TOKEN, **options)

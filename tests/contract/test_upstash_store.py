@@ -417,3 +417,14 @@ def test_documents_vectors_and_the_command_are_kept_there(
     assert run(["set", "k", '{"n":1}', "--collection", "kv", "--db", url]) == 0
     assert run(["get", "k", "--collection", "kv", "--db", url]) == 0
     assert json.loads(capsysbinary.readouterr().out) == {"n": 1}
+
+
+@pytest.mark.parametrize("namespace", [None, "ns"])
+def test_the_empty_key_that_a_redis_store_wrote_is_read_and_removed(
+    client: Any, server: UpstashServer, namespace: str | None
+) -> None:
+    client.set(f"{namespace}/" if namespace else "", b"1")
+    with UpstashRedisByteStore(url=server.url, token=TOKEN, namespace=namespace) as store:
+        assert list(store.yield_items()) == [("", b"1")]
+        store.mdelete([""])
+        assert store.mget([""]) == [None]

@@ -74,7 +74,15 @@ PLACES: dict[str, set[str]] = {
     "numpy": {"embeddings/cache", "runtime/arrays"},  # cache: its types
     "pymongo": {"backends/mongodb_verbs", "places/mongodb", "stores/mongodb"},  # stores: its types
     "redis": {"backends/redis", "places/redis"},
-    "sqlalchemy": {"backends/sql", "backends/sql_rows", "backends/sql_tables", "places/sql", "stores/sql"}
+    "sqlalchemy": {
+        "backends/sql",
+        "backends/sql_rows",
+        "backends/sql_engines",
+        "backends/sql_errors",
+        "backends/sql_tables",
+        "places/sql",
+        "stores/sql",
+    }
     | {"backends/langgraph_table"},
     "sqlite3": {"engines/sqlite/aside", "engines/sqlite/care"}
     | {f"engines/sqlite/{part}" for part in ("backup", "catalog", "connections", "copies", "engine", "errors")}

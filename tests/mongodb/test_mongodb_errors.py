@@ -238,6 +238,18 @@ def test_what_a_bulk_refuses_is_named_and_the_rest_is_stored(server_url: str, ra
 
 
 @pytest.mark.slow
+def test_a_client_that_wants_no_answers_to_writes_has_them_all_the_same(server_url: str) -> None:
+    from pymongo import MongoClient
+
+    with MongoClient(server_url, w=0) as client:
+        store = KVStore("unasked", MongoDBClientPlace(client, "default_keyspace"))
+        store.mset([("a", 1)], ttl_s=100)
+        assert (store.add([("a", 2), ("b", 3)]), store.update("a", lambda old: old + 1)) == (["b"], 2)
+        assert (store.mget(["a", "b"]), store.purge()) == ([2, 3], 0)
+        store.clear()
+
+
+@pytest.mark.slow
 async def test_an_async_client_serves_its_loop_itself_and_threads_there(server_url: str) -> None:
     from pymongo import AsyncMongoClient
 

@@ -5,6 +5,7 @@ The numbers are those of the list in docs/siblings.md.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import threading
 import warnings
@@ -17,7 +18,16 @@ from langchain_core.documents import Document
 from langchain_core.stores import BaseStore
 from langchain_tests.integration_tests.base_store import BaseStoreAsyncTests, BaseStoreSyncTests
 
-from langchain_kv import ConfigError, DamagedValueError, InvalidValueError, KVStore, MongoDBByteStore, MongoDBStore
+from langchain_kv import (
+    ConfigError,
+    DamagedValueError,
+    InvalidValueError,
+    KVByteStore,
+    KVStore,
+    MongoDBByteStore,
+    MongoDBClientPlace,
+    MongoDBStore,
+)
 from langchain_kv.stores.mongodb import MongoDBByteStore as ByOldPath
 
 pytestmark = pytest.mark.slow
@@ -281,6 +291,64 @@ def test_an_update_beside_a_writer_of_theirs_loses_nothing(server_url: str, coll
         store.update("a", change)
         assert seen == [{"n": 1}, {"n": 5}]
         assert store.mget(["a"]) == [{"n": 6}]
+
+
+@pytest.mark.parametrize("first", ["x", ["x"], {"n": ["x"]}, None])
+def test_an_update_sees_that_its_value_is_an_element_of_a_list_now(
+    server_url: str, collection: str, first: Any
+) -> None:
+    with KVStore(collection, server_url) as store, KVStore(collection, server_url) as other:
+        store.mset([("a", first)])
+        seen: list[Any] = []
+
+        def change(value: Any) -> Any:
+            seen.append(value)
+            if len(seen) == 1:
+                other.mset([("a", [first, "of another"])])
+            return ["new of", value]
+
+        store.update("a", change)
+        assert seen == [first, [first, "of another"]]
+        assert store.mget(["a"]) == [["new of", [first, "of another"]]]
+
+
+def test_a_listing_goes_on_behind_a_value_that_ends_the_servers_answer(server_url: str, collection: str) -> None:
+    from pymongo import AsyncMongoClient
+
+    pairs = [("a", b"1" * 1_000_000), ("b", b"2" * 16_000_000), ("c", b"3"), ("d", b"4")]
+    with KVByteStore(collection, server_url) as store:
+        for pair in pairs:
+            store.mset([pair])
+        assert list(store.yield_items()) == pairs
+
+    async def listed() -> list[tuple[str, bytes]]:
+        async with AsyncMongoClient(server_url) as client:
+            place = MongoDBClientPlace(client, "default_keyspace")
+            return [pair async for pair in KVByteStore(collection, place, setup_mode="OFF").ayield_items()]
+
+    assert asyncio.run(listed()) == pairs
+
+
+def test_a_page_reads_one_answer_of_the_servers(server_url: str, collection: str) -> None:
+    from pymongo import MongoClient, monitoring
+
+    commands: list[str] = []
+
+    class Listener(monitoring.CommandListener):
+        def started(self, event: Any) -> None:
+            commands.append(event.command_name)
+
+        def succeeded(self, event: Any) -> None:
+            pass
+
+        failed = succeeded
+
+    with MongoClient(server_url, event_listeners=[Listener()]) as client:
+        store = KVByteStore(collection, MongoDBClientPlace(client, "default_keyspace"))
+        for number in range(4):
+            store.mset([(f"k{number}", b"1" * 9_000_000)])
+        assert len(list(store.yield_items())) == 4
+    assert "getMore" not in commands
 
 
 def test_a_page_ends_where_the_servers_answer_does(server_url: str, collection: str) -> None:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import weakref
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Final, TypeVar
 
 from langchain_kv.backends.async_base import AsyncBackend
 from langchain_kv.backends.base import Page
-from langchain_kv.errors import UsageError
+from langchain_kv.errors import TransportError, UsageError
 from langchain_kv.runtime import loop_thread, threads
 from langchain_kv.runtime.forks import renew_in_child
-from langchain_kv.runtime.work_queue import run_aside
+from langchain_kv.runtime.work_queue import AsideBridge
 
 __all__ = ["AtHomeBackend"]
 
 T = TypeVar("T")
+
+LOOK_S: Final = 1.0
+"""Seconds between two looks at whether the loop that makes a call is there."""
 
 
 class AtHomeBackend(AsyncBackend):
@@ -35,6 +39,7 @@ class AtHomeBackend(AsyncBackend):
         self.client = client
         self._owned = owned
         self._moves = moves
+        self._aside = AsideBridge()
         here = asyncio._get_running_loop()
         if here is not None and not owned:
             self._home(here)
@@ -73,7 +78,7 @@ class AtHomeBackend(AsyncBackend):
         """Make a call on the loop to which the connections belong."""
         here = asyncio.get_running_loop()
         if self._owned and not loop_thread.owns(here):
-            return await run_aside(lambda: loop_thread.run(call()), "langchain-kv call")
+            return await self._aside.read(lambda: loop_thread.run(call()))
         home = self._home(here)
         if home is here:
             return await call()
@@ -82,7 +87,34 @@ class AtHomeBackend(AsyncBackend):
                 f"The event loop that used the client of {self!r} first has ended, and the client with it: make a new"
                 " client in each loop, or use one of plain calls, which serves any."
             )
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(call(), home))
+        return await self._made_there(call(), home)
+
+    async def _made_there(self, coroutine: Coroutine[Any, Any, T], home: asyncio.AbstractEventLoop) -> T:
+        try:
+            future = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, home))
+        except RuntimeError:  # it was closed a moment ago
+            raise self._abandoned(coroutine) from None
+        is_closed = False
+        try:
+            while not (await asyncio.wait([future], timeout=LOOK_S))[0]:
+                if is_closed:  # since the last look: what it had done by then is known by now
+                    raise self._abandoned(coroutine)
+                is_closed = home.is_closed()
+        except asyncio.CancelledError:
+            if not home.is_closed():
+                future.cancel()
+            raise
+        return future.result()
+
+    def _abandoned(self, coroutine: Coroutine[Any, Any, Any]) -> TransportError:
+        error = TransportError(
+            f"The event loop of {self!r} was closed while it was to make this call: end the calls first, or use a"
+            " client of plain calls."
+        )
+        if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
+            error.applied = False
+            coroutine.close()
+        return error
 
 
 class _Homes:

@@ -21,7 +21,7 @@ from langchain_kv.errors import InvalidValueError
 from langchain_kv.values.keys import shown
 from langchain_kv.values.lenient import parse_json
 
-__all__ = ["DOCUMENT_MAX_BYTES", "EXPIRY", "Document", "document_of", "found_in", "parsed"]
+__all__ = ["DOCUMENT_MAX_BYTES", "EXPIRY", "Document", "as_it_was", "document_of", "found_in", "parsed"]
 
 DOCUMENT_MAX_BYTES: Final = 16 * 1024 * 1024
 """Bytes of a document, the server's limit."""
@@ -31,6 +31,7 @@ EXPIRY: Final = "expires_at"
 SURELY_FITS_BYTES: Final = 1024 * 1024
 """What makes no document that is too large: BSON takes at most seven times as many bytes as JSON, and a key few."""
 
+_FIELDS: Final = ("value", "body_blob", "encoding", EXPIRY)
 _MARKER: Final = "json"
 
 _UNUSUAL: Final = re.compile(rb"[0-9]{19}|\\u0000")
@@ -120,3 +121,15 @@ def _moment(expiry: Any) -> int | None:
         return int(expiry if isinstance(expiry, DatetimeMS) else DatetimeMS(expiry))
     except TypeError:
         return None
+
+
+def as_it_was(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the filter of the document while nobody changed it."""
+    fields = {name: _exactly(document[name]) if name in document else {"$exists": False} for name in _FIELDS}
+    return {"_id": document["_id"], **fields}
+
+
+def _exactly(value: Any) -> dict[str, Any]:
+    """Return the condition of this value. $eq alone also takes a list that has it as an element."""
+    holds_it = {"$elemMatch": {"$eq": value}} if isinstance(value, list) else {"$type": "array"}
+    return {"$eq": value, "$exists": True, "$not": holds_it}

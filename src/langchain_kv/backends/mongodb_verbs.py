@@ -14,7 +14,15 @@ from bson.errors import BSONError
 from pymongo import errors as mongo
 
 from langchain_kv.backends.base import Change, Page, Record, Stored, is_alive
-from langchain_kv.backends.mongodb_documents import DOCUMENT_MAX_BYTES, EXPIRY, Document, document_of, found_in, parsed
+from langchain_kv.backends.mongodb_documents import (
+    DOCUMENT_MAX_BYTES,
+    EXPIRY,
+    Document,
+    as_it_was,
+    document_of,
+    found_in,
+    parsed,
+)
 from langchain_kv.errors import (
     AuthError,
     ConfigError,
@@ -60,7 +68,6 @@ UPSERTS_MAX: Final = 10
 """Attempts to store what another creates and removes at the same time."""
 
 _EXISTS: Final = 11_000
-_FIELDS: Final = ("value", "body_blob", "encoding", EXPIRY)
 
 
 class Verbs:
@@ -71,7 +78,9 @@ class Verbs:
     """
 
     def __init__(self, collection: Any) -> None:
-        self._collection = collection
+        # With w=0 what became of a write could not be told.
+        answered = {} if collection.write_concern.acknowledged else {"write_concern": pymongo.WriteConcern(1)}
+        self._collection = collection.with_options(**answered)
         self._has_index = False
         self.name: str = collection.name
 
@@ -95,12 +104,12 @@ class Verbs:
         """
         limit = VALUES_PAGE if values else CHUNK
         fields = None if values else {"_id": 1}
-        which = _alive(_with(prefix, after))
-        batches = yield from self._find(which, fields, sort=[("_id", 1)], limit=limit, batch_size=limit)
-        documents = parsed(batches[0]) if batches else []
+        find = partial(self._collection.find_raw_batches, _alive(_with(prefix, after)), fields)
+        find = partial(find, sort=[("_id", 1)], limit=limit, batch_size=limit)
+        batch, has_more = yield from self._made(partial(_first, find), partial(_afirst, find))
+        documents = parsed(batch)
         page: Page = [(document["_id"], found_in(document) if values else None) for document in documents]
-        is_last = len(page) < limit and (not batches or len(batches[0]) < DOCUMENT_MAX_BYTES // 2)
-        return page, None if is_last else page[-1][0]
+        return page, page[-1][0] if page and (has_more or len(page) == limit) else None
 
     def count(self, prefix: str) -> Plan[int]:
         """See ``Backend``."""
@@ -165,9 +174,9 @@ class Verbs:
                 if new is None or (yield from self._insert(new)):
                     return
             elif new is None:
-                if (yield from self._call(collection.delete_one, _as_it_was(old), writes=True)).deleted_count:
+                if (yield from self._call(collection.delete_one, as_it_was(old), writes=True)).deleted_count:
                     return
-            elif (yield from self._call(collection.replace_one, _as_it_was(old), new, writes=True)).matched_count:
+            elif (yield from self._call(collection.replace_one, as_it_was(old), new, writes=True)).matched_count:
                 return
         raise _overtaken(key)
 
@@ -234,17 +243,18 @@ class Verbs:
                 _logger.warning("Collection '%s' has no TTL index: %s", self.name, type(error).__name__)
         return documents
 
-    def _find(self, which: dict[str, Any], fields: dict[str, Any] | None = None, **how: Any) -> Plan[list[bytes]]:
-        find = partial(self._collection.find_raw_batches, which, fields, **how)
-        try:
-            batches: list[bytes] = yield Step(lambda: list(find()), partial(_gathered, find))
-        except FOREIGN as error:
-            raise translated(error, self.name, writes=False) from None
+    def _find(self, which: dict[str, Any]) -> Plan[list[bytes]]:
+        find = partial(self._collection.find_raw_batches, which)
+        batches: list[bytes] = yield from self._made(lambda: list(find()), partial(_gathered, find))
         return batches
 
     def _call(self, call: Callable[..., Any], *args: Any, writes: bool = False) -> Plan[Any]:
+        made = partial(call, *args)
+        return (yield from self._made(made, made, writes=writes))
+
+    def _made(self, plain: Callable[[], Any], coroutine: Callable[[], Any], *, writes: bool = False) -> Plan[Any]:
         try:
-            return (yield Step.of(call, call, *args))
+            return (yield Step(plain, coroutine))
         except FOREIGN as error:
             raise translated(error, self.name, writes=writes) from None
 
@@ -264,6 +274,17 @@ class Verbs:
 
 async def _gathered(find: Callable[[], Any]) -> list[bytes]:
     return [batch async for batch in find()]
+
+
+def _first(find: Callable[[], Any]) -> tuple[bytes, bool]:
+    """Return the first batch, and whether the server has more: where one ends only the server knows."""
+    with find() as cursor:
+        return next(cursor, b""), cursor.alive
+
+
+async def _afirst(find: Callable[[], Any]) -> tuple[bytes, bool]:
+    async with find() as cursor:
+        return await anext(cursor, b""), cursor.alive
 
 
 class _Outcome:
@@ -336,11 +357,6 @@ def _alive(which: dict[str, Any]) -> dict[str, Any]:
     return {**which, EXPIRY: {"$not": {"$lte": DatetimeMS(now_ms())}}}
 
 
-def _as_it_was(document: dict[str, Any]) -> dict[str, Any]:
-    fields = {name: {"$eq": document[name]} if name in document else {"$exists": False} for name in _FIELDS}
-    return {"_id": document["_id"], **fields}
-
-
 def _chunks(items: Sequence[T], size_of: Callable[[T], int]) -> Iterator[Sequence[T]]:
     """Yield the items in parts of a request each."""
     start = size_bytes = 0
@@ -396,8 +412,8 @@ def _meaning(error: Exception, name: str) -> StoreError:
         return ConnectError(f"No server was there for {about} ({text}): check the host, the port and tls= of its URL.")
     if isinstance(error, mongo.DocumentTooLarge):
         return InvalidValueError(
-            f"A request about {about} is larger than MongoDB takes, 16 MiB for what an update replaces and what it"
-            " writes: split the value over several keys, or write it without update()."
+            f"A request about {about} is larger than MongoDB takes, 16 MiB for what an update replaces (a list counts"
+            " twice) and what it writes: split the value over several keys, or write it without update()."
         )
     if isinstance(error, mongo.ConnectionFailure | mongo.ExecutionTimeout) and error.timeout:
         return RequestTimeoutError(f"{about[0].upper()}{about[1:]} was not answered in time: try again.")

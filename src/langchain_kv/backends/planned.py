@@ -135,6 +135,6 @@ class Fresh:
 
 def ping() -> Plan[None]:
     """Ask whether the server is there, and lets one in."""
-    (reply,) = yield Batch([("PING",)])
+    (reply,) = yield Batch([("PING",)], reads=True)
     if isinstance(reply, StoreError):
         raise reply

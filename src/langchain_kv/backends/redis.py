@@ -7,6 +7,7 @@ loop that the client is at home in (one of ``redis.asyncio``). There is never a 
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Generator, Sequence
 from functools import partial
@@ -40,6 +41,7 @@ T = TypeVar("T")
 _PLAIN: Final = (redis.Redis, redis.RedisCluster)
 _COROUTINES: Final = (redis.asyncio.Redis, redis.asyncio.RedisCluster)
 _TRIES: Final = 3
+_EXHAUSTED: Final = re.compile("Too many connections|No connection available")  # of the client's own pool
 
 
 def make_client(url: str, *, is_cluster: bool, **options: Any) -> Any:
@@ -130,14 +132,19 @@ class _Client:
             pipeline.execute_command(*command)
         return pipeline.execute(raise_on_error=False)
 
-    def _failed(self, error: Exception) -> StoreError:
+    def _failed(self, error: Exception, batch: Batch) -> StoreError:
         failure = error_of(error)
         failure.__cause__ = error
-        was_unreachable = isinstance(failure, ConnectError)
+        was_unreachable = isinstance(failure, ConnectError) and not _EXHAUSTED.match(str(error))
         if was_unreachable and (self._is_cluster or not self._is_ours):
             # redis-py sends again by itself, as the program has set its client, and tells of the last try only: the
             # command may have arrived by an earlier one.
             failure.applied = None
+        if batch.reads:
+            failure.applied = False
+        elif failure.applied is None and not batch.is_repeatable:
+            failure.retryable = False
+            failure.args = (f"{failure} But it may have been carried out: read the key before that.",)
         return failure
 
     def _nodes(self) -> list[dict[str, Any]]:
@@ -248,9 +255,9 @@ class RedisBackend(_Client, SyncBackend):
         try:
             if len(batch.commands) == 1:
                 return [self.client.execute_command(*batch.commands[0], **where)]
-            return [self._failed(one) if isinstance(one, Exception) else one for one in self._pipeline(batch)]
+            return [self._failed(one, batch) if isinstance(one, Exception) else one for one in self._pipeline(batch)]
         except (RedisError, OSError) as error:
-            return [self._failed(error)] * len(batch.commands)
+            return [self._failed(error, batch)] * len(batch.commands)
 
 
 class AsyncRedisBackend(_Client, AtHomeBackend, PlannedBackend):
@@ -284,9 +291,11 @@ class AsyncRedisBackend(_Client, AtHomeBackend, PlannedBackend):
         try:
             if len(batch.commands) == 1:
                 return [await self.client.execute_command(*batch.commands[0], **where)]
-            return [self._failed(one) if isinstance(one, Exception) else one for one in await self._pipeline(batch)]
+            return [
+                self._failed(one, batch) if isinstance(one, Exception) else one for one in await self._pipeline(batch)
+            ]
         except (RedisError, OSError) as error:
-            return [self._failed(error)] * len(batch.commands)
+            return [self._failed(error, batch)] * len(batch.commands)
 
 
 def _wait_s(number: int) -> float:
@@ -306,6 +315,11 @@ def error_of(error: Exception) -> StoreError:
         return failed
     if isinstance(error, ResponseError):
         return StoreError(f"Redis refused the command: {text}")
+    if _EXHAUSTED.match(text):
+        return ConnectError(
+            "All connections of the Redis client are in use, and nothing was sent: give it more (max_connections), or"
+            " a BlockingConnectionPool, which waits for one; or make fewer calls at once."
+        )
     if "onnecting to" in text or "cannot be connected" in text:
         return ConnectError(f"Redis cannot be reached: {text} Is it running, and are host and port right?")
     return TransportError(f"The connection to Redis broke: {text or type(error).__name__} Repeat the call.")

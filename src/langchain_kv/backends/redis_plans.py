@@ -40,12 +40,13 @@ def _script(text: str) -> str:
     return " ".join(text.split())  # some are sent in a URL
 
 
-# Each answers for many keys in one command, atomically. Numbers of milliseconds are exact in Lua's.
+# Each answers for many keys in one command, atomically. Numbers of milliseconds are exact in Lua's. A key that is not
+# there any more has the moment -2: its value may have been read by a command before.
 _MOMENTS: Final = _script("""
 local moments = {}
 for i, key in ipairs(KEYS) do
   local moment = redis.call('PEXPIRETIME', key)
-  if moment > 0 then moments[#moments + 1] = i; moments[#moments + 1] = moment end
+  if moment ~= -1 then moments[#moments + 1] = i; moments[#moments + 1] = moment end
 end
 return moments""")
 
@@ -64,7 +65,8 @@ return added""")
 
 # The last argument is what is expected, of so many bytes (-1: nothing is), and behind it what is to be there.
 _REPLACE: Final = _script("""
-local bytes, moment, both = tonumber(ARGV[1]), ARGV[3], ARGV[4]
+local bytes, moment, both = tonumber(ARGV[1]), ARGV[3], ARGV[5]
+if redis.call('PEXPIRETIME', KEYS[1]) ~= tonumber(ARGV[4]) then return 0 end
 if redis.call('GET', KEYS[1]) ~= (bytes >= 0 and string.sub(both, 1, bytes)) then return 0 end
 local value = string.sub(both, math.max(bytes, 0) + 1)
 if ARGV[2] == 'remove' then redis.call('DEL', KEYS[1])
@@ -96,10 +98,12 @@ class Batch(NamedTuple):
     Attributes:
         commands: each a name and its arguments.
         is_repeatable: whether it may be sent again where the answer was lost.
+        reads: whether it changes nothing.
     """
 
     commands: list[tuple[Any, ...]]
     is_repeatable: bool = True
+    reads: bool = False
 
 
 Plan = Generator[Batch, list[Any], T]
@@ -147,9 +151,9 @@ class Plans:
     def _read(self, names: Sequence[bytes], now: int) -> Plan[list[Stored | None]]:
         if len(names) <= _FEW or self._keys_max == 1:
             groups = self._groups(names)
-            replies = yield Batch([("EVAL", _READ, len(group), *group) for group in groups])
+            replies = yield Batch([("EVAL", _READ, len(group), *group) for group in groups], reads=True)
         else:
-            replies = [(yield Batch([("MGET", *names), ("EVAL", _MOMENTS, len(names), *names)]))]
+            replies = [(yield Batch([("MGET", *names), ("EVAL", _MOMENTS, len(names), *names)], reads=True))]
         found: list[Stored | None] = []
         try:
             for reply in replies:
@@ -220,7 +224,7 @@ class Plans:
         """See ``Backend.update``."""
         name = self._key(key)
         while True:
-            (reply,) = yield Batch([("EVAL", _READ, 1, name)])
+            (reply,) = yield Batch([("EVAL", _READ, 1, name)], reads=True)
             (value,), moments = _checked(reply)
             record = change(_found(value, moments[1] if moments else None, now_ms()))
             new: tuple[Any, ...] = ("remove", 0)
@@ -229,8 +233,9 @@ class Plans:
                 check_size(record)
                 new = ("keep", _moment(record))
                 both += _payload(record)
-            size_bytes = -1 if value is None else len(value)
-            (reply,) = yield Batch([("EVAL", _REPLACE, 1, name, size_bytes, *new, both)], is_repeatable=False)
+            was = (-1 if value is None else len(value), moments[1] if moments else -1)
+            command = ("EVAL", _REPLACE, 1, name, was[0], *new, was[1], both)
+            (reply,) = yield Batch([command], is_repeatable=False)
             if _checked(reply):
                 return
 
@@ -249,7 +254,7 @@ class Plans:
         pattern = re.sub(rb"([\\*?\[\]])", rb"\\\1", self._key(prefix)) + b"*"
         asked = "expired" if expired else "alive"
         command = ("EVAL", _SCAN, 0, cursor, pattern, _KEYS_MAX, now_ms(), asked, int(values))
-        (reply,) = yield Batch([command])
+        (reply,) = yield Batch([command], reads=True)
         then, names, sizes = _checked(reply)
         groups: list[list[str]] = [[]]
         size_bytes = 0

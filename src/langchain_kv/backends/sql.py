@@ -8,26 +8,22 @@ event loop that it is used on, or on the loop thread.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
 from langchain_kv.backends.at_home import AtHomeBackend
 from langchain_kv.backends.base import Change, Merge, Page, Record, Stored, SyncBackend
-from langchain_kv.backends.sql_rows import ChangeError, RacedError, Rows
+from langchain_kv.backends.sql_engines import in_transactions, turns
+from langchain_kv.backends.sql_errors import TRANSLATED, TRIES, Try, not_taken, raised_for
+from langchain_kv.backends.sql_rows import Rows
 from langchain_kv.errors import (
-    ConfigError,
-    ConnectError,
-    DataAPIError,
     EngineError,
-    InvalidKeyError,
     StoreClosedError,
-    StoreError,
-    TransportError,
 )
 from langchain_kv.runtime import loop_thread
 from langchain_kv.runtime.forks import renew_in_child
@@ -41,19 +37,7 @@ __all__ = ["AsyncSQLBackend", "SQLBackend"]
 
 T = TypeVar("T")
 
-TRIES: Final = 20
-"""How often a transaction is run that others win against; each time one of them went on."""
-
-# What databases say: SQLSTATEs, and numbers of MySQL.
-_RACED: Final[set[object]] = {"40001", "40P01", 1205, 1213}
-_NO_TABLE: Final[set[object]] = {"42P01", 1146}
-_TOO_LONG: Final[set[object]] = {"54000"}
-_NO_ENTRY: Final[set[object]] = {"28P01", "28000", 1044, 1045, 1698}
-
 _Work = Callable[..., T]
-
-
-_TRANSLATED: Final = (SQLAlchemyError, OSError, RacedError, ChangeError)
 
 
 def _file_of(engine: Engine) -> str | None:
@@ -92,7 +76,7 @@ class SQLBackend(SyncBackend):
     in_key_order = True
 
     def __init__(self, engine: Engine, rows: Rows, shown: str, *, owned: bool) -> None:
-        self._engine = engine
+        self._engine = engine = in_transactions(engine)
         self._bare = engine.execution_options(**_bare_options(engine.dialect.name, owned))
         self._rows = rows
         self._shown = shown
@@ -125,18 +109,20 @@ class SQLBackend(SyncBackend):
         if self._closed:
             raise StoreClosedError(f"The store on {self._shown} was closed: open a new one.")
         _require_file(self._file, self._rows, work)
-        for left in reversed(range(TRIES)):
-            begun = False
+        for tried in range(1, TRIES + 1):
+            this = Try(work.__name__, tried)
             try:
-                with engine.begin() as connection:
-                    begun = True
-                    return work(connection, *args)
-            except _TRANSLATED as error:
-                raised = _raised(error, self._rows, self._shown, begun, left)
+                with turns.of(engine), engine.begin() as connection:
+                    this.since = time.monotonic()
+                    answer = work(connection, *args)
+                    this.is_ending = True
+                return answer
+            except TRANSLATED as error:
+                raised = raised_for(error, self._rows, self._shown, this)
             except (TypeError, ValueError) as error:
-                if begun:
+                if this.since is not None:
                     raise
-                raised = _not_taken(error, self._shown)
+                raised = not_taken(error, self._shown)
             if raised is not None:
                 raise raised
         raise AssertionError  # the last try raises
@@ -230,7 +216,7 @@ class AsyncSQLBackend(AtHomeBackend):
 
     def __init__(self, engine: AsyncEngine, rows: Rows, shown: str, *, owned: bool) -> None:
         super().__init__(engine, owned=owned, moves=True)
-        self._engine = engine
+        self._engine = engine = in_transactions(engine)
         self._bare = engine.execution_options(**_bare_options(engine.dialect.name, owned))
         self._rows = rows
         self._shown = shown
@@ -264,18 +250,20 @@ class AsyncSQLBackend(AtHomeBackend):
 
     async def _transaction(self, engine: AsyncEngine, work: _Work[T], *args: Any) -> T:
         _require_file(self._file, self._rows, work)
-        for left in reversed(range(TRIES)):
-            begun = False
+        for tried in range(1, TRIES + 1):
+            this = Try(work.__name__, tried)
             try:
-                async with engine.begin() as connection:
-                    begun = True
-                    return await connection.run_sync(work, *args)
-            except _TRANSLATED as error:
-                raised = _raised(error, self._rows, self._shown, begun, left)
+                async with turns.aof(engine), engine.begin() as connection:
+                    this.since = time.monotonic()
+                    answer = await connection.run_sync(work, *args)
+                    this.is_ending = True
+                return answer
+            except TRANSLATED as error:
+                raised = raised_for(error, self._rows, self._shown, this)
             except (TypeError, ValueError) as error:
-                if begun:
+                if this.since is not None:
                     raise
-                raised = _not_taken(error, self._shown)
+                raised = not_taken(error, self._shown)
             if raised is not None:
                 raise raised
         raise AssertionError  # the last try raises
@@ -343,59 +331,3 @@ class AsyncSQLBackend(AtHomeBackend):
         closed, self._closed = self._closed, True
         if self._owned and not closed:
             await self._at_home(self._engine.dispose)
-
-
-# -- errors -----------------------------------------------------------------------------------------------------------
-
-
-def _raised(error: Exception, rows: Rows, shown: str, begun: bool, left: int) -> BaseException | None:
-    """Return what is raised for what a transaction raised; None where it is run again.
-
-    Args:
-        error: what it raised.
-        rows: whose statements.
-        shown: the place, in messages.
-        begun: whether there was a connection.
-        left: how often it may be run again.
-    """
-    if isinstance(error, ChangeError):
-        return error.__cause__
-    codes, text = _told(error)
-    if begun and (isinstance(error, RacedError) or codes & _RACED or "database is locked" in text):
-        if left:
-            return None
-        told: StoreError = EngineError(f"{shown}: others write the same keys all the time: repeat the call later.")
-        told.retryable = True
-    elif codes & _NO_ENTRY or "password authentication failed" in text:
-        told = DataAPIError.of("UNAUTHORIZED_ACCESS", f"{shown} does not let us in: {text}. Check user and password.")
-    elif not begun:
-        told = ConnectError(f"No connection to {shown}: {text}. Check that the server runs, and host and port.")
-    elif codes & _NO_TABLE or "no such table" in text:
-        told = rows.missing()
-    elif not isinstance(error, DBAPIError) or error.connection_invalidated:
-        told = TransportError(f"The connection to {shown} broke: {text}. Repeating the call is safe.")
-    elif codes & _TOO_LONG:
-        told = InvalidKeyError(
-            f"{shown} refused a key of the call, which is too long for the table's index: {text}. Nothing of the"
-            " call was stored: use a hash of it as key."
-        )
-    else:
-        told = EngineError(f"{shown} refused it: {text}. Nothing of the call was stored.")
-    return told
-
-
-def _not_taken(error: Exception, shown: str) -> ConfigError:
-    """Return what is raised for what a driver raised that was called with something wrong, such as a parameter."""
-    # A TypeError names arguments, a ValueError may have a value in it.
-    text = str(error) if isinstance(error, TypeError) else type(error).__name__
-    return ConfigError(f"The driver does not take the URL of {shown} with its parameters: {text}.")
-
-
-def _told(error: Exception) -> tuple[set[object], str]:
-    """Return the database's codes of an error, and the first line of its text: a later one may hold values."""
-    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    args = cause.args
-    is_numbered = len(args) > 1 and isinstance(args[0], int)
-    lines = str(args[1] if is_numbered else cause).splitlines()
-    text = lines[0].rstrip(".")[:300] if lines else type(cause).__name__
-    return {getattr(cause, "sqlstate", None), args[0] if is_numbered else None} - {None}, text

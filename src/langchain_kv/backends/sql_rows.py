@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from langchain_kv import limits
 from langchain_kv.backends.base import Change, Damaged, Found, Kind, Merge, Page, Record, Stored, is_alive
-from langchain_kv.backends.sql_tables import KEY_MAX_BYTES, MYSQL, OURS, UPSTREAM
+from langchain_kv.backends.sql_tables import KEY_MAX_BYTES, MYSQL, NAMESPACE_MAX_BYTES, OURS, UPSTREAM
 from langchain_kv.engines.ids import prefix_end
 from langchain_kv.errors import (
     CollectionConflictError,
@@ -58,13 +58,18 @@ class Rows:
         shown: the store, in messages.
 
     Raises:
-        ConfigError: it is a kind of database that has not what this needs.
+        ConfigError: it is a kind of database that has not what this needs, or takes no namespace as long as this.
     """
 
     def __init__(self, table: sa.Table, namespace: str, dialect: str, shown: str) -> None:
         if dialect not in ("postgresql", "sqlite", *MYSQL):
             raise ConfigError(
                 f"Values are kept in PostgreSQL, MySQL, MariaDB and SQLite, not in {dialect}: use one of them."
+            )
+        if dialect in MYSQL and len(namespace.encode()) > NAMESPACE_MAX_BYTES:
+            raise ConfigError(
+                f"A namespace takes at most {NAMESPACE_MAX_BYTES} bytes in {dialect}, this one has"
+                f" {len(namespace.encode()):,}: choose a shorter one."
             )
         self._table = table
         self._namespace = namespace
@@ -117,7 +122,8 @@ class Rows:
             _logger.warning("%s has keys that are no UTF-8, written by others: they are left out", self._shown)
         if not values:
             return [(key, None) for key in texts], more
-        return list(self._found(connection, texts).items()), more
+        found = self._found(connection, texts)
+        return [(key, found[key]) for key in texts if key in found], more
 
     def count(self, connection: sa.Connection, prefix: str) -> int:
         return int(connection.scalar(sa.select(sa.func.count()).where(*self._conditions(prefix))) or 0)
@@ -141,9 +147,11 @@ class Rows:
     def add(self, connection: sa.Connection, records: Sequence[Record]) -> list[bool]:
         self.check(connection, records)
         if self._expires:  # looked for first: to remove a row that is not there locks a gap of the index on InnoDB
-            for some in self._chunks([record.key for record in records]):
-                old = sa.select(self._key).where(self._own, self._among(some), self._table.c.expires_at <= now_ms())
-                self.delete(connection, list(connection.scalars(old)))
+            due = self._own, self._table.c.expires_at <= now_ms()
+            for some in self._chunks(sorted(record.key for record in records)):
+                old = sorted(connection.scalars(sa.select(self._key).where(*due, self._among(some))))
+                if old:  # that they have expired is said again: another may have stored them anew meanwhile
+                    connection.execute(sa.delete(self._table).where(*due, self._among(old)))
         added: dict[str, bool] = {}
         for record in sorted(records, key=lambda record: record.key):
             added[record.key] = self._insert(connection, record)
@@ -151,6 +159,8 @@ class Rows:
 
     def update(self, connection: sa.Connection, key: str, change: Change) -> None:
         where = self._own, self._key == key
+        if self._dialect == "postgresql":
+            self._refuse_nul([key])
         if self._dialect == "sqlite":  # where a write that changes nothing is the lock
             connection.execute(sa.update(self._table).where(*where).values(key=key))
         row = connection.execute(sa.select(*self._read).where(*where).with_for_update()).first()
@@ -225,9 +235,12 @@ class Rows:
             UnknownCollectionError: there is none.
         """
         looker = sa.inspect(connection)
-        if not looker.has_table(self._table.name):
+        # Where statements look for it; a look at the database does not see to that by itself.
+        schema = (connection.get_execution_options().get("schema_translate_map") or {}).get(None)
+        if not looker.has_table(self._table.name, schema):
             raise self.missing()
-        lacking = set(self._table.c.keys()).difference(each["name"] for each in looker.get_columns(self._table.name))
+        columns = looker.get_columns(self._table.name, schema)
+        lacking = set(self._table.c.keys()).difference(each["name"] for each in columns)
         if lacking:
             raise CollectionConflictError(
                 f"The table {self._table.name} of {self._shown} lacks the columns {', '.join(sorted(lacking))}: others"
@@ -309,13 +322,14 @@ class Rows:
     def _insert(self, connection: sa.Connection, record: Record) -> bool:
         """Store a record whose key is absent; return whether it was."""
         if self._dialect in MYSQL:
-            # IGNORE would also cut what is too long, which is checked.
-            statement: Any = mysql.insert(self._table).prefix_with("IGNORE")
-        else:
-            insert = postgresql.insert if self._dialect == "postgresql" else sqlite.insert
-            statement = insert(self._table).on_conflict_do_nothing()
-        done = connection.execute(statement.values(**self._row(record)), execution_options={"preserve_rowcount": True})
-        return done.rowcount == 1
+            try:  # not IGNORE, which cuts what is too long, and has drivers print the key; the transaction goes on
+                connection.execute(sa.insert(self._table).values(**self._row(record)))
+            except sa.exc.IntegrityError:
+                return False
+            return True
+        insert = postgresql.insert if self._dialect == "postgresql" else sqlite.insert
+        statement = insert(self._table).on_conflict_do_nothing().values(**self._row(record))
+        return connection.execute(statement, execution_options={"preserve_rowcount": True}).rowcount == 1
 
     def _insert_all(self, connection: sa.Connection, records: Sequence[Record]) -> None:
         if self._dialect == "postgresql":

@@ -21,13 +21,16 @@ from sqlalchemy.dialects.postgresql import BYTEA
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
-__all__ = ["KEY_MAX_BYTES", "MYSQL", "OURS", "UPSTREAM"]
+__all__ = ["KEY_MAX_BYTES", "MYSQL", "NAMESPACE_MAX_BYTES", "OURS", "UPSTREAM"]
 
 MYSQL: Final = ("mysql", "mariadb")
 """SQLAlchemy's names of these, which are one to it or two, by its version."""
 
 KEY_MAX_BYTES: Final = 2_560
 """Bytes of a key in an index of PostgreSQL, whose row takes 2,704, and of InnoDB, whose key takes 3,072 (measured)."""
+
+NAMESPACE_MAX_BYTES: Final = 512
+"""Bytes of a namespace in MySQL and MariaDB, whose columns of a key have a length."""
 
 _FOREIGN: Final = "surrogateescape"  # what others wrote may be no UTF-8: it is paged over, and left out
 
@@ -69,7 +72,7 @@ def _table(name: str, key: _Name, *more: Column[Any]) -> Table:
     return Table(
         name,
         MetaData(),
-        Column("namespace", _Name(512), primary_key=True),
+        Column("namespace", _Name(NAMESPACE_MAX_BYTES), primary_key=True),
         Column("key", key, primary_key=True),
         Column("value", value, nullable=False),
         *more,

@@ -55,6 +55,8 @@ class UpstashBackend(PlannedBackend, HTTPBackend):
         options: as ``HTTPBackend`` has them.
     """
 
+    allows_empty_key = True
+
     def __init__(
         self,
         endpoint: str,
@@ -99,6 +101,8 @@ class UpstashBackend(PlannedBackend, HTTPBackend):
             try:
                 some = await self._asked(call, [commands[number] for number in numbers], batch.is_repeatable)
             except StoreError as error:
+                if batch.reads:
+                    error.applied = False
                 some = [error] * len(numbers)
             for number, reply in zip(numbers, some, strict=True):
                 replies[number] = reply
@@ -153,8 +157,8 @@ class UpstashBackend(PlannedBackend, HTTPBackend):
         assert isinstance(body, bytes)  # noqa: S101 - it was just found by that
         if not {"", ".", ".."}.isdisjoint(path):
             raise InvalidValueError(
-                "A value that is no UTF-8 is sent with its key in the URL, where the keys '.' and '..' mean something"
-                " else: give it another key."
+                "A value that is no UTF-8 is sent with its key in the URL, where the empty key, '.' and '..' mean"
+                " something else: give it another key."
             )
         query = "&".join(f"{name!s}={value!s}" for name, value in zip(options[::2], options[1::2], strict=True))
         address = "/".join(quote(part, safe="") for part in path)

@@ -67,7 +67,12 @@ class SQLPlace(Place):
     def shown(self) -> str:
         """The URL, without a password and parameters."""
         url = self.database if isinstance(self.database, str) else self.database.url.render_as_string()
-        return re.sub(r"//([^@/:]*):.*@", r"//\1:***@", url).partition("?")[0]
+        scheme, slashes, rest = url.partition("://")
+        if not slashes:  # no URL: it may be anything, such as a driver's own text with a password
+            return f"{url.partition(':')[0]}:" if re.match(r"[a-z0-9+_]+:", url) else "the text"
+        if not scheme.startswith("sqlite"):
+            rest = re.sub(r"^([^@/:]*)[:/].*(?:@|%40)", r"\1:***@", rest, flags=re.DOTALL)
+        return f"{scheme}://{rest}".partition("?")[0]
 
     @property
     def url_shown(self) -> str:
@@ -98,7 +103,7 @@ class SQLPlace(Place):
         engine: Any = (
             self.make_engine(timeout_s=options.request_timeout_s) if isinstance(self.database, str) else self.database
         )
-        if not hasattr(getattr(engine, "dialect", None), "name"):
+        if not hasattr(getattr(engine, "dialect", None), "name") or hasattr(engine, "closed"):  # which connections have
             raise ConfigError(f"A SQLPlace takes a URL, an Engine or an AsyncEngine, got {type_name(engine)}.")
         table, namespace = OURS, f"{options.keyspace}.{options.collection}"
         if self.of_upstream:
@@ -171,7 +176,13 @@ def parse_sql_url(url: str) -> SQLPlace:
         if not path.strip("/") or path == ":memory:":
             raise ConfigError("Write sqlite+sqlalchemy:PATH, the path of a file.")
         kind = "sqlite+aiosqlite" if driver == "aiosqlite" else "sqlite"
-        return SQLPlace(f"{kind}:///{os.path.abspath(os.path.expanduser(path))}")
+        path = os.path.abspath(os.path.expanduser(path))
+        if "?" in path or "%" in path:  # in SQLAlchemy's URL these mean something else, by its version
+            raise ConfigError(
+                f"{scheme}: takes no path with ? or %, such as {path}: use another, or give"
+                f" SQLPlace(create_engine(URL.create({kind!r}, database=PATH)))."
+            )
+        return SQLPlace(f"{kind}:///{path}")
     try:
         database = urlsplit(rest).path.strip("/") if rest.startswith("//") else ""
     except ValueError:  # half of an IPv6 address, or a password with a bracket in it

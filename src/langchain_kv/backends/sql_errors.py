@@ -1,0 +1,137 @@
+"""What is raised for what a transaction of a SQL database raised, by what the database says and how far it came."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import exc
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from langchain_kv.backends.sql_rows import ChangeError, RacedError, Rows
+from langchain_kv.errors import (
+    ConfigError,
+    ConnectError,
+    DataAPIError,
+    EngineError,
+    InvalidKeyError,
+    StoreError,
+    TransportError,
+)
+
+__all__ = ["TRANSLATED", "TRIES", "Try", "not_taken", "raised_for"]
+
+TRIES: Final = 20
+"""How often a transaction is run that others win against; each time one of them went on."""
+
+LOCKED_S: Final = 0.1
+"""How long a transaction that was refused a lock has waited for it, at least; less is a race that was lost."""
+
+# What databases say: SQLSTATEs, and numbers of MySQL.
+_RACED: Final[set[object]] = {"40001", "40P01", 1020, 1213}
+_LOCKED: Final[set[object]] = {"55P03", 1205}
+# What a transaction may be told by, where its connection broke.
+_READS: Final = ("get", "page", "count", "names", "check_table")
+_ONCE: Final = ("add", "update", "merge")
+_NO_TABLE: Final[set[object]] = {"42P01", 1146}
+_TOO_LONG: Final[set[object]] = {"54000"}
+_NO_ENTRY: Final[set[object]] = {"28P01", "28000", 1044, 1045, 1698}
+
+TRANSLATED: Final = (SQLAlchemyError, OSError, RacedError, ChangeError)
+"""What ``raised_for`` is asked about."""
+
+
+@dataclass
+class Try:
+    """How far a transaction came.
+
+    Attributes:
+        work: the name of what it does.
+        number: which try it is, from 1.
+        since: when it had a connection; None where there was none.
+        is_ending: whether its statements were answered, and it is being committed.
+    """
+
+    work: str
+    number: int
+    since: float | None = None
+    is_ending: bool = False
+
+
+def raised_for(error: Exception, rows: Rows, shown: str, this: Try) -> BaseException | None:
+    """Return what is raised for what a transaction raised; None where it is run again.
+
+    Args:
+        error: what it raised.
+        rows: whose statements.
+        shown: the place, in messages.
+        this: how far it came.
+    """
+    if isinstance(error, ChangeError):
+        return error.__cause__
+    codes, text = _told(error)
+    is_refused = bool(codes & _LOCKED) or "database is locked" in text
+    if this.since is not None and (isinstance(error, RacedError) or codes & _RACED or is_refused):
+        has_waited = is_refused and time.monotonic() - this.since >= LOCKED_S
+        if this.number < (2 if has_waited else TRIES):
+            return None
+        told: StoreError = EngineError(
+            f"{shown}: another transaction holds what this call writes ({text}): is one of this program's open? End"
+            " it, and repeat the call."
+            if has_waited
+            else f"{shown}: others write the same keys all the time: repeat the call later."
+        )
+        told.retryable = True
+    elif codes & _NO_ENTRY or "password authentication failed" in text:
+        told = DataAPIError.of("UNAUTHORIZED_ACCESS", f"{shown} does not let us in: {text}. Check user and password.")
+    elif isinstance(error, exc.TimeoutError):
+        told = ConnectError(
+            f"All connections of {shown} were in use for too long, and nothing was sent: give its engine more of them"
+            " (pool_size, max_overflow) or more time (pool_timeout), or make fewer calls at once."
+        )
+    elif this.since is None:
+        told = ConnectError(f"No connection to {shown}: {text}. Check that the server runs, and host and port.")
+    elif codes & _NO_TABLE or "no such table" in text:
+        told = rows.missing()
+    elif not isinstance(error, DBAPIError) or error.connection_invalidated:
+        told = _broken(f"The connection to {shown} broke: {text}.", this)
+    elif codes & _TOO_LONG:
+        told = InvalidKeyError(
+            f"{shown} refused a key of the call, which is too long for the table's index: {text}. Nothing of the"
+            " call was stored: use a hash of it as key."
+        )
+    else:
+        told = EngineError(f"{shown} refused it: {text}. Nothing of the call was stored.")
+    return told
+
+
+def _broken(text: str, this: Try) -> TransportError:
+    is_unsure = this.work in _ONCE and this.is_ending
+    told = TransportError(
+        f"{text} It may have been carried out: read the key before you repeat it."
+        if is_unsure
+        else f"{text} Repeating the call is safe."
+    )
+    if is_unsure:
+        told.retryable = False
+    elif this.work in (*_READS, *_ONCE):  # without its end a transaction changes nothing
+        told.applied = False
+    return told
+
+
+def not_taken(error: Exception, shown: str) -> ConfigError:
+    """Return what is raised for what a driver raised that was called with something wrong, such as a parameter."""
+    # A TypeError names arguments, a ValueError may have a value in it.
+    text = str(error) if isinstance(error, TypeError) else type(error).__name__
+    return ConfigError(f"The driver does not take the URL of {shown} with its parameters: {text}.")
+
+
+def _told(error: Exception) -> tuple[set[object], str]:
+    """Return the database's codes of an error, and the first line of its text: a later one may hold values."""
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    args = cause.args
+    is_numbered = len(args) > 1 and isinstance(args[0], int)
+    lines = str(args[1] if is_numbered else cause).splitlines()
+    text = lines[0].rstrip(".")[:300] if lines else type(cause).__name__
+    return {getattr(cause, "sqlstate", None), args[0] if is_numbered else None} - {None}, text

@@ -1,0 +1,103 @@
+"""What comes between the statements of one call, and in which order they answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import create_engine, event, text
+
+from langchain_kv import ConfigError, KVStore, SQLPlace, StoreError
+from langchain_kv.stores.sql import SQLStore
+from sql_servers import alchemy_url
+
+
+@pytest.fixture
+def name() -> str:
+    return f"between_{uuid4().hex[:8]}"
+
+
+def before_the_first_delete(engine: Any, act: Callable[[], Any]) -> None:
+    left = [act]
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def before(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if statement.lstrip().startswith("DELETE") and left:
+            left.pop()()
+
+
+@pytest.mark.parametrize("by", ["add", "mset"])
+def test_what_another_stored_over_an_expired_key_is_not_added_over(plain_database: str, name: str, by: str) -> None:
+    engine = create_engine(alchemy_url(plain_database))
+    with KVStore(name, SQLPlace(engine)) as store, KVStore(name, plain_database) as other:
+        store.mset([("lock", "old")], ttl_s=0.001)
+        time.sleep(0.01)
+        before_the_first_delete(engine, lambda: getattr(other, by)([("lock", "of another")]))
+        assert store.add([("lock", "mine")]) == []
+        assert other.mget(["lock"]) == ["of another"]
+    engine.dispose()
+
+
+def test_pages_with_values_are_in_the_order_of_the_keys(database: str, name: str) -> None:
+    with KVStore(name, database) as store:
+        keys = [f"k{number * 7_919 % 700:03}" for number in range(700)]
+        for start in range(0, 700, 100):
+            store.mset([(key, 1) for key in keys[start : start + 100]])
+        assert [key for key, _ in store.yield_items()] == sorted(keys)
+
+
+def test_a_namespace_that_the_column_would_cut_is_refused(mariadb: str) -> None:
+    url = alchemy_url(mariadb)
+    for namespace in ("n" * 513, "\u00e9" * 257):
+        with pytest.raises(ConfigError, match="at most 512 bytes"):
+            SQLStore(namespace=namespace, db_url=url)
+    with closing(SQLStore(namespace="\u00e9" * 256, db_url=url)) as store:
+        store.create_schema()
+        store.mset([("k", b"1")])
+        assert (store.add([("k", b"2"), ("l", b"3")]), store.mget(["k", "l"])) == (["l"], [b"1", b"3"])
+        store.drop()
+
+
+def test_a_key_that_is_there_is_not_logged(mariadb: str, name: str, caplog: Any) -> None:
+    with KVStore(name, mariadb) as store:
+        store.mset([("customer", 1)])
+        assert store.add([("customer", 2)]) == []
+    assert "customer" not in caplog.text
+
+
+@pytest.mark.slow
+def test_a_row_that_changed_since_the_snapshot_is_a_race(servers: Any, name: str) -> None:
+    url = servers("mariadb")
+    engine = create_engine(alchemy_url(url))
+
+    @event.listens_for(engine, "connect")
+    def connected(connection: Any, record: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SET SESSION innodb_snapshot_isolation = ON")
+
+    with KVStore(name, SQLPlace(engine)) as store, KVStore(name, url) as other:
+        store.mset([("k", "old")], ttl_s=0.001)
+        time.sleep(0.01)
+        before_the_first_delete(engine, lambda: other.mset([("k", "new")]))
+        assert (store.add([("k", "mine")]), store.mget(["k"])) == ([], ["new"])
+    engine.dispose()
+
+
+def test_a_lock_that_stays_is_waited_for_twice_and_told(tmp_path: Any) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path / 'kv.db'}", connect_args={"timeout": 0.2})
+    with KVStore("c", SQLPlace(engine)) as store:
+        store.mset([("k", 1)])
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE langchain_kv SET value = value"))
+            started = time.monotonic()
+            with pytest.raises(StoreError, match=r"another transaction holds .* is one of this program's open") as told:
+                store.mset([("k", 2)])
+            assert time.monotonic() - started < 2
+            assert (told.value.retryable, told.value.applied) == (True, False)
+        store.mset([("k", 3)])
+        assert store.mget(["k"]) == [3]
+    engine.dispose()
