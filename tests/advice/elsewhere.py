@@ -37,6 +37,12 @@ FOLLOWED: Final = {
     "mongodb/test_mongodb_errors.py::test_a_url_of_another_form_is_told_and_not_shown": [
         "pymongo does not take the URL"
     ],
+    "cli/test_importing.py::test_a_database_that_is_not_there_is_told_and_not_made": [
+        "give the database of LangGraph's store"
+    ],
+    "sql/test_sql_bad_input.py::test_a_url_that_names_no_database_is_told_what_to_write": [
+        "with @ : / ? # % [ ] in user and password"
+    ],
     "unit/test_libraries_missing.py::test_a_library_that_is_missing_is_told": [
         "which is not installed: pip install 'langchain-kv[\0]'"
     ],

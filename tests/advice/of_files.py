@@ -135,7 +135,7 @@ CASES = [
     Case("and put it in place: ", beside_the_log_of_another, restored),
     Case("the file is damaged; restore a backup: ", damaged, restored),
     Case(
-        "Only a file can be restored: give sqlite:PATH",
+        "give sqlite:PATH, not the URL of a",
         lambda w: restored_onto(w, "memory:"),
         lambda w, m: restored_onto(w, "sqlite:other.db"),
     ),

@@ -63,7 +63,7 @@ def backed_up_as(w: World, message: str) -> None:
 CASES = [
     Case("FILE is a path, not a URL: write", said("backup sqlite:kv.db sqlite:copy.db"), backed_up_as),
     Case(
-        "Only a file can be backed up: give sqlite:PATH",
+        ": give sqlite:PATH, not the URL of a",
         said("backup memory: copy.db"),
         lambda w, m: [w.lckv_works(f"set k 1 {STORE}"), w.lckv_works("backup sqlite:kv.db copy2.db")],
     ),

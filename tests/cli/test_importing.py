@@ -189,10 +189,21 @@ def test_what_cannot_be_taken_is_told_and_makes_nothing(lckv: Lckv, source: str,
 
 
 def test_a_database_without_the_table_is_told(lckv: Lckv) -> None:
-    code, error = lckv("import-from", "new.db", TO, "--layout", "langgraph", "--collection", "kv")
+    with closing(sqlite3.connect("other.db")) as other:
+        other.execute("CREATE TABLE items(a)")
+
+    code, error = lckv("import-from", "other.db", TO, "--layout", "langgraph", "--collection", "kv")
 
     assert (code, len(error)) == (3, 1)
     assert "The table store of sqlite" in error[0]
+
+
+def test_a_database_that_is_not_there_is_told_and_not_made(lckv: Lckv) -> None:
+    code, error = lckv("import-from", "new.db", TO, "--layout", "langgraph", "--collection", "kv")
+
+    assert (code, len(error)) == (2, 1)
+    assert "give the database of LangGraph's store" in error[0]
+    assert not Path("new.db").exists()
 
 
 # -- embeddings -------------------------------------------------------------------------------------------------------
