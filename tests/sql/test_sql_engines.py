@@ -67,8 +67,14 @@ def test_coroutines_on_one_connection_do_not_mix_their_transactions() -> None:
     asyncio.run(scenario())
 
 
-def test_an_engine_in_autocommit_loses_no_update(plain_database: str) -> None:
-    engine = create_engine(alchemy_url(plain_database), isolation_level="AUTOCOMMIT")
+@pytest.mark.parametrize("how", ["by SQLAlchemy", "by the driver"])
+def test_an_engine_in_autocommit_loses_no_update(plain_database: str, how: str) -> None:
+    url = alchemy_url(plain_database)
+    is_by_driver = how == "by the driver" and "sqlite" not in url
+    given: dict[str, Any] = (
+        {"connect_args": {"autocommit": True}} if is_by_driver else {"isolation_level": "AUTOCOMMIT"}
+    )
+    engine = create_engine(url, **given)
     with KVStore("autocommit", SQLPlace(engine)) as store:
         store.mset([("n", 0)])
 

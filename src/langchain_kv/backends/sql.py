@@ -18,7 +18,7 @@ from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
 from langchain_kv.backends.at_home import AtHomeBackend
 from langchain_kv.backends.base import Change, Merge, Page, Record, Stored, SyncBackend
-from langchain_kv.backends.sql_engines import in_transactions, turns
+from langchain_kv.backends.sql_engines import in_transactions, is_autocommit, refuse_autocommit, turns
 from langchain_kv.backends.sql_errors import TRANSLATED, TRIES, Try, not_taken, raised_for
 from langchain_kv.backends.sql_rows import Rows
 from langchain_kv.errors import (
@@ -76,7 +76,9 @@ class SQLBackend(SyncBackend):
     in_key_order = True
 
     def __init__(self, engine: Engine, rows: Rows, shown: str, *, owned: bool) -> None:
-        self._engine = engine = in_transactions(engine)
+        refuse_autocommit(engine)
+        self._engine = engine
+        self._has_looked = False
         self._bare = engine.execution_options(**_bare_options(engine.dialect.name, owned))
         self._rows = rows
         self._shown = shown
@@ -114,6 +116,11 @@ class SQLBackend(SyncBackend):
             try:
                 with turns.of(engine), engine.begin() as connection:
                     this.since = time.monotonic()
+                    if engine is self._engine and not self._has_looked:
+                        if is_autocommit(connection):
+                            self._engine = engine = in_transactions(engine)
+                            continue
+                        self._has_looked = True
                     answer = work(connection, *args)
                     this.is_ending = True
                 return answer
@@ -216,7 +223,9 @@ class AsyncSQLBackend(AtHomeBackend):
 
     def __init__(self, engine: AsyncEngine, rows: Rows, shown: str, *, owned: bool) -> None:
         super().__init__(engine, owned=owned, moves=True)
-        self._engine = engine = in_transactions(engine)
+        refuse_autocommit(engine)
+        self._engine = engine
+        self._has_looked = False
         self._bare = engine.execution_options(**_bare_options(engine.dialect.name, owned))
         self._rows = rows
         self._shown = shown
@@ -255,6 +264,11 @@ class AsyncSQLBackend(AtHomeBackend):
             try:
                 async with turns.aof(engine), engine.begin() as connection:
                     this.since = time.monotonic()
+                    if engine is self._engine and not self._has_looked:
+                        if await connection.run_sync(is_autocommit):
+                            self._engine = engine = in_transactions(engine)
+                            continue
+                        self._has_looked = True
                     answer = await connection.run_sync(work, *args)
                     this.is_ending = True
                 return answer

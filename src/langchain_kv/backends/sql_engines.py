@@ -14,31 +14,38 @@ from langchain_kv.runtime import threads
 from langchain_kv.runtime.forks import renew_in_child
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-__all__ = ["in_transactions", "turns"]
+__all__ = ["in_transactions", "is_autocommit", "refuse_autocommit", "turns"]
 
 
-def in_transactions(engine: Any) -> Any:
-    """Return the engine, with a level of isolation where it was made for AUTOCOMMIT, in which nothing is a transaction.
+def refuse_autocommit(engine: Any) -> None:
+    """Refuse an engine that was derived for AUTOCOMMIT, which another level over it does not end.
 
     Raises:
-        ConfigError: it was derived for AUTOCOMMIT, which another level over it does not end.
+        ConfigError: it was.
     """
-    if _is_autocommit(engine.get_execution_options().get("isolation_level")):
+    level = engine.get_execution_options().get("isolation_level")
+    if level is not None and level.replace("_", "").upper() == "AUTOCOMMIT":
         raise ConfigError(
             "The engine was given AUTOCOMMIT by execution_options(), in which nothing is a transaction: give the one"
             " that it was derived from."
         )
-    if _is_autocommit(engine.dialect._on_connect_isolation_level):  # what create_engine was given
-        level = "SERIALIZABLE" if engine.dialect.name == "sqlite" else "READ COMMITTED"
-        return engine.execution_options(isolation_level=level)
-    return engine
 
 
-def _is_autocommit(level: str | None) -> bool:
-    return level is not None and level.replace("_", "").upper() == "AUTOCOMMIT"
+def is_autocommit(connection: Connection) -> bool:
+    """Tell whether nothing is a transaction on a connection, as it was made. Asks no server."""
+    try:
+        return connection.dialect.detect_autocommit_setting(connection.connection.dbapi_connection)  # type: ignore[arg-type]
+    except NotImplementedError:  # of a driver that SQLAlchemy cannot ask
+        return False
+
+
+def in_transactions(engine: Any) -> Any:
+    """Return an engine that was made for AUTOCOMMIT with a level of isolation."""
+    level = "SERIALIZABLE" if engine.dialect.name == "sqlite" else "READ COMMITTED"
+    return engine.execution_options(isolation_level=level)
 
 
 class _Turns:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
-from langchain_kv.backends.base import Damaged, Found, Stored
+from langchain_kv.backends.base import Damaged, Stored
 from langchain_kv.errors import InvalidValueError
 from langchain_kv.runtime.slices import ITEM_BYTES, SLICE_BYTES, Steps, by_bytes, by_parts
 from langchain_kv.stores.damage import raise_damaged
@@ -150,14 +150,14 @@ def _decoded(
     # Each once: what is made of a value may be that value, changed.
     values: list[V | None] = []
     for key, one in zip(keys, stored, strict=True):
-        if type(one) is Found:
-            try:
-                values.append(decode_value(one.value))
-            except codecs.UndecodableError as error:
-                damaged[key] = str(error)
-                values.append(None)
-        else:
-            values.append(None if one is None else decode(decode_value, key, one, damaged))
+        if one is None or isinstance(one, Damaged):
+            values.append(decode(decode_value, key, one, damaged))
+            continue
+        try:
+            values.append(decode_value(one.value))
+        except codecs.UndecodableError as error:
+            damaged[key] = str(error)
+            values.append(None)
     return values
 
 
