@@ -40,6 +40,9 @@ FOLLOWED: Final = {
     "cli/test_importing.py::test_a_database_that_is_not_there_is_told_and_not_made": [
         "give the database of LangGraph's store"
     ],
+    "sql/test_sql_engines.py::test_an_engine_that_stays_in_autocommit_is_refused": [
+        "transaction then: give one without"
+    ],
     "sql/test_sql_bad_input.py::test_a_url_that_names_no_database_is_told_what_to_write": [
         "with @ : / ? # % [ ] in user and password"
     ],

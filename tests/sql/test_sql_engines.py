@@ -96,6 +96,19 @@ def test_an_engine_in_autocommit_loses_no_update(plain_database: str, how: str) 
     engine.dispose()
 
 
+def test_an_engine_that_stays_in_autocommit_is_refused(tmp_path: Any) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path / 'kv.db'}")
+
+    def stay(connection: Any, *_: Any) -> None:
+        connection.isolation_level = None
+
+    event.listen(engine, "connect", stay)
+    event.listen(engine, "begin", lambda connection: stay(connection.connection.dbapi_connection))
+    with pytest.raises(ConfigError, match="whatever level of isolation it is given"):
+        KVStore("autocommit", SQLPlace(engine))
+    engine.dispose()
+
+
 def test_a_pool_without_a_free_connection_is_told(tmp_path: Any) -> None:
     engine = create_engine(
         f"sqlite:///{tmp_path / 'kv.db'}", poolclass=QueuePool, pool_size=1, max_overflow=0, pool_timeout=0.1

@@ -43,7 +43,16 @@ def is_autocommit(connection: Connection) -> bool:
 
 
 def in_transactions(engine: Any) -> Any:
-    """Return an engine that was made for AUTOCOMMIT with a level of isolation."""
+    """Return an engine that was made for AUTOCOMMIT with a level of isolation.
+
+    Raises:
+        ConfigError: it has one, and its connections are in AUTOCOMMIT all the same.
+    """
+    if "isolation_level" in engine.get_execution_options():
+        raise ConfigError(
+            "The engine's connections are in AUTOCOMMIT whatever level of isolation it is given, and nothing is a"
+            " transaction then: give one without."
+        )
     level = "SERIALIZABLE" if engine.dialect.name == "sqlite" else "READ COMMITTED"
     return engine.execution_options(isolation_level=level)
 
