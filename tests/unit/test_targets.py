@@ -53,6 +53,15 @@ def test_a_relative_path_is_made_absolute_at_once(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
+    "text", ["host=h password=hunter2 dbname=x", "Server=h;PWD = hunter2;", "file:x?token=hunter2", "x?secret=hunter2"]
+)
+def test_a_drivers_own_form_is_told_and_not_shown(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"not a URL of a place for values\. Give one of:") as caught:
+        parse_url(text)
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("url", "says"),
     [
         ("", "sqlite:kv.db"),

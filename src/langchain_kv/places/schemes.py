@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -53,6 +54,9 @@ SCHEMES: Final = {
 """The function that makes a place of a URL of each scheme, in the form of an entry point; imported when one comes."""
 
 
+_PAIRS: Final = re.compile(r"(?i)\b(?:password|passwd|pwd|token|secret)\s*=")
+
+
 def parse_url(url: str) -> Place:
     """Return the place that a URL names.
 
@@ -79,6 +83,8 @@ def parse_url(url: str) -> Place:
     added = _added(scheme.lower()) if colon else None
     if added is not None:
         return _place_of(added, url)
+    if _PAIRS.search(url):  # a driver's own form, which may hold a password
+        raise ConfigError(f"Pairs of NAME=VALUE are not a URL of a place for values. Give one of:\n{FORMS}")
     with importing.lock:
         from langchain_kv.places.hints import meant, meant_scheme
 
