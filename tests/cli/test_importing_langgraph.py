@@ -85,3 +85,19 @@ def test_items_go_over_http_into_the_collection_of_a_store_whether_it_is_there_o
                 assert {item.key for item in ours.search(("users", "u1"))} == {
                     f"k{number}" for number in range(1, 10, 2)
                 }
+
+
+def test_rows_whose_namespace_has_an_empty_label_are_named_and_do_not_end_the_import(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    to = f"sqlite:{tmp_path / 'kv.db'}"
+    with theirs("sqlite", tmp_path) as (store, url):
+        store.put(("a", "b"), "k", {"n": 1})
+        store.put(("z",), "last", {"n": 2})
+        for prefix in ("", "a..b"):
+            store.conn.execute("INSERT INTO store(prefix, key, value) VALUES(?, 'odd', '{}')", [prefix])  # type: ignore[attr-defined]
+        store.conn.commit()  # type: ignore[attr-defined]
+        assert run(["import-from", url, to, "--layout", "langgraph", "--collection", "memory"]) == 5
+    assert capsys.readouterr().err.count("has an empty label") == 2
+    with LangGraphStore(to, collection="memory") as ours:
+        assert {(item.namespace, item.key) for item in ours.search(())} == {(("a", "b"), "k"), (("z",), "last")}

@@ -19,7 +19,7 @@ from langchain_kv.backends.left_behind import ReadOnlyBackend
 from langchain_kv.errors import EngineError
 from langchain_kv.runtime.clock import now_ms
 from langchain_kv.values.lenient import parse_json
-from langchain_kv.values.namespaces import decode_key, namespace_prefix
+from langchain_kv.values.namespaces import KEY_SIGN, decode_key, namespace_prefix
 
 __all__ = ["LangGraphTableBackend"]
 
@@ -81,8 +81,14 @@ class LangGraphTableBackend(ReadOnlyBackend):
 
     def _page(self, rows: Sequence[sa.RowMapping]) -> list[tuple[str, Stored]]:
         now = now_ms()
-        page = [(namespace_prefix(row["prefix"].split(".")) + row["key"], _item(row)) for row in rows]
-        return [(key, stored) for key, stored in page if is_alive(stored, now)]
+        return [(key, stored) for key, stored in map(_keyed, rows) if is_alive(stored, now)]
+
+
+def _keyed(row: sa.RowMapping) -> tuple[str, Stored]:
+    labels = row["prefix"].split(".")
+    if all(labels):
+        return namespace_prefix(labels) + row["key"], _item(row)
+    return f"{row['prefix']}{KEY_SIGN}{row['key']}", Damaged("its namespace has an empty label, which none of ours has")
 
 
 def _item(row: sa.RowMapping) -> Stored:
