@@ -14,7 +14,6 @@ from functools import cached_property
 
 from langchain_kv import limits
 from langchain_kv.backends.found import (
-    NEAREST_MAX,
     Change,
     Damaged,
     Found,
@@ -34,7 +33,6 @@ from langchain_kv.values.namespaces import is_in_tree, namespace_of
 from langchain_kv.values.records import Kind, Record
 
 __all__ = [
-    "NEAREST_MAX",
     "Backend",
     "Change",
     "Damaged",
@@ -184,7 +182,7 @@ class Backend(ABC):
         Args:
             tree: as of ``scan_tree``.
             vector: float32 numbers, little-endian.
-            limit: at most so many, and NEAREST_MAX.
+            limit: at most so many; a Data API answers 1,000 at most.
         """
         return None
 

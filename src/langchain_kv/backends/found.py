@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from langchain_kv.values.records import Kind, Record
 
 __all__ = [
-    "NEAREST_MAX",
     "Change",
     "Damaged",
     "Found",
@@ -92,10 +91,6 @@ class Merge:
 
     def __call__(self, record: Record, stored: Stored) -> Record:
         return self.of_stored(record, stored)
-
-
-NEAREST_MAX: Final = 1_000
-"""Keys that a target answers at most when it is asked for the nearest: as many as a Data API sorts by vectors."""
 
 
 class Nearest(NamedTuple):

@@ -52,8 +52,8 @@ def own_vector(payload: bytes, dimension: int) -> tuple[bytes, bool]:
         vectors = [base64.b64decode(text, validate=True) for text in texts]
     except binascii.Error:
         return b"", False
-    spelled = [each for each in map(spelled_for_service, vectors) if each is not None]
-    return b'{"$binary":"%b"}' % spelled[0] if spelled else b"", len(vectors) > 1 or not spelled
+    spelled = next((each for each in map(spelled_for_service, vectors) if each is not None), None)
+    return b"" if spelled is None else b'{"$binary":"%b"}' % spelled, len(vectors) > 1 or spelled is None
 
 
 def spelled_for_service(vector: bytes) -> bytes | None:
@@ -65,13 +65,11 @@ def spelled_for_service(vector: bytes) -> bytes | None:
     numbers = array("f", vector)
     if sys.byteorder == "big":
         numbers.byteswap()
-    length = math.hypot(*numbers)
-    if not _LENGTH_MIN < length <= _NUMBER_MAX:
+    if not _LENGTH_MIN < math.hypot(*numbers) <= _NUMBER_MAX:
         return None
-    swapped = array("f", vector)
     if sys.byteorder == "little":
-        swapped.byteswap()
-    return base64.b64encode(swapped.tobytes())
+        numbers.byteswap()
+    return base64.b64encode(numbers.tobytes())
 
 
 def apart_names(ancestry: Sequence[str]) -> list[str]:

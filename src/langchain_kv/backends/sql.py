@@ -19,7 +19,7 @@ from sqlalchemy.pool import SingletonThreadPool, StaticPool
 from langchain_kv.backends.at_home import AtHomeBackend
 from langchain_kv.backends.base import Change, Merge, Page, Record, Stored, SyncBackend
 from langchain_kv.backends.sql_engines import in_transactions, is_autocommit, refuse_autocommit, turns
-from langchain_kv.backends.sql_errors import TRANSLATED, TRIES, Try, not_taken, raised_for
+from langchain_kv.backends.sql_errors import TRANSLATED, TRIES, Try, raised_for
 from langchain_kv.backends.sql_rows import Rows
 from langchain_kv.errors import (
     EngineError,
@@ -126,10 +126,6 @@ class SQLBackend(SyncBackend):
                 return answer
             except TRANSLATED as error:
                 raised = raised_for(error, self._rows, self._shown, this)
-            except (TypeError, ValueError) as error:
-                if this.since is not None:
-                    raise
-                raised = not_taken(error, self._shown)
             if raised is not None:
                 raise raised
         raise AssertionError  # the last try raises
@@ -274,10 +270,6 @@ class AsyncSQLBackend(AtHomeBackend):
                 return answer
             except TRANSLATED as error:
                 raised = raised_for(error, self._rows, self._shown, this)
-            except (TypeError, ValueError) as error:
-                if this.since is not None:
-                    raise
-                raised = not_taken(error, self._shown)
             if raised is not None:
                 raise raised
         raise AssertionError  # the last try raises

@@ -20,7 +20,7 @@ from langchain_kv.errors import (
     TransportError,
 )
 
-__all__ = ["TRANSLATED", "TRIES", "Try", "not_taken", "raised_for"]
+__all__ = ["TRANSLATED", "TRIES", "Try", "raised_for"]
 
 TRIES: Final = 20
 """How often a transaction is run that others win against; each time one of them went on."""
@@ -38,7 +38,7 @@ _NO_TABLE: Final[set[object]] = {"42P01", 1146}
 _TOO_LONG: Final[set[object]] = {"54000"}
 _NO_ENTRY: Final[set[object]] = {"28P01", "28000", 1044, 1045, 1698}
 
-TRANSLATED: Final = (SQLAlchemyError, OSError, RacedError, ChangeError)
+TRANSLATED: Final = (SQLAlchemyError, OSError, RacedError, ChangeError, TypeError, ValueError)
 """What ``raised_for`` is asked about."""
 
 
@@ -70,6 +70,8 @@ def raised_for(error: Exception, rows: Rows, shown: str, this: Try) -> BaseExcep
     """
     if isinstance(error, ChangeError):
         return error.__cause__
+    if isinstance(error, TypeError | ValueError):  # of the driver, which was called with a wrong parameter; or of ours
+        return _not_taken(error, shown) if this.since is None else error
     codes, text = _told(error)
     is_refused = bool(codes & _LOCKED) or "database is locked" in text
     if this.since is not None and (isinstance(error, RacedError) or codes & _RACED or is_refused):
@@ -120,7 +122,7 @@ def _broken(text: str, this: Try) -> TransportError:
     return told
 
 
-def not_taken(error: Exception, shown: str) -> ConfigError:
+def _not_taken(error: Exception, shown: str) -> ConfigError:
     """Return what is raised for what a driver raised that was called with something wrong, such as a parameter."""
     # A TypeError names arguments, a ValueError may have a value in it.
     text = str(error) if isinstance(error, TypeError) else type(error).__name__
