@@ -23,5 +23,5 @@ def raw(server_url: str) -> Iterator[Any]:
     """A database of pymongo, as another program has it."""
     from pymongo import MongoClient
 
-    with MongoClient(server_url) as client:
+    with MongoClient(server_url, timeoutMS=30_000) as client:  # a server that hangs fails a test, and holds up no run
         yield client["default_keyspace"]

@@ -312,17 +312,7 @@ def test_an_update_sees_that_its_value_is_an_element_of_a_list_now(
         assert store.mget(["a"]) == [["new of", [first, "of another"]]]
 
 
-def skip_where_large_writes_stall(request: pytest.FixtureRequest) -> None:
-    if "secantus" in request.node.name:
-        pytest.skip(
-            "SecantusDB 0.7.0b3 left a write of 16 MB without an answer, and every later one, once on a slow machine"
-        )
-
-
-def test_a_listing_goes_on_behind_a_value_that_ends_the_servers_answer(
-    server_url: str, collection: str, request: pytest.FixtureRequest
-) -> None:
-    skip_where_large_writes_stall(request)
+def test_a_listing_goes_on_behind_a_value_that_ends_the_servers_answer(server_url: str, collection: str) -> None:
     from pymongo import AsyncMongoClient
 
     pairs = [("a", b"1" * 1_000_000), ("b", b"2" * 16_000_000), ("c", b"3"), ("d", b"4")]
@@ -339,10 +329,7 @@ def test_a_listing_goes_on_behind_a_value_that_ends_the_servers_answer(
     assert asyncio.run(listed()) == pairs
 
 
-def test_a_page_reads_one_answer_of_the_servers(
-    server_url: str, collection: str, request: pytest.FixtureRequest
-) -> None:
-    skip_where_large_writes_stall(request)
+def test_a_page_reads_one_answer_of_the_servers(server_url: str, collection: str) -> None:
     from pymongo import MongoClient, monitoring
 
     commands: list[str] = []
