@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import math
 import random
 import uuid
 import zoneinfo
 from collections import OrderedDict, namedtuple
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -17,7 +19,11 @@ from langchain_core.documents import Document
 from langchain_core.load import dumps
 from langchain_core.messages import HumanMessage
 
-from langchain_kv import DamagedValueError, DocumentStore, InvalidValueError, InvalidValueTypeError, KVStore
+from langchain_kv import DamagedValueError, DocumentStore, InvalidValueError, InvalidValueTypeError, KVStore, limits
+from langchain_kv.runtime.slices import whole
+from langchain_kv.stores import coding
+from langchain_kv.stores.coding import encode_pairs
+from langchain_kv.values import codecs
 
 BERLIN = zoneinfo.ZoneInfo("Europe/Berlin")
 OFFSET = dt.timezone(dt.timedelta(hours=-5, minutes=-30), "there")
@@ -420,3 +426,83 @@ def test_objects_of_langchain_in_metadata_are_damage(store: DocumentStore, value
 def test_bytes_that_are_no_document_are_damage(store: DocumentStore, text: bytes, told: str) -> None:
     with pytest.raises(ValueError, match=told):
         store.decode_value(text)
+
+
+# -- many at once -----------------------------------------------------------------------------------------------------
+
+
+def nested(depth: int) -> Any:
+    value: Any = "x"
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+LIMIT = limits.PATH_MAX_UTF16 - len("value.metadata.")
+
+ODD: list[dict[Any, Any]] = [
+    *({"a": value} for value in (*KEPT, *PLAIN, math.nan, math.inf, Fraction(1, 2), 10**100, object())),
+    *({"a": [1.5, value]} for value in (*KEPT, math.nan, Fraction(1, 2))),
+    *({"a": nested(depth)} for depth in range(10, 17)),
+    *({name: 1} for name in ("", "$a", "$date", "\ud800", 1, None)),
+    *({"x" * (LIMIT + more): 1} for more in range(-2, 3)),
+    *({"\U0001f600" * ((LIMIT + more) // 2): 1} for more in range(-2, 3)),
+    *({"a": {"x" * (LIMIT - 2 + more): 1}} for more in range(-2, 3)),
+]
+
+
+def check_together(documents: dict[str, Document]) -> None:
+    """Encode them each alone and all together: to the same records, or the same refusal."""
+    told: list[Any] = []
+    with DocumentStore("documents", "memory:together") as store:
+        for encoded in (encode_pairs(store.encode_value, documents, None), store._records(documents, None)):
+            try:
+                told.append(whole(encoded))
+            except InvalidValueError as error:
+                told.append((type(error), str(error)))
+        assert told[0] == told[1]
+        if isinstance(told[0], list):
+            assert told[0] == [codecs.encode_json(key, store.encode_value(value)) for key, value in documents.items()]
+
+
+@pytest.mark.parametrize("metadata", ODD, ids=range(len(ODD)))
+def test_metadata_are_encoded_together_as_each_alone(metadata: dict[Any, Any]) -> None:
+    documents = {key: Document("text", metadata={"n": 1}) for key in "abcde"}
+    documents["d"].metadata = metadata
+    check_together(documents)
+
+
+@pytest.mark.parametrize(("field", "value"), [("page_content", 1), ("page_content", "\ud800"), ("id", 1), ("id", "x")])
+def test_fields_are_encoded_together_as_each_alone(field: str, value: Any) -> None:
+    documents = {key: Document("text") for key in "abcde"}
+    setattr(documents["d"], field, value)
+    check_together(documents)
+
+
+def test_usual_documents_are_encoded_without_a_call_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = {f"k{n}": Document("text", metadata={"n": [n, {"x": 1.5}]}) for n in range(250)}
+    odd = {**documents, "k120": Document("text", metadata={"when": dt.date(2026, 1, 2)})}
+    with DocumentStore("documents", "memory:usual") as store:
+        alone = [codecs.encode_json(key, store.encode_value(document)) for key, document in documents.items()]
+        calls: list[Any] = []
+        encode_value = DocumentStore.encode_value
+
+        def counted(self: Any, value: Any) -> Any:
+            calls.append(value)
+            return encode_value(self, value)
+
+        monkeypatch.setattr(DocumentStore, "encode_value", counted)
+        assert whole(store._records(documents, None)) == alone
+        assert not calls
+        whole(store._records(odd, None))
+        assert len(calls) == coding.RUN
+
+
+def test_a_subclass_has_its_own_form_in_batches_too() -> None:
+    class Marked(DocumentStore):
+        def encode_value(self, value: Any) -> Any:
+            return {**super().encode_value(value), "mark": 1}
+
+    with Marked("documents", "memory:marked") as store, KVStore("documents", "memory:marked") as raw_values:
+        store.mset([("a", Document("x")), ("b", Document("y"))])
+        assert [value["mark"] for value in raw_values.mget(["a", "b"])] == [1, 1]

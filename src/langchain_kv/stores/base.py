@@ -13,7 +13,7 @@ from langchain_kv.places.arguments import Caller, Token, place_of, resolve
 from langchain_kv.runtime.slices import in_slices, is_short, whole
 from langchain_kv.stores import arguments
 from langchain_kv.stores.arguments import checked_keys, checked_pairs
-from langchain_kv.stores.coding import adecode_all, decode_all, encode, encode_pairs
+from langchain_kv.stores.coding import adecode_all, decode_all, encode
 from langchain_kv.stores.expiry import refreshing
 from langchain_kv.stores.extended import ExtendedStore
 from langchain_kv.stores.life import Options
@@ -164,7 +164,7 @@ class KVBaseStore(ExtendedStore[V], BaseStore[str, V], Generic[V]):
             pairs = checked_pairs(key_value_pairs, self._key_rule)
         else:
             pairs = await arguments.achecked_pairs(key_value_pairs, self._key_rule)
-        records = await in_slices(encode_pairs(self.encode_value, pairs, moment))
+        records = await in_slices(self._records(pairs, moment))
         await self._abegin()
         if records:
             await self._backend.aput_many(records)
@@ -239,7 +239,7 @@ class KVBaseStore(ExtendedStore[V], BaseStore[str, V], Generic[V]):
         if len(checked) == 1:
             ((key, value),) = checked.items()
             return [encode(self.encode_value, key, value, moment)]
-        return whole(encode_pairs(self.encode_value, checked, moment))
+        return whole(self._records(checked, moment))
 
     async def _achecked_keys(self, keys: Sequence[str]) -> list[str]:
         rule = self._key_rule

@@ -20,6 +20,7 @@ __all__ = ["adecode_all", "decode", "decode_all", "encode", "encode_pairs"]
 V = TypeVar("V")
 
 Encode = Callable[[V], Any]
+EncodeUsual = Callable[[Sequence[V]], Steps[list[Any] | None]]
 Decode = Callable[[Any], V | None]
 
 RUN: Final = 100
@@ -50,18 +51,31 @@ def _record_of(key: str, encoded: Any, expires_at_ms: int | None) -> Record:
     return codecs.encode_json(key, encoded, expires_at_ms)
 
 
-def encode_pairs(encode_value: Encode[V], pairs: Mapping[str, V], expires_at_ms: int | None) -> Steps[list[Record]]:
+def encode_pairs(
+    encode_value: Encode[V],
+    pairs: Mapping[str, V],
+    expires_at_ms: int | None,
+    encode_usual: EncodeUsual[V] | None = None,
+) -> Steps[list[Record]]:
     """Return the record of each pair, whose key was checked. The usual values are looked at together.
 
-    ``encode_value`` is called once for each value, which it may use up.
+    Args:
+        encode_value: makes of a value what is kept; it is called once for each, which it may use up.
+        pairs: the pairs.
+        expires_at_ms: see ``Record``.
+        encode_usual: makes of some values what ``encode_value`` would, where all of that is plain JSON; else None.
+            ``encode_value`` is not called for those.
     """
     records: list[Record] = []
     left = list(pairs.items())
     size_bytes = 0
     while len(records) < len(left):
         run = left[len(records) : len(records) + RUN]
-        encoded, error = codecs.encode_run(run, encode_value)
-        is_usual = bool(encoded) and (yield from are_plain([one for one in encoded if type(one) is not bytes]))
+        usual = None if encode_usual is None else (yield from encode_usual([value for _, value in run]))
+        encoded, error = codecs.encode_run(run, encode_value) if usual is None else (usual, None)
+        is_usual = bool(encoded) and (
+            usual is not None or (yield from are_plain([one for one in encoded if type(one) is not bytes]))
+        )
         begun = len(records)
         while is_usual and (done := len(records) - begun) < len(encoded):
             keys = [key for key, _ in run[done : len(encoded)]]
@@ -72,6 +86,11 @@ def encode_pairs(encode_value: Encode[V], pairs: Mapping[str, V], expires_at_ms:
             if size_bytes >= SLICE_BYTES:
                 yield
                 size_bytes = 0
+        if usual is not None:
+            encode_usual = (
+                encode_usual if is_usual else None
+            )  # one was not, which ``encode_value`` knows what to do with
+            continue
         done = len(records) - begun
         for (key, _), kept in zip(run[done : len(encoded)], encoded[done:], strict=True):
             record = _record_of(key, kept, expires_at_ms)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from typing import Any, Generic, TypeVar
 
 from langchain_kv.backends.base import Found, Stored
 from langchain_kv.errors import UsageError
-from langchain_kv.runtime.slices import in_slices, whole
+from langchain_kv.runtime.slices import Steps, in_slices, whole
 from langchain_kv.stores.arguments import (
     achecked_pairs,
     checked_function,
@@ -48,6 +48,10 @@ class ExtendedStore(OpenedStore, ABC, Generic[V]):
             langchain_kv.values.codecs.UndecodableError: it is not what ``encode_value`` makes; the message says why,
                 and is shown with the key.
         """
+
+    def _records(self, pairs: Mapping[str, V], moment: int | None) -> Steps[list[Record]]:
+        """Return the record of each pair, whose key was checked."""
+        return encode_pairs(self.encode_value, pairs, moment)
 
     # -- items --------------------------------------------------------------------------------------------------------
 
@@ -100,7 +104,7 @@ class ExtendedStore(OpenedStore, ABC, Generic[V]):
         """
         moment = self._moment(ttl_s)
         checked = checked_pairs(key_value_pairs, self._key_rule, verb="add", first_wins=True)
-        records = whole(encode_pairs(self.encode_value, checked, moment))
+        records = whole(self._records(checked, moment))
         self._begin()
         return _where(records, self._backend.add_many(records)) if records else []
 
@@ -108,7 +112,7 @@ class ExtendedStore(OpenedStore, ABC, Generic[V]):
         """As ``add``."""
         moment = self._moment(ttl_s)
         checked = await achecked_pairs(key_value_pairs, self._key_rule, verb="add", first_wins=True)
-        records = await in_slices(encode_pairs(self.encode_value, checked, moment))
+        records = await in_slices(self._records(checked, moment))
         await self._abegin()
         return _where(records, await self._backend.aadd_many(records)) if records else []
 

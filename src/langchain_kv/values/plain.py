@@ -12,6 +12,7 @@ from langchain_kv.runtime.slices import Steps, parts
 
 __all__ = [
     "EXTENDED_TYPES",
+    "JSON_KINDS",
     "PATH_START",
     "VALUE_MAX_DEPTH",
     "are_plain",
@@ -31,11 +32,14 @@ PATH_START = len("value")
 
 _DEPTH_MAX = limits.DOCUMENT_MAX_DEPTH - 1
 _PATH_MAX = limits.PATH_MAX_UTF16
-_LEAVES = frozenset({str, int, bool, type(None)})
-_OBJECT = frozenset({dict})
+_LEAVES: frozenset[type] = frozenset({str, int, bool, type(None)})
+_OBJECT: frozenset[type] = frozenset({dict})
 _NAMES = {str}
-_ARRAYS = frozenset({list, tuple})
-_KINDS = _LEAVES | _OBJECT | _ARRAYS | {float}
+_ARRAYS: frozenset[type] = frozenset({list, tuple})
+_KINDS: frozenset[type] = _LEAVES | _OBJECT | _ARRAYS | {float}
+
+JSON_KINDS: frozenset[type] = _KINDS - {tuple}
+"""The types that JSON has."""
 
 _LEVEL_MAX = 4_000_000
 """Items of one level that are looked at together: a value that contains itself has no end of them."""
@@ -100,20 +104,27 @@ def is_plain_object(value: dict[str, Any], depth: int, path: int) -> bool:
     return plain
 
 
-def are_plain(values: list[Any]) -> Steps[bool]:
+def are_plain(
+    values: list[Any], depth: int = 0, path: int = PATH_START, *, kinds: frozenset[type] = _KINDS
+) -> Steps[bool]:
     """Tell fast, of many values, that the Data API takes them all as they are; False means "look at each".
 
     They are gone through level by level, because a pass over what is at one level costs a fraction of a call for each.
+
+    Args:
+        values: the values.
+        depth: as for ``is_plain``.
+        path: as for ``is_plain``.
+        kinds: the types that may be there.
     """
-    path = PATH_START
     level = values
-    for _ in range(limits.DOCUMENT_MAX_DEPTH):
+    for _ in range(limits.DOCUMENT_MAX_DEPTH - depth):
         longest = -1
         below: list[Any] = []
         for number, some in enumerate(parts(level, _LEVEL_PART) if len(level) > _LEVEL_PART else (level,)):
             if number:
                 yield
-            found = _next_level(some)
+            found = _next_level(some, kinds)
             if found is None or len(below) > _LEVEL_MAX:
                 return False
             longest = max(longest, found[0])
@@ -127,7 +138,7 @@ def are_plain(values: list[Any]) -> Steps[bool]:
     return False
 
 
-def _next_level(level: Sequence[Any]) -> tuple[int, list[Any]] | None:
+def _next_level(level: Sequence[Any], allowed: frozenset[type]) -> tuple[int, list[Any]] | None:
     """Return the length of the longest name, and what stands one level below; None to look at each by itself.
 
     The length is 0 without any name, and -1 where all are leaves.
@@ -135,7 +146,7 @@ def _next_level(level: Sequence[Any]) -> tuple[int, list[Any]] | None:
     kinds = set(map(type, level))
     if kinds <= _LEAVES:
         return -1, []
-    if not kinds <= _KINDS or (float in kinds and not _is_finite_numbers([i for i in level if type(i) is float])):
+    if not kinds <= allowed or (float in kinds and not _is_finite_numbers([i for i in level if type(i) is float])):
         return None
     objects = level if kinds == _OBJECT else [item for item in level if type(item) is dict]
     arrays = [item for item in level if type(item) is list or type(item) is tuple] if kinds & _ARRAYS else []
