@@ -22,6 +22,7 @@ from langchain_kv.cli.main import run
 from langchain_kv.errors import EngineError
 from langchain_kv.places.schemes import parse_url
 from langchain_kv.testing import DataAPIServer
+from langchain_kv.values.lenient import exact_numbers
 from moving_values import contents, records
 from served import LCKV
 
@@ -439,3 +440,20 @@ def test_bytes_of_a_store_over_http_come_as_bytes_where_that_is_said(lckv: Lckv)
         assert lckv("diff", *copy).code == 0
 
     assert kept("sqlite:b.db") == {"a": (Kind.BYTES, b"\0", None)}
+
+
+def test_numbers_of_others_keep_their_digits_in_a_dump_and_back(lckv: Lckv, tmp_path: Path) -> None:
+    text = b'{"n":1.00000000000000000001,"m":[-1E+400,0.1,1.50]}'
+    put("sqlite:a.db", [Record("a", text), Record("b", b'[1.00000000000000000001,"\\ud800"]', Kind.TEXT)])
+    code, out, error = lckv("dump", "--db", "sqlite:a.db", *KV)
+    assert code == 5
+    assert "b" in error[0]
+    assert "half of a surrogate pair" in error[0]
+    assert '"value":{"n":1.00000000000000000001,"m":[-1E+400,0.1,1.5]}' in out
+    (tmp_path / "dump").write_text(out)
+    assert lckv("load", "dump", "--db", "sqlite:b.db", *KV).code == 0
+    assert lckv("copy", "sqlite:b.db", "sqlite:c.db", *KV, "--verify").code == 0
+    with exact_numbers():
+        assert kept("sqlite:c.db") == {"a": kept("sqlite:a.db")["a"]}
+    put("sqlite:c.db", [Record("a", text.replace(b"0001", b"0002"))])
+    assert lckv("diff", "sqlite:b.db", "sqlite:c.db", *KV).code == 1

@@ -10,7 +10,9 @@ import itertools
 import threading
 import warnings
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -19,16 +21,22 @@ from langchain_core.stores import BaseStore
 from langchain_tests.integration_tests.base_store import BaseStoreAsyncTests, BaseStoreSyncTests
 
 from langchain_kv import (
+    BackendOptions,
     ConfigError,
     DamagedValueError,
+    Found,
     InvalidValueError,
+    Kind,
     KVByteStore,
     KVStore,
     MongoDBByteStore,
     MongoDBClientPlace,
     MongoDBStore,
+    Record,
 )
+from langchain_kv.places.schemes import parse_url
 from langchain_kv.stores.mongodb import MongoDBByteStore as ByOldPath
+from langchain_kv.values.lenient import exact_numbers
 
 pytestmark = pytest.mark.slow
 
@@ -275,6 +283,21 @@ def test_values_are_kept_as_bson_where_bson_has_them(server_url: str, collection
         (found,) = store.mget(["a"])
         assert found == value
         assert type(found["big"]) is int
+
+
+def test_numbers_that_bson_would_round_are_kept_where_that_is_asked_for(server_url: str, collection: str) -> None:
+    with closing(parse_url(server_url).open(BackendOptions(collection, "default_keyspace"))) as backend:
+        backend.open()
+        for records in (
+            [Record("a", b"[1.00000000000000000001,0.1]")],
+            [Record("b", b"[0.1]"), Record("c", b"-1E+400")],
+        ):
+            with exact_numbers():
+                backend.put_many(records)
+        with exact_numbers():
+            found = backend.get_many(["a", "b", "c"])
+    numbers = [[Decimal("1.00000000000000000001"), 0.1], [0.1], Decimal("-1E+400")]
+    assert found == [Found(numbers[0], Kind.TEXT), Found(numbers[1], Kind.JSON), Found(numbers[2], Kind.TEXT)]
 
 
 def test_an_update_beside_a_writer_of_theirs_loses_nothing(server_url: str, collection: str, raw: Any) -> None:

@@ -19,7 +19,7 @@ from bson.raw_bson import RawBSONDocument
 from langchain_kv.backends.base import Damaged, Found, Kind, Record, Stored
 from langchain_kv.errors import InvalidValueError
 from langchain_kv.values.keys import shown
-from langchain_kv.values.lenient import parse_json
+from langchain_kv.values.lenient import are_numbers_exact, parse_json
 
 __all__ = ["DOCUMENT_MAX_BYTES", "EXPIRY", "Document", "as_it_was", "document_of", "found_in", "parsed"]
 
@@ -64,7 +64,7 @@ def document_of(record: Record) -> Document:
     if len(payload) <= SURELY_FITS_BYTES and record.expires_at_ms is None:
         if kind is Kind.BYTES:
             return {"_id": record.key, "value": payload}
-        if kind is Kind.JSON and not _UNUSUAL.search(payload):
+        if kind is Kind.JSON and not _UNUSUAL.search(payload) and not are_numbers_exact():
             return {"_id": record.key, "value": parse_json(payload)}
     document = RawBSONDocument(_encoded(record))
     size_bytes = len(document.raw)

@@ -21,6 +21,7 @@ from langchain_kv.moving.writing import OnExists
 from langchain_kv.places.base import BackendOptions, Place
 from langchain_kv.places.files import FilePlace
 from langchain_kv.values.keys import shown
+from langchain_kv.values.lenient import exact_numbers
 from langchain_kv.values.namespaces import namespace_prefix
 
 __all__ = ["AS_BYTES", "ON_EXISTS", "backend_of", "failed_after", "reading", "refuse_to_verify_nothing", "told"]
@@ -76,10 +77,14 @@ class _InItsForm(Wrapper):
 
 @contextmanager
 def backend_of(target: Target) -> Iterator[Backend]:
-    """Open the backend of a target, for as long as the block runs; what holds its values need not be there."""
+    """Open the backend of a target, for as long as the block runs; what holds its values need not be there.
+
+    Within the block, numbers of others that a float would round keep their digits.
+    """
     backend = _InItsForm(target.place, target.options)
     try:
-        yield Prefixed(backend, namespace_prefix(target.labels)) if target.labels else backend
+        with exact_numbers():
+            yield Prefixed(backend, namespace_prefix(target.labels)) if target.labels else backend
     finally:
         backend.close()
 

@@ -89,7 +89,7 @@ def _line(key: str, stored: Stored | None, tally: Tally) -> bytes | None:
         return None
     try:
         is_bytes = stored.kind is Kind.BYTES
-        value = msgspec.json.encode(stored.value) if is_bytes else encode_json(key, stored.value).payload
+        value = msgspec.json.encode(stored.value) if is_bytes else encode_json(key, stored.value, decimals=True).payload
     except InvalidValueError as error:
         tally.fail(key, str(error))
         return None

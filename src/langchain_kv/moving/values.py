@@ -26,7 +26,7 @@ def record_of(key: str, found: Found, target: Backend) -> Record:
     if found.kind is Kind.BYTES:
         kind = Kind.BYTES if target.keeps_bytes else Kind.MARKED_BYTES
         return Record(key, found.value, kind, found.expires_at_ms)
-    record = encode_json(key, found.value, found.expires_at_ms)
+    record = encode_json(key, found.value, found.expires_at_ms, decimals=True)
     return replace(record, kind=Kind.BODY_BLOB) if found.kind is Kind.BODY_BLOB else record
 
 

@@ -60,8 +60,14 @@ class UndecodableError(ValueError):
 # -- writing ----------------------------------------------------------------------------------------------------
 
 
-def encode_json(key: str, value: Any, expires_at_ms: int | None = None) -> Record:
+def encode_json(key: str, value: Any, expires_at_ms: int | None = None, *, decimals: bool = False) -> Record:
     """Return the record that keeps a JSON value under ``key``, which was checked.
+
+    Args:
+        key: the key.
+        value: the value.
+        expires_at_ms: see ``Record``.
+        decimals: whether numbers may be Decimals, as ``lenient.exact_numbers`` has them read; they keep their digits.
 
     Raises:
         InvalidValueTypeError: the value holds a type that JSON does not have.
@@ -73,7 +79,7 @@ def encode_json(key: str, value: Any, expires_at_ms: int | None = None) -> Recor
         text = _written(value)
     except (TypeError, AttributeError):
         # An integer beyond 64 bits, a subclass, a lone surrogate, deep nesting, NaN, or no JSON at all.
-        return _encode_slowly(key, value, expires_at_ms)
+        return _encode_slowly(key, value, expires_at_ms, decimals=decimals)
     return Record(key, text, Kind.JSON if plain else Kind.TEXT, expires_at_ms)
 
 
@@ -156,18 +162,33 @@ def _value_of(key: str) -> str:
     return f"The value of key {shown(key)}" if key else "The value"
 
 
-def _encode_slowly(key: str, value: Any, expires_at_ms: int | None) -> Record:
-    value, plain = _JSONCopy(key).of(value, 0, PATH_START)
+def _encode_slowly(key: str, value: Any, expires_at_ms: int | None, *, decimals: bool) -> Record:
+    copy = _JSONCopy(key, decimals=decimals)
+    value, plain = copy.of(value, 0, PATH_START)
+    if copy.holds_decimals:
+        return Record(key, _with_decimals(key, value), Kind.JSON if plain else Kind.TEXT, expires_at_ms)
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     if not _is_utf8(text):  # ASCII escapes keep a lone surrogate, which no UTF-8 text can hold
         text = json.dumps(value, separators=(",", ":"))
     return Record(key, text.encode(), Kind.JSON if plain else Kind.TEXT, expires_at_ms)
 
 
+def _with_decimals(key: str, value: Any) -> bytes:
+    try:
+        return msgspec.json.Encoder(decimal_format="number").encode(value)
+    except UnicodeEncodeError:
+        raise InvalidValueError(
+            f"{_value_of(key)} holds a number of more digits than a float, and half of a surrogate pair, which are not"
+            " written together: repair the text."
+        ) from None
+
+
 class _JSONCopy:
     """Copies a value into exact JSON types: subclasses become their base, tuples lists."""
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, *, decimals: bool) -> None:
+        self.holds_decimals = False
+        self._takes_decimals = decimals
         self._key = key
         self._path: list[str | int] = []
 
@@ -186,7 +207,7 @@ class _JSONCopy:
                 refuse_number(self._key, number, self._path)
             return number, True
         if not isinstance(value, dict | list | tuple):
-            refuse_type(self._key, value, self._path)
+            return self._decimal(value)
         if depth >= VALUE_MAX_DEPTH:
             refuse_deep(self._key, VALUE_MAX_DEPTH)
         return self._object(value, depth, path) if isinstance(value, dict) else self._array(value, depth, path)
@@ -198,6 +219,14 @@ class _JSONCopy:
         except ValueError:
             refuse_integer(self._key, self._path)
         return number, digits <= limits.NUMBER_MAX_DIGITS
+
+    def _decimal(self, value: Any) -> tuple[Any, bool]:
+        from decimal import Decimal  # here: this module is loaded with every store
+
+        if not self._takes_decimals or type(value) is not Decimal:
+            refuse_type(self._key, value, self._path)
+        self.holds_decimals = True
+        return value, len(value.as_tuple().digits) <= limits.NUMBER_MAX_DIGITS
 
     def _object(self, value: dict[Any, Any], depth: int, path: int) -> tuple[dict[str, Any], bool]:
         plain = depth < limits.DOCUMENT_MAX_DEPTH - 1
