@@ -5,12 +5,13 @@ Documents have to come in the order of the recording even where none was promise
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 import pytest
 
-from conformance.replay import DATA, TOKEN, Client, create_collections, replay
+from conformance.replay import DATA, TOKEN, Answer, Client, create_collections, replay
 from conformance.test_recorded_replies import FAMILIES
 from langchain_kv.engines.base import CollectionName, Engine
 from langchain_kv.engines.cassandra.engine import CassandraEngine
@@ -56,6 +57,20 @@ DIFFERENT: Final = [
 ]
 
 
+KEYSPACE: Final = f"corpus_of_{os.getpid()}"
+"""The collections of the recordings have fixed names, and the node is shared with the other process of the tests."""
+
+
+class KeyspaceClient(Client):
+    """Asks KEYSPACE what the recordings ask ``default_keyspace``."""
+
+    def request(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Answer:
+        recorded, own = b"default_keyspace", KEYSPACE.encode()
+        asked = None if body is None else body.replace(recorded, own)
+        answer = super().request(method, path.replace(recorded.decode(), KEYSPACE), asked, headers)
+        return answer._replace(body=answer.body.replace(own, recorded))
+
+
 @pytest.fixture(scope="module")
 def engine(cluster: ClusterSettings) -> Iterator[Engine]:
     with ready(CassandraEngine(cluster)) as engine:
@@ -65,18 +80,19 @@ def engine(cluster: ClusterSettings) -> Iterator[Engine]:
 @pytest.fixture(scope="module")
 def client(engine: Engine) -> Iterator[Client]:
     with run_in_thread(engine, TOKEN) as url:
-        client = Client(url)
+        engine.create_keyspace(KEYSPACE)
+        client = KeyspaceClient(url)
         create_collections(client)
         yield client
         client.close()
     for name in ("corpus_kv", "corpus_any"):
-        engine.drop_collection(CollectionName("default_keyspace", name))
+        engine.drop_collection(CollectionName(KEYSPACE, name))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_replies_are_those_of_the_real_server(client: Client, engine: Engine, family: str) -> None:
     def empty(name: str) -> None:
-        collection = CollectionName("default_keyspace", name)
+        collection = CollectionName(KEYSPACE, name)
         engine.delete(collection, engine.scan_ids(collection, limit=100_000))
 
     result = replay(client, family, empty, by_token=True)

@@ -31,7 +31,7 @@ def call(request: pytest.FixtureRequest) -> Iterator[Call]:
 @pytest.fixture
 def opened(place: Place) -> Callable[..., EmbeddingCache]:
     """Makes caches on one collection of the place, each with a store of its own."""
-    collection = place.new_name()
+    collection = place.lend()
 
     def open_cache(model: Any = None, **arguments: Any) -> EmbeddingCache:
         settings = {name: arguments.pop(name) for name in ("ttl_s",) if name in arguments}

@@ -30,6 +30,7 @@ from langchain_kv import (
     TransportError,
     UsageError,
 )
+from langchain_kv.backends.collections import CollectionForm
 from langchain_kv.limits import BYTES_VALUE_MAX
 from langchain_kv.runtime import clock
 from langchain_kv.testing import DataAPIServer
@@ -40,8 +41,8 @@ OTHER: FullKey = (("__pregel_ns_writes", "module.other", "other"), "a hash")
 
 
 def opened(place: Place, **arguments: Any) -> Iterator[LangGraphCache[Any]]:
-    store = place.store(namespaced=True)  # lends a collection where making one is slow
-    with LangGraphCache[Any](store.collection.name, place.url, **place.arguments, **arguments) as cache:
+    collection = place.lend(CollectionForm(namespaced=True))
+    with LangGraphCache[Any](collection, place.url, **place.arguments, **arguments) as cache:
         yield cache
 
 

@@ -87,12 +87,13 @@ def test_a_collection_that_indexes_all_fields_warns_once_and_works(place: Any, f
 def test_keyspaces_are_apart(place: Any, face: Any) -> None:
     if place.is_http:
         place.engine.create_keyspace("other_ks")
-    one = place.store(collection="same")
-    other = place.store(collection="same", keyspace="other_ks")
+    name = place.new_name()  # the other process of the tests may be at the same
+    one = place.store(collection=name)
+    other = place.store(collection=name, keyspace="other_ks")
     face(one).mset([("a", 1)])
     face(other).mset([("a", 2)])
     assert (face(one).mget(["a"]), face(other).mget(["a"])) == ([1], [2])
-    assert other.collection.full_name == "other_ks.same"
+    assert other.collection.full_name == f"other_ks.{name}"
 
 
 def test_a_failed_set_up_leaves_nothing_open(place: Any) -> None:

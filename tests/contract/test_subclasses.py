@@ -92,7 +92,7 @@ BYTES = [
 
 
 def test_values_of_subclasses_are_stored_as_the_builtin(place: Any, face: Any) -> None:
-    name = place.new_name()
+    name = place.lend()
     store = face(place.store(KVStore, name))
     pairs = [(f"k{number}", value) for number, (value, _) in enumerate(VALUES)]
     store.mset(pairs)
