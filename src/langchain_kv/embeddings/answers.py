@@ -7,12 +7,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from langchain_kv.embeddings.vectors import count_of, fill, imported_numpy, unpack
+from langchain_kv.runtime.slices import SLICE_BYTES
 
 __all__ = ["ArrayAnswer", "ListAnswer", "VectorAnswer"]
 
 
 class VectorAnswer(ABC):
-    """Has a place for the vector of each text."""
+    """Has a place for the vector of each text.
+
+    Attributes:
+        slice_bytes: bytes of packed vectors that are put in one part.
+    """
+
+    slice_bytes = SLICE_BYTES
 
     @abstractmethod
     def put(self, places: list[int], values: Sequence[bytes]) -> list[int]:
@@ -63,6 +70,8 @@ class ListAnswer(VectorAnswer):
 
 class ArrayAnswer(VectorAnswer):
     """An array of float32 with a row for each text. It needs numpy."""
+
+    slice_bytes = 4 * SLICE_BYTES  # which are only copied
 
     def __init__(self, count: int) -> None:
         self._count = count

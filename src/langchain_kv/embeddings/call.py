@@ -180,7 +180,7 @@ class Call:
             self._rules.dimensions = max(set(counts), key=counts.count) if counts else None
         missing: list[_Item] = []
         done = 0
-        for values in parts(stored, _per_slice(self._rules.dimensions or 1)):
+        for values in parts(stored, _per_slice(self._rules.dimensions or 1, self._answer.slice_bytes)):
             if done:
                 yield PAUSE
             some = items[done : done + len(values)]
@@ -391,9 +391,9 @@ def _distinct(texts: Sequence[str]) -> Plan[tuple[Sequence[str], Sequence[int], 
     return list(first), array("q", first.values()), repeats, sources
 
 
-def _per_slice(dimensions: int) -> int:
-    """Return how many vectors of so many numbers are packed or read in one part."""
-    return min(SLICE_KEYS, SLICE_BYTES // (4 * dimensions + 1) + 1)
+def _per_slice(dimensions: int, size_bytes: int = SLICE_BYTES) -> int:
+    """Return how many vectors of so many numbers are packed or read in one part, of so many bytes."""
+    return min(SLICE_KEYS, size_bytes // (4 * dimensions + 1) + 1)
 
 
 def _size_of_pair(pair: tuple[_Item, bytes]) -> int:
