@@ -27,7 +27,7 @@ VERSION = "5.0.6"
 POM = Path(__file__).parent / "cluster" / "pom.xml"
 READY_WITHIN_S = 180
 IN_MEMORY_FROM_BYTES = 6 << 30
-"""Twice what the node of the whole suite was seen to write."""
+"""Far more than the node keeps: 17 MB were seen, with a quarter of the tests done."""
 USER = PASSWORD = "cassandra"
 
 # What Java 17 and later keep shut, and Cassandra opens (its own conf/jvm17-server.options).

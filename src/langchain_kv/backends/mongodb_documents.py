@@ -64,6 +64,7 @@ def document_of(record: Record) -> Document:
     if len(payload) <= SURELY_FITS_BYTES and record.expires_at_ms is None:
         if kind is Kind.BYTES:
             return {"_id": record.key, "value": payload}
+        # Where numbers are read exactly, some are Decimals, which BSON does not have: encoding tells.
         if kind is Kind.JSON and not _UNUSUAL.search(payload) and not are_numbers_exact():
             return {"_id": record.key, "value": parse_json(payload)}
     document = RawBSONDocument(_encoded(record))

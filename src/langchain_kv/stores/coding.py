@@ -72,10 +72,11 @@ def encode_pairs(
     while len(records) < len(left):
         run = left[len(records) : len(records) + RUN]
         usual = None if encode_usual is None else (yield from encode_usual([value for _, value in run]))
-        encoded, error = codecs.encode_run(run, encode_value) if usual is None else (usual, None)
-        is_usual = bool(encoded) and (
-            usual is not None or (yield from are_plain([one for one in encoded if type(one) is not bytes]))
-        )
+        if usual is not None:
+            encoded, error, is_usual = usual, None, True
+        else:
+            encoded, error = codecs.encode_run(run, encode_value)
+            is_usual = bool(encoded) and (yield from are_plain([one for one in encoded if type(one) is not bytes]))
         begun = len(records)
         while is_usual and (done := len(records) - begun) < len(encoded):
             keys = [key for key, _ in run[done : len(encoded)]]
@@ -87,9 +88,8 @@ def encode_pairs(
                 yield
                 size_bytes = 0
         if usual is not None:
-            encode_usual = (
-                encode_usual if is_usual else None
-            )  # one was not, which ``encode_value`` knows what to do with
+            if not is_usual:  # the first that is left was not, after all
+                encode_usual = None
             continue
         done = len(records) - begun
         for (key, _), kept in zip(run[done : len(encoded)], encoded[done:], strict=True):

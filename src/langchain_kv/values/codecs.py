@@ -12,7 +12,7 @@ import msgspec
 import orjson
 
 from langchain_kv import limits
-from langchain_kv.errors import InvalidValueError
+from langchain_kv.errors import DataAPIError, InvalidValueError
 from langchain_kv.runtime.slices import SLICE_BYTES
 from langchain_kv.values.keys import shown
 from langchain_kv.values.plain import (
@@ -174,9 +174,11 @@ def _encode_slowly(key: str, value: Any, expires_at_ms: int | None, *, decimals:
 
 
 def _with_decimals(key: str, value: Any) -> bytes:
+    from langchain_kv.values import json_text  # here: stores never need it
+
     try:
-        return msgspec.json.Encoder(decimal_format="number").encode(value)
-    except UnicodeEncodeError:
+        return json_text.write(value)
+    except DataAPIError:
         raise InvalidValueError(
             f"{_value_of(key)} holds a number of more digits than a float, and half of a surrogate pair, which are not"
             " written together: repair the text."
