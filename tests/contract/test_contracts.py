@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from collections import defaultdict
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 import contract.broken_stores  # noqa: F401 - which enters its own
 from contract.broken_backends import MUST_FAIL
 from langchain_kv.testing import BackendContract, StoreContract
+from pytest_child import run_pytest
 
 RIGHT = ["TestRightAsBackendContract", "TestRightAsStoreContract"]
 
@@ -26,10 +25,7 @@ def outcomes() -> Outcomes:
     """Run the tests that must fail, and both contracts on what is right; return, of each class and test, how its runs
     ended, by their parameters."""
     wanted = [f"{file}::{name}::{test}".removesuffix("::") for name, (file, _, test) in MUST_FAIL.items()]
-    command = [sys.executable, "-m", "pytest", "-q", "-rA", "--tb=no", "-p", "no:cacheprovider", *wanted]
-    done = subprocess.run(
-        command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=250, check=False
-    )
+    done = run_pytest(Path(__file__).parents[2], "-rA", "--tb=no", *wanted)
     found: Outcomes = defaultdict(dict)
     for outcome, name, test, parameters in re.findall(
         r"^(PASSED|FAILED|ERROR) \S+::(\w+)::(\w+)(?:\[(.*?)\](?= - |$))?", done.stdout, re.MULTILINE
@@ -58,3 +54,10 @@ def test_what_is_right_fails_no_test(outcomes: Outcomes) -> None:
     right = [ended for (name, _), runs in outcomes.items() if name in RIGHT for ended in runs.values()]
     assert len(right) > 150
     assert set(right) == {"PASSED"}
+
+
+def test_options_of_this_run_are_not_the_childs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ``PYTEST_ADDOPTS=--maxfail=40`` from outside, with which some faults were never tried."""
+    monkeypatch.setenv("PYTEST_ADDOPTS", "--maxfail=1")
+    (tmp_path / "test_two.py").write_text("def test_a(): raise ValueError\ndef test_b(): raise ValueError\n")
+    assert "2 failed" in run_pytest(tmp_path).stdout

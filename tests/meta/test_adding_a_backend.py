@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from pytest_child import run_pytest
+
 CONTRIBUTING = Path(__file__).parents[2] / "CONTRIBUTING.md"
 
 
@@ -28,8 +30,7 @@ def test_it_has_a_hundred_lines_at_most() -> None:
 @pytest.mark.slow
 def test_both_contracts_pass_on_it(tmp_path: Path) -> None:
     (tmp_path / "test_mine.py").write_text("\n".join([*blocks(), *blocks("A place of your own")]))
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_mine.py"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=250, check=False)
+    done = run_pytest(tmp_path, "test_mine.py")
     assert done.returncode == 0, done.stdout[-3_000:]
     assert int(re.findall(r"(\d+) passed", done.stdout)[0]) >= 150
     assert "skipped" not in done.stdout
@@ -41,8 +42,7 @@ def test_the_contract_sees_a_backend_that_serves_what_has_expired(tmp_path: Path
     broken = backend.replace("return stored if is_alive(stored, now_ms()) else None", "return stored")
     assert broken != backend
     (tmp_path / "test_mine.py").write_text(broken + contract)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "expired", "test_mine.py"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=250, check=False)
+    done = run_pytest(tmp_path, "-k", "expired", "test_mine.py")
     assert done.returncode == 1, done.stdout[-3_000:]
 
 

@@ -14,6 +14,7 @@ from urllib.parse import unquote, urldefrag
 import pytest
 
 from installed import need
+from pytest_child import without_options
 
 PROJECT = Path(__file__).parents[2]
 DOCS = PROJECT / "docs"
@@ -39,7 +40,7 @@ def runnable_pages() -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("ASTRA_DB_", "LCKV_"))}
+    kept = {name: value for name, value in without_options().items() if not name.startswith(("ASTRA_DB_", "LCKV_"))}
     return {**kept, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}"}
 
 

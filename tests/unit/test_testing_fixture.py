@@ -21,6 +21,7 @@ import pytest
 
 from langchain_kv import AstraDBStore, ConfigError, StoreClosedError, UnknownCollectionError, UsageError
 from langchain_kv.testing import DataAPIServer
+from pytest_child import run_pytest
 
 INSERT = {"insertOne": {"document": {"_id": "a", "n": 1}}}
 FIND = {"findOne": {"filter": {"_id": "a"}}}
@@ -303,13 +304,12 @@ async def test_in_a_loop(data_api):
 @pytest.mark.slow
 def test_users_need_no_import_and_each_test_starts_with_an_empty_server(tmp_path: Path) -> None:
     (tmp_path / "test_theirs.py").write_text(USERS_TESTS)
-    assert "3 passed" in run_pytest(tmp_path, "filterwarnings = error\n")
+    assert "3 passed" in passed_tests(tmp_path, "filterwarnings = error\n")
 
 
-def run_pytest(directory: Path, more: str = "") -> str:
+def passed_tests(directory: Path, more: str = "") -> str:
     (directory / "pytest.ini").write_text(SETTINGS + more)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly"]
-    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+    done = run_pytest(directory, "-p", "no:randomly")
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -323,7 +323,7 @@ def test_the_tests_of_the_documentation_pass(tmp_path: Path) -> None:
 
     assert len(named) == DOCUMENT.read_text().count("```python")
     assert wanted >= 6
-    passed = re.search(r"(\d+) passed", run_pytest(tmp_path))
+    passed = re.search(r"(\d+) passed", passed_tests(tmp_path))
     assert passed
     assert int(passed[1]) >= wanted + 150  # with the contract's
 
