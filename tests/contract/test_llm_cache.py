@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain.agents import create_agent
 from langchain_core.caches import BaseCache
 from langchain_core.documents import Document
 from langchain_core.globals import set_llm_cache
@@ -153,6 +154,13 @@ def test_a_model_is_asked_once(global_cache: KVCache, call: Any, kind: Any) -> N
 
     assert [getattr(answer, "content", answer) for answer in answers] == ["first"] * 3
     assert getattr(call(model.invoke, "another question"), "content", "second") == "second"
+
+
+def test_an_agent_asks_once(global_cache: KVCache, call: Any) -> None:
+    agent = create_agent(FakeListChatModel(responses=["first", "second"]))
+    question = {"messages": [HumanMessage("question", id="1")]}
+
+    assert [call(agent.invoke, question)["messages"][-1].content for _ in range(2)] == ["first"] * 2
 
 
 def test_a_models_answer_is_removed_by_the_model(global_cache: KVCache, call: Any) -> None:
