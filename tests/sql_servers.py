@@ -150,7 +150,12 @@ def _mariadb(directory: Path) -> Server:
     assert program is not None
     user = _user("mysql", directory)
     data, port = directory / "data", free_ports("127.0.0.1", 1)[0]
-    install = ["mariadb-install-db", "--no-defaults", f"--datadir={data}", "--skip-test-db"]
+    # A server that starts removes what looks like a temporary table from there, another running server's, too.
+    temporary = directory / "temporary"
+    temporary.mkdir()
+    if user:
+        shutil.chown(temporary, user)
+    install = ["mariadb-install-db", "--no-defaults", f"--datadir={data}", f"--tmpdir={temporary}", "--skip-test-db"]
     _run([*install, "--auth-root-authentication-method=normal"], user)
     start = directory / "start.sql"
     start.write_text(
@@ -161,7 +166,7 @@ def _mariadb(directory: Path) -> Server:
     command = [
         *(program, "--no-defaults", f"--datadir={data}", f"--socket={directory / 's'}", f"--port={port}"),
         *("--bind-address=127.0.0.1", f"--pid-file={directory / 'pid'}", f"--init-file={start}"),
-        *("--innodb-flush-log-at-trx-commit=2", "--skip-name-resolve"),
+        *("--innodb-flush-log-at-trx-commit=2", "--skip-name-resolve", f"--tmpdir={temporary}"),
     ]
 
     def is_ready() -> bool:
