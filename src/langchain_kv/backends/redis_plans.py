@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator, Iterator, Sequence
+from itertools import chain
 from typing import Any, Final, NamedTuple, TypeVar
 
 from langchain_kv.backends.base import Change, Damaged, Found, Record, Stored
@@ -34,6 +35,7 @@ _BYTES_MAX: Final = 4 * 1024 * 1024
 _JSON: Final = b"\t\r\n \t\r\n "
 _ANSWER: Final = b"\t\r\n \t\r\n\t"
 _ESCAPE: Final = b"\t\r\n \t\r\n\0"  # before bytes that begin with one of the three
+_MARKS: Final = (_JSON, _ANSWER, _ESCAPE)
 
 
 def _script(text: str) -> str:
@@ -173,10 +175,7 @@ class Plans:
         for group in self._sized(records):
             lasting = [record for record in group if record.expires_at_ms is None]
             parts = list(self._grouped(lasting))
-            commands: list[tuple[Any, ...]] = [
-                ("MSET", *(each for record in part for each in (self._key(record.key), _payload(record))))
-                for part in parts
-            ]
+            commands: list[tuple[Any, ...]] = [("MSET", *self._pairs(part)) for part in parts]
             for record in group:
                 if record.expires_at_ms is not None:
                     commands.append(("SET", self._key(record.key), _payload(record), "PXAT", record.expires_at_ms))
@@ -271,6 +270,11 @@ class Plans:
 
     def _key(self, key: str) -> bytes:
         return self._prefix + key.encode()
+
+    def _pairs(self, records: Sequence[Record]) -> Iterator[bytes]:
+        prefix = self._prefix
+        keys = [prefix + record.key.encode() for record in records]
+        return chain.from_iterable(zip(keys, map(_payload, records), strict=True))
 
     def _groups(self, items: Sequence[T]) -> Iterator[Sequence[T]]:
         for start in range(0, len(items), self._keys_max):
@@ -380,7 +384,8 @@ def _is_text(record: Record) -> bool:
 def _payload(record: Record) -> bytes:
     if record.kind is not Kind.BYTES:
         return (_ANSWER if record.kind is Kind.BODY_BLOB else _JSON) + record.payload
-    return _ESCAPE + record.payload if record.payload.startswith((_JSON, _ANSWER, _ESCAPE)) else record.payload
+    payload = record.payload
+    return _ESCAPE + payload if payload.startswith(_MARKS) else payload
 
 
 def _found(value: bytes | None, moment: int | None, now: int) -> Stored | None:
