@@ -1,4 +1,4 @@
-"""KVCache and EmbeddingCache on SQL databases, Redis, Upstash and MongoDB, which have stores of their own."""
+"""KVCache and EmbeddingCache on SQL databases, Redis, Upstash and MongoDB."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class TestAsync(AsyncCacheTestSuite):
 
 @pytest.mark.parametrize("colour", ["sync", "async"])
 def test_a_cache_of_embeddings(where: dict[str, Any], colour: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it was asked before it knows, bit by bit and also in another program, until that expires."""
+    """What it was asked before it knows, bit by bit and through another store, too, until that expires."""
     texts = ["b", "a", "", "ä ☃", "x\x00y", "\ud800", *map(str, range(1_200))]
     right = [vector_of(text) for text in texts]
     model = Model()

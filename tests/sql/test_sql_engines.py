@@ -196,6 +196,15 @@ def test_the_tables_schema_may_be_translated(tmp_path: Any) -> None:
     engine.dispose()
 
 
+def test_parameters_may_be_named(tmp_path: Any) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path / 'kv.db'}", paramstyle="named")
+    with closing(KVStore("c", SQLPlace(engine))) as store:
+        store.mset([("a", 1), ("b", 2)])
+        store.mset([("b", 3)])
+        assert store.mget(["a", "b"]) == [1, 3]
+    engine.dispose()
+
+
 def test_a_call_on_a_loop_that_is_closed_meanwhile_is_told(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("langchain_kv.backends.at_home.LOOK_S", 0.05)
     engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'kv.db'}", poolclass=NullPool)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator, Iterator, Sequence
-from itertools import chain
 from typing import Any, Final, NamedTuple, TypeVar
 
 from langchain_kv.backends.base import Change, Damaged, Found, Record, Stored
@@ -175,7 +174,10 @@ class Plans:
         for group in self._sized(records):
             lasting = [record for record in group if record.expires_at_ms is None]
             parts = list(self._grouped(lasting))
-            commands: list[tuple[Any, ...]] = [("MSET", *self._pairs(part)) for part in parts]
+            commands: list[tuple[Any, ...]] = [
+                ("MSET", *(each for record in part for each in (self._key(record.key), _payload(record))))
+                for part in parts
+            ]
             for record in group:
                 if record.expires_at_ms is not None:
                     commands.append(("SET", self._key(record.key), _payload(record), "PXAT", record.expires_at_ms))
@@ -270,11 +272,6 @@ class Plans:
 
     def _key(self, key: str) -> bytes:
         return self._prefix + key.encode()
-
-    def _pairs(self, records: Sequence[Record]) -> Iterator[bytes]:
-        prefix = self._prefix
-        keys = [prefix + record.key.encode() for record in records]
-        return chain.from_iterable(zip(keys, map(_payload, records), strict=True))
 
     def _groups(self, items: Sequence[T]) -> Iterator[Sequence[T]]:
         for start in range(0, len(items), self._keys_max):

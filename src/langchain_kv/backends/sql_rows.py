@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from operator import itemgetter
 from typing import Any, Final
 
@@ -81,6 +82,7 @@ class Rows:
         self._expires = "expires_at" in table.c
         self._read = [column for column in table.c if column.name != "namespace"]
         self._packet_bytes: int | None = None
+        self._compiled: dict[Any, Any] = {}
 
     @property
     def key_max_bytes(self) -> int:
@@ -139,7 +141,7 @@ class Rows:
             for some in _by_bytes(ordered):
                 connection.execute(self._upsert_arrays(some))
         elif ordered:
-            self._write(connection, self._upsert(), ordered)
+            self._write(connection, self._upsert, ordered)
 
     def delete(self, connection: sa.Connection, keys: Sequence[str]) -> None:
         for some in self._chunks(sorted(keys)):
@@ -337,23 +339,29 @@ class Rows:
             for some in _by_bytes(records):
                 connection.execute(self._insert_arrays(some))
         elif records:
-            self._write(connection, sa.insert(self._table), records)
+            self._write(connection, self._insert_row, records)
 
     def _write(self, connection: sa.Connection, statement: Any, records: Sequence[Record]) -> None:
         """Carry out a statement on MySQL, MariaDB or SQLite that takes a row of values."""
         rows = [self._row(record) for record in records]
-        is_plain = "schema_translate_map" not in connection.get_execution_options()
-        compiled = statement.compile(dialect=connection.dialect, column_keys=list(rows[0])) if is_plain else None
-        if compiled is None or compiled.positiontup is None:
+        if "schema_translate_map" in connection.get_execution_options():
             connection.execute(statement, rows)
             return
         # By the driver itself: SQLAlchemy takes longer to look at each value of each row than SQLite to store it.
+        if statement not in self._compiled:
+            self._compiled[statement] = statement.compile(dialect=connection.dialect, column_keys=list(rows[0]))
+        compiled = self._compiled[statement]
         if self._dialect in MYSQL:
             for row in rows:
                 row |= {"namespace": row["namespace"].encode(), "key": row["key"].encode()}
-        in_order = itemgetter(*compiled.positiontup)
-        connection.exec_driver_sql(compiled.string, [in_order(row) for row in rows])
+        names = compiled.positiontup
+        connection.exec_driver_sql(compiled.string, rows if names is None else list(map(itemgetter(*names), rows)))
 
+    @cached_property
+    def _insert_row(self) -> Any:
+        return sa.insert(self._table)
+
+    @cached_property
     def _upsert(self) -> Any:
         names = [column.name for column in self._read[1:]]
         if self._dialect in MYSQL:
