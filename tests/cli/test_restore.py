@@ -135,7 +135,7 @@ def test_a_server_whose_file_was_removed_says_what_to_do_and_goes_on_once_it_is_
     first: str, database: str, serve: Callable[..., Server], tmp_path: Path
 ) -> None:
     server = serve("--db", database, LCKV_TOKEN=TOKEN, **STRICT)
-    with KVStore("kv", server.url, token=TOKEN) as store:
+    with KVStore("kv", server.url, token=TOKEN, deadline_s=2) as store:
         store.mset([("a", 3)])
         for ending in ("", "-wal", "-shm"):
             (tmp_path / f"kv.db{ending}").unlink()

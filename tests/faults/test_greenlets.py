@@ -118,6 +118,9 @@ def test_gunicorns_gevent_workers_answer_every_request(
     place: str, preload: list[str], server: DataAPIServer, tmp_path: Path
 ) -> None:
     command = [sys.executable, "-m", "gunicorn", "-k", "gevent", "--workers", "2", "--bind", "127.0.0.1:0", *preload]
+    # A worker that is still starting does not hear that it is to stop, whatever application it has; half a minute is
+    # the time that it is given.
+    command += ["--graceful-timeout", "3"]
     environ = {
         **os.environ,
         "STORE_URL": server.url if place == "http" else f"sqlite:{tmp_path}/kv.db",

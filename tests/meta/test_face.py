@@ -102,18 +102,45 @@ def test_a_misspelt_name_is_told_as_that_of_any_module() -> None:
         exec("from langchain_kv import KVStroe")
 
 
-@pytest.mark.slow
-def test_a_type_checker_knows_every_public_name_and_no_other(tmp_path: Path) -> None:
-    program = tmp_path / "program.py"
-    names = ", ".join([*langchain_kv.__all__, *langchain_kv._OF_EXTRAS])
-    program.write_text(f"from langchain_kv import {names}\nfrom langchain_kv import KVStroe\nreveal_type(KVStore)\n")
-    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", f"--cache-dir={tmp_path}", str(program)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT / "src")
-    errors = [line for line in done.stdout.splitlines() if ": error: " in line]
+USES = """\
+from langchain_kv import AstraDBStore, KVStore, Place
+from pydantic import SecretStr
+KVStore('c', 'memory:', setup_mode='ASYNC', token=SecretStr('x'))
+AstraDBStore('c', api_endpoint='memory:', setup_mode='OFF', token=lambda: 'x')
+AstraDBStore('c', api_endpont='memory:')  # wrong
+KVStore('c', 'memory:', setup_mode='LATER')  # wrong
+KVStore('c', 'memory:', token=3)  # wrong
+def on(place: Place) -> None:
+    KVStore('c', place)
+    AstraDBStore('c', api_endpoint=place)
+KVStore('c', 3)  # wrong
+"""
 
-    assert len(errors) == 1, done.stdout + done.stderr
-    assert "program.py:2" in errors[0]
-    assert '"KVStroe"' in errors[0]
+
+@pytest.mark.slow
+def test_a_type_checker_knows_every_public_name_and_no_other_and_sees_wrong_arguments(tmp_path: Path) -> None:
+    names = ", ".join([*langchain_kv.__all__, *langchain_kv._OF_EXTRAS])
+    programs = {
+        "names.py": f"from langchain_kv import {names}\n"
+        "from langchain_kv import KVStroe  # wrong\n"
+        "reveal_type(KVStore)\n",
+        "uses.py": USES,
+    }
+    for name, text in programs.items():
+        (tmp_path / name).write_text(text)
+    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", f"--cache-dir={tmp_path}"]
+    command += [str(tmp_path / name) for name in programs]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT / "src")
+    errors = re.findall(r"(\w+\.py):(\d+): error: ", done.stdout)
+
+    wrong = [
+        (name, str(number))
+        for name, text in programs.items()
+        for number, line in enumerate(text.splitlines(), 1)
+        if "# wrong" in line
+    ]
+    assert sorted(errors) == sorted(wrong), done.stdout + done.stderr
+    assert '"KVStroe"' in done.stdout
     assert "KVStore" in done.stdout.partition("note: Revealed type is")[2]
 
 

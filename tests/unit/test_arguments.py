@@ -286,27 +286,3 @@ def test_an_argument_that_does_not_exist_is_named(name: str) -> None:
 @pytest.mark.parametrize("mode", list(SetupMode))
 def test_a_set_up_mode_may_be_given_by_its_name(mode: SetupMode) -> None:
     KVStore("c", "memory:", setup_mode=mode.name).close()
-
-
-@pytest.mark.slow
-def test_a_type_checker_sees_wrong_arguments_and_takes_names_of_modes(tmp_path: Path) -> None:
-    from mypy import api
-
-    script = tmp_path / "uses.py"
-    script.write_text(
-        "from langchain_kv import AstraDBStore, KVStore, Place\n"
-        "from pydantic import SecretStr\n"
-        "KVStore('c', 'memory:', setup_mode='ASYNC', token=SecretStr('x'))\n"
-        "AstraDBStore('c', api_endpoint='memory:', setup_mode='OFF', token=lambda: 'x')\n"
-        "AstraDBStore('c', api_endpont='memory:')  # wrong\n"
-        "KVStore('c', 'memory:', setup_mode='LATER')  # wrong\n"
-        "KVStore('c', 'memory:', token=3)  # wrong\n"
-        "def on(place: Place) -> None:\n"
-        "    KVStore('c', place)\n"
-        "    AstraDBStore('c', api_endpoint=place)\n"
-        "KVStore('c', 3)  # wrong\n"
-    )
-    out, _, _ = api.run(["--strict", "--cache-dir", str(tmp_path / "cache"), str(script)])
-
-    wrong = [number for number, line in enumerate(script.read_text().splitlines(), 1) if "# wrong" in line]
-    assert [int(number) for number in re.findall(r"uses\.py:(\d+): error", out)] == wrong, out

@@ -668,9 +668,8 @@ def test_close_while_threads_work_ends_in_answers_or_store_closed(path: str, rep
 
 
 def test_a_lock_held_too_long_is_an_error_that_may_be_retried(path: str) -> None:
-    engine = SQLiteEngine(path)
+    engine = SQLiteEngine(path, wait_s=0.05)
     engine.create_collection(KV, {})
-    engine._pool._lock._wait_s = 0.05
     other = FileLock(f"{os.path.realpath(path)}.lock")
     with other:
         with pytest.raises(EngineBusyError, match=r"Another process held .*kv\.db\.lock for 0.05 s") as caught:
