@@ -25,6 +25,8 @@ __all__ = [
 
 def checked_keys(keys: Iterable[str], rule: KeyRule = USUAL_KEYS) -> list[str]:
     """Return the keys as a list."""
+    if type(keys) is list and len(keys) == 1:  # the usual call, half a microsecond sooner
+        return [check_key(keys[0], rule)]
     return check_keys(_listed_keys(keys), rule)
 
 

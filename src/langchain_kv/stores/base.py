@@ -212,7 +212,7 @@ class KVBaseStore(ExtendedStore[V], BaseStore[str, V], Generic[V]):
     def _get(self, keys: Sequence[str], decode_value: Callable[[Any], W | None]) -> list[W | None]:
         wanted = checked_keys(keys, self._key_rule)
         self._begin()
-        unique = list(dict.fromkeys(wanted))
+        unique = wanted if len(wanted) == 1 else list(dict.fromkeys(wanted))
         stored = self._backend.get_many(unique) if unique else []
         if self._options.refresh_on_read:
             due, moment = self._refreshed(unique, stored)

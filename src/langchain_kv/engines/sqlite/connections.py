@@ -80,7 +80,7 @@ class ConnectionPool(OpenFile):
         """
         if not self._open:
             return exists(self.path)
-        if look and self.joined is None and not self._is_same_file():
+        if look and self._threads.transaction is None and not self._is_same_file():
             self._give_up()
             return exists(self.path)
         return True
@@ -120,14 +120,14 @@ class ConnectionPool(OpenFile):
     def _reader(self, call: object, deadline: float) -> Connection:
         """Give ``call`` a connection; it is in use as long as ``call`` is in ``_using``."""
         with self._mutex:
-            if self._forking or not self._may_read():
-                left_s = deadline - time.monotonic()
-                self._wait_until(lambda: self._closed or (not self._forking and self._may_read()), left_s)
+            if not self._may_read():
+                self._wait_until(lambda: self._closed or self._may_read(), deadline - time.monotonic())
+                if not (self._closed or self._may_read()):
+                    raise EngineBusyError(
+                        f"{self.path} was read by {READERS_MAX} other threads for {self.waits.wait_s:g} s; try again"
+                        " later"
+                    )
             self.require_open()
-            if self._forking or not self._may_read():
-                raise EngineBusyError(
-                    f"{self.path} was read by {READERS_MAX} other threads for {self.waits.wait_s:g} s; try again later"
-                )
             connection = self._using[call] = self._idle()
             wants_quick, self._wants_quick = self._wants_quick, False
         if connection is None:
@@ -193,7 +193,7 @@ class ConnectionPool(OpenFile):
         return None
 
     def _may_read(self) -> bool:
-        return len(self._using) < READERS_MAX
+        return len(self._using) < READERS_MAX and not self._forking
 
     def _wake(self) -> None:
         with self._mutex:

@@ -140,7 +140,8 @@ class SQLiteEngine(Looks):
         self._change(collection, lambda connection, table: upsert(connection, table, rows), single=single)
 
     def modify(self, collection: CollectionName, ids: Sequence[DocId], change: Change) -> None:
-        self._require_file(collection, look=False)
+        if not self._pool.has_file(look=False):
+            raise self._without_file(collection)
 
         def store(connection: Connection) -> None:
             with self._translated:
@@ -391,8 +392,8 @@ class SQLiteEngine(Looks):
 
     def _query(self, collection: CollectionName, query: Callable[[Connection, int], T]) -> T:
         """Run ``query`` on the collection's table, which another process may drop and re-create at any moment."""
-        self._require_file(collection)
-
+        if not self._pool.has_file():
+            raise self._without_file(collection)
         return self._pool.read(lambda connection: self._on_table(connection, collection, query))
 
     def _change(self, collection: CollectionName, work: Callable[[Connection, int], T], *, single: bool = False) -> T:
@@ -400,7 +401,8 @@ class SQLiteEngine(Looks):
 
         Its first statement, which is the only one where it is ``single``, fails where the table is gone.
         """
-        self._require_file(collection, look=False)
+        if not self._pool.has_file(look=False):
+            raise self._without_file(collection)
         if single:
             return self._pool.change(lambda connection: self._on_table(connection, collection, work), single=True)
         return self._change_catalog(lambda connection: self._on_table(connection, collection, work))
@@ -434,10 +436,10 @@ class SQLiteEngine(Looks):
 
         return self._pool.change(translated, create=create)
 
-    def _require_file(self, collection: CollectionName, *, look: bool = True) -> None:
-        if not self._pool.has_file(look=look):
-            self._pool.require_open()
-            if self._pool.was_lost:
-                raise gone(self._pool.path)
-            in_default = collection.keyspace == DEFAULT_KEYSPACE
-            raise unknown_collection(collection) if in_default else unknown_keyspace(collection.keyspace)
+    def _without_file(self, collection: CollectionName) -> StoreError:
+        """Return what a call on a collection raises while there is no file."""
+        self._pool.require_open()
+        if self._pool.was_lost:
+            return gone(self._pool.path)
+        in_default = collection.keyspace == DEFAULT_KEYSPACE
+        return unknown_collection(collection) if in_default else unknown_keyspace(collection.keyspace)

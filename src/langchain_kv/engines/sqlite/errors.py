@@ -49,6 +49,8 @@ class Translated:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if error is None:
+            return
         if isinstance(error, UnicodeEncodeError):
             raise lone_surrogate(error.object) from None
         if isinstance(error, UnicodeDecodeError):  # sqlite3 shows SQLite's message, which has damaged bytes in it
