@@ -222,9 +222,13 @@ class KVBaseStore(ExtendedStore[V], BaseStore[str, V], Generic[V]):
         return decode_all(decode_value, wanted, unique, stored)
 
     async def _aget(self, keys: Sequence[str], decode_value: Callable[[Any], W | None]) -> list[W | None]:
-        wanted = await self._achecked_keys(keys)
+        short = is_short(keys)
+        wanted = checked_keys(keys, self._key_rule) if short else await self._achecked_keys(keys)
         await self._abegin()
-        unique = list(dict.fromkeys(wanted)) if is_short(wanted) else await arguments.unique_keys(wanted)
+        if len(wanted) == 1:
+            unique = wanted
+        else:
+            unique = list(dict.fromkeys(wanted)) if short else await arguments.unique_keys(wanted)
         stored = await self._backend.aget_many(unique) if unique else []
         if self._options.refresh_on_read:
             due, moment = self._refreshed(unique, stored)

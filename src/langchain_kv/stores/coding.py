@@ -148,6 +148,8 @@ async def adecode_all(
     decode_value: Decode[V], wanted: Sequence[str], unique: Sequence[str], stored: Sequence[Stored | None]
 ) -> list[V | None]:
     """As ``decode_all``."""
+    if len(wanted) == 1:
+        return decode_all(decode_value, wanted, unique, stored)
     damaged: dict[str, str] = {}
     values: list[V | None] = []
     for some in by_bytes(stored, _size_of):
