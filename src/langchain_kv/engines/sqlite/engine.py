@@ -437,7 +437,7 @@ class SQLiteEngine(Looks):
         return self._pool.change(translated, create=create)
 
     def _without_file(self, collection: CollectionName) -> StoreError:
-        """Return what a call on a collection raises while there is no file."""
+        """Return what a call on a collection raises while there is no file. Raises that the store was closed."""
         self._pool.require_open()
         if self._pool.was_lost:
             return gone(self._pool.path)
