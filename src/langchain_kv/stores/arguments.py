@@ -25,8 +25,6 @@ __all__ = [
 
 def checked_keys(keys: Iterable[str], rule: KeyRule = USUAL_KEYS) -> list[str]:
     """Return the keys as a list."""
-    if type(keys) is list and len(keys) == 1:  # the usual call, half a microsecond sooner
-        return [check_key(keys[0], rule)]
     return check_keys(_listed_keys(keys), rule)
 
 
@@ -36,6 +34,8 @@ async def achecked_keys(keys: Iterable[str], rule: KeyRule = USUAL_KEYS) -> list
 
 
 def _listed_keys(keys: Iterable[str]) -> list[str]:
+    if type(keys) is list:  # the usual call: what it is not need not be asked
+        return keys.copy()
     if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):
         raise UsageError(f"keys must be a sequence of strings, got one {type_name(keys)}: pass [key].")
     return list(keys)  # at once: the caller's may change between two parts

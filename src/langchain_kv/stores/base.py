@@ -183,8 +183,9 @@ class KVBaseStore(ExtendedStore[V], BaseStore[str, V], Generic[V]):
 
     async def amdelete(self, keys: Sequence[str]) -> None:
         """As ``mdelete``."""
-        checked = await self._achecked_keys(keys)
-        unique = list(dict.fromkeys(checked)) if is_short(checked) else await arguments.unique_keys(checked)
+        short, rule = is_short(keys), self._key_rule
+        checked = checked_keys(keys, rule) if short else await arguments.achecked_keys(keys, rule)
+        unique = list(dict.fromkeys(checked)) if short else await arguments.unique_keys(checked)
         await self._abegin()
         if unique:
             await self._backend.adelete_many(unique)
@@ -222,8 +223,8 @@ class KVBaseStore(ExtendedStore[V], BaseStore[str, V], Generic[V]):
         return decode_all(decode_value, wanted, unique, stored)
 
     async def _aget(self, keys: Sequence[str], decode_value: Callable[[Any], W | None]) -> list[W | None]:
-        short = is_short(keys)
-        wanted = checked_keys(keys, self._key_rule) if short else await self._achecked_keys(keys)
+        short, rule = is_short(keys), self._key_rule
+        wanted = checked_keys(keys, rule) if short else await arguments.achecked_keys(keys, rule)
         await self._abegin()
         if len(wanted) == 1:
             unique = wanted
@@ -244,10 +245,6 @@ class KVBaseStore(ExtendedStore[V], BaseStore[str, V], Generic[V]):
             ((key, value),) = checked.items()
             return [encode(self.encode_value, key, value, moment)]
         return whole(self._records(checked, moment))
-
-    async def _achecked_keys(self, keys: Sequence[str]) -> list[str]:
-        rule = self._key_rule
-        return checked_keys(keys, rule) if is_short(keys) else await arguments.achecked_keys(keys, rule)
 
 
 class KVStore(KVBaseStore[Any]):
