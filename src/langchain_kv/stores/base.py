@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from langchain_core.stores import BaseStore
 
 from langchain_kv.places.arguments import Caller, Token, place_of, resolve
-from langchain_kv.runtime.slices import in_slices, is_short, whole
+from langchain_kv.runtime.slices import Steps, in_slices, is_short, whole
 from langchain_kv.stores import arguments
 from langchain_kv.stores.arguments import checked_keys, checked_pairs
-from langchain_kv.stores.coding import adecode_all, decode_all, encode
+from langchain_kv.stores.coding import adecode_all, decode_all, encode, encode_pairs
 from langchain_kv.stores.expiry import refreshing
 from langchain_kv.stores.extended import ExtendedStore
 from langchain_kv.stores.life import Options
 from langchain_kv.stores.setup import AnySetupMode, SetupMode
 from langchain_kv.values import codecs
+from langchain_kv.values.plain import are_plain
 from langchain_kv.values.records import Record
 from langchain_kv.values.refusals import refuse_type
 from langchain_kv.values.secret import masked
@@ -265,6 +266,10 @@ class KVStore(KVBaseStore[Any]):
             refuse_type("", value, ())
         return value
 
+    def _records(self, pairs: Mapping[str, Any], moment: int | None) -> Steps[list[Record]]:
+        is_own = type(self).encode_value is KVStore.encode_value
+        return encode_pairs(self.encode_value, pairs, moment, _plain_values if is_own else None)
+
     def decode_value(self, value: Any) -> Any:
         """Return the value itself."""
         if isinstance(value, bytes):
@@ -292,6 +297,23 @@ class KVByteStore(KVBaseStore[bytes]):
         usual = value is None or (type(value) is bytes and value[:2] != b'{"')
         return value if usual else codecs.exact_bytes(value)
 
+    def _records(self, pairs: Mapping[str, bytes], moment: int | None) -> Steps[list[Record]]:
+        is_own = type(self).encode_value is KVByteStore.encode_value
+        return encode_pairs(self.encode_value, pairs, moment, _plain_bytes if is_own else None)
+
     def decode_value(self, value: Any) -> bytes | None:
         """Return the bytes, which may be there as base64 text; None stays None."""
         return value if isinstance(value, bytes) else codecs.bytes_from_text(value)
+
+
+def _plain_values(values: Sequence[Any]) -> Steps[list[Any] | None]:
+    """Return what ``KVStore.encode_value`` makes of values that are plain JSON; None where one is not that."""
+    plain = list(values)
+    return plain if (yield from are_plain(plain)) else None
+
+
+def _plain_bytes(values: Sequence[Any]) -> Steps[list[Any] | None]:
+    """Return what ``KVByteStore.encode_value`` makes of usual bytes; None where one is not that."""
+    yield from ()
+    is_usual = set(map(type, values)) == {bytes} and b'{"' not in {value[:2] for value in values}
+    return list(values) if is_usual else None

@@ -7,7 +7,8 @@ import sys
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
-from itertools import islice
+from functools import lru_cache
+from itertools import chain, groupby, islice
 from operator import itemgetter
 from typing import Any, Final, TypeVar
 
@@ -19,6 +20,7 @@ from langchain_kv.engines.sqlite.file import Connection
 from langchain_kv.engines.sqlite.schema import COLUMNS, columns_of
 from langchain_kv.errors import EngineError
 from langchain_kv.limits import SQLITE_IN_MAX
+from langchain_kv.runtime.slices import parts
 
 __all__ = [
     "bounded",
@@ -62,12 +64,17 @@ def _chunks(connection: sqlite3.Connection, table: int, ids: Sequence[DocId], co
 
 def in_chunks(connection: sqlite3.Connection, select: str, ids: Sequence[DocId]) -> Iterator[list[Any]]:
     """Yield the rows of those ids that exist, some at a time; ``select`` says of which table and columns."""
+    return (cursor.fetchall() for cursor in _in_chunks(connection, select, ids))
+
+
+def _in_chunks(connection: sqlite3.Connection, statement: str, ids: Sequence[DocId]) -> Iterator[sqlite3.Cursor]:
+    """Run a statement, which a condition is added to, for some of the ids at a time."""
     for start in range(0, len(ids), SQLITE_IN_MAX):
         chunk = ids[start : start + SQLITE_IN_MAX]
         length = _IN_LENGTHS[bisect_left(_IN_LENGTHS, len(chunk))]
         marks = ",".join("?" * length)
         values = [*chunk, *[chunk[-1]] * (length - len(chunk))]
-        yield connection.execute(f"{select} WHERE id IN ({marks})", values).fetchall()
+        yield connection.execute(f"{statement} WHERE id IN ({marks})", values)
 
 
 def row_by_id(connection: sqlite3.Connection, table: int, doc_id: DocId, columns: str) -> Row | None:
@@ -97,29 +104,52 @@ def _is_readable(connection: sqlite3.Connection, table: int, doc_id: DocId, colu
     return True
 
 
+_TOGETHER_BYTES: Final = 80_000
+"""Bytes of a row up to which it is stored together with others by one statement: SQLite copies all of these at once."""
+
+_cells_that_differ = itemgetter(0, 1)
+_cells_alike = itemgetter(2, 3)
+
+
 def upsert(connection: sqlite3.Connection, table: int, rows: Sequence[Row]) -> None:
     """Store rows, the last of repeated ids."""
-    kinds = {row[2] for row in rows}
-    if len(kinds) == 1 and {row[3] for row in rows} == {None}:
-        is_raw = int(kinds.pop())
-        # The usual batch: what is the same in all its rows stands in the statement, which takes a fifth less.
-        connection.executemany(
-            f"INSERT INTO docs_{table}(id, content, is_raw, expires_at) VALUES(?,?,{is_raw},NULL) ON CONFLICT(id)"
-            f" DO UPDATE SET content=excluded.content, is_raw={is_raw}, expires_at=NULL",
-            map(itemgetter(0, 1), rows),
-        )
+    if len(rows) == 1:  # the usual case, some microseconds sooner
+        ((doc_id, content, is_raw, expires_at),) = rows
+        moment = () if expires_at is None else (expires_at,)
+        connection.execute(_upsert(table, 1, is_raw, expires_at is not None), (*moment, doc_id, content))
         return
-    connection.executemany(
-        f"INSERT INTO docs_{table}(id, content, is_raw, expires_at) VALUES(?,?,?,?) ON CONFLICT(id) DO UPDATE"
-        " SET content=excluded.content, is_raw=excluded.is_raw, expires_at=excluded.expires_at",
-        rows,
+    for (is_raw, expires_at), alike in groupby(rows, _cells_alike):
+        left = list(map(_cells_that_differ, alike))
+        moment = () if expires_at is None else (expires_at,)
+        together = max([len(content) for _, content in left]) <= _TOGETHER_BYTES
+        # One statement for fifty rows takes three fifths of the time that fifty statements do.
+        for count in (50, 10, len(left) % 10) if together else (1,):
+            if fitting := count and len(left) // count * count:
+                connection.executemany(
+                    _upsert(table, count, is_raw, expires_at is not None),
+                    [[*moment, *chain.from_iterable(some)] for some in parts(left[:fitting], count)],
+                )
+                left = left[fitting:]
+
+
+@lru_cache
+def _upsert(table: int, count: int, is_raw: bool, expires: bool) -> str:
+    """Return the statement that stores so many rows: of the moment that they expire, if they do, then id and content
+    of each."""
+    # What they have in common is not given with each one: the sqlite3 module takes longer for that than SQLite does.
+    if expires:
+        moment, values = "?1", [f"(?{number},?{number + 1},{is_raw:d},?1)" for number in range(2, 2 * count + 2, 2)]
+    else:
+        moment, values = "NULL", [f"(?,?,{is_raw:d},NULL)"] * count
+    return (
+        f"INSERT INTO docs_{table}(id, content, is_raw, expires_at) VALUES {','.join(values)} ON CONFLICT(id)"
+        f" DO UPDATE SET content=excluded.content, is_raw={is_raw:d}, expires_at={moment}"
     )
 
 
 def delete_rows(connection: sqlite3.Connection, table: int, ids: Sequence[DocId]) -> int:
     """Delete rows; return how many there were."""
-    deleted = connection.executemany(f"DELETE FROM docs_{table} WHERE id=?", [(doc_id,) for doc_id in ids]).rowcount
-    return max(deleted, 0)  # -1 where there was nothing to run
+    return sum(cursor.rowcount for cursor in _in_chunks(connection, f"DELETE FROM docs_{table}", ids))
 
 
 # -- pages ---------------------------------------------------------------------------------------------------------
