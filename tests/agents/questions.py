@@ -71,6 +71,26 @@ class Questions:
         assert second.updated_at - first.updated_at == timedelta(seconds=5)
         assert new.created_at == new.updated_at == second.updated_at
 
+    def test_an_item_keeps_when_it_was_created_whatever_it_holds_before_and_after(
+        self, store: BaseFace, time: Clock
+    ) -> None:
+        # Usual JSON, what no document holds as it is, an item that expires, one that looks like the end of another.
+        forms = [
+            PutOp(NS, "", {"n": 1}),
+            PutOp(NS, "", {"$n": 1, "": "\ud800"}),
+            PutOp(NS, "", {"n": 1}, ttl=5),
+            PutOp(NS, "", {"value": {}, "updated_at": "x" * 32, "created_at": "y" * 32}),
+        ]
+        pairs = {f"{a} {b}": (old, new) for a, old in enumerate(forms) for b, new in enumerate(forms)}
+        store.batch([old._replace(key=key) for key, (old, _) in pairs.items()])
+        first = store.get(NS, "0 0")
+        time.now_s += 5
+        store.batch([new._replace(key=key) for key, (_, new) in pairs.items()])
+        for key, (_, new) in pairs.items():
+            item = store.get(NS, key)
+            assert (item.value, item.created_at) == (new.value, first.created_at), key
+            assert item.updated_at - first.updated_at == timedelta(seconds=5), key
+
     def test_an_item_that_was_removed_is_created_anew(self, store: BaseFace, time: Clock) -> None:
         store.put(NS, "a", {})
         store.delete(NS, "a")

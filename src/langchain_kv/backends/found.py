@@ -82,12 +82,13 @@ class Merge:
 
     Attributes:
         of_stored: answers that.
-        of_text: the same by the JSON text of a document (``documents.py``) in the place of what is parsed; answers None
-            where it is to be parsed. A backend need not call it.
+        of_text: the same by JSON texts of documents (``documents.py``) that hold an id and a plain value, nothing else:
+            sees that of the record and that of what is there, and answers that of what is stored; None where it is to
+            be parsed. A backend need not call it.
     """
 
     of_stored: Callable[[Record, Stored], Record]
-    of_text: Callable[[Record, bytes], Record | None] | None = None
+    of_text: Callable[[bytes, bytes], bytes | None] | None = None
 
     def __call__(self, record: Record, stored: Stored) -> Record:
         return self.of_stored(record, stored)

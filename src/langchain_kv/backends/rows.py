@@ -216,17 +216,12 @@ def merging(
         if row is None:
             return new
         is_usual = row[3] is None and not row[2]
-        merged = of_text(record, row[1]) if is_usual and of_text is not None else None
-        if merged is None:
-            stored = finder()(row[1]) if is_usual else _found(row, now)
-            if stored is None:
-                return new
-            merged = merge(record, stored)
-        is_plain = form == PLAIN and merged.kind is Kind.JSON and merged.expires_at_ms is None
-        if not is_plain or len(merged.payload) > SMALL_BYTES // 2:
-            return rows_of([merged], keeps_raw=keeps_raw, form=form)[0]
-        body = b"".join((b'{"_id":', orjson.dumps(merged.key), b',"value":', merged.payload, b"}"))
-        return merged.key, body, False, None  # the usual row, as rows_of makes it
+        if is_usual and of_text is not None and record.kind is Kind.JSON and record.expires_at_ms is None:
+            text = of_text(new[1], row[1])  # both usual: nothing stands behind the value
+            if text is not None and len(text) <= SMALL_BYTES:
+                return new[0], text, False, None
+        stored = finder()(row[1]) if is_usual else _found(row, now)
+        return new if stored is None else rows_of([merge(record, stored)], keeps_raw=keeps_raw, form=form)[0]
 
     return change_row
 

@@ -24,7 +24,7 @@ from langchain_kv.engines.base import Ending
 from langchain_kv.errors import InvalidValueTypeError, StoreError, UsageError
 from langchain_kv.runtime.clock import now_us
 from langchain_kv.runtime.slices import Steps
-from langchain_kv.stores.coding import encode_pairs
+from langchain_kv.stores.coding import encode_pairs, plain_values
 from langchain_kv.stores.expiry import moment_after
 from langchain_kv.values.keys import shown, type_name
 from langchain_kv.values.namespaces import decode_key, namespace_prefix
@@ -140,7 +140,7 @@ def encode(puts: Mapping[str, PutOp]) -> Steps[list[Record]]:
     lasting = {
         key: {"value": put.value, "updated_at": now, "created_at": now} for key, put in puts.items() if put.ttl is None
     }
-    records = yield from encode_pairs(_same, lasting, None)
+    records = yield from encode_pairs(_same, lasting, None, plain_values)
     if len(lasting) == len(puts):
         return records
     by_ttl: dict[float, dict[str, Any]] = {}
@@ -186,9 +186,9 @@ def moments_in(text: bytes) -> tuple[bytes, bytes] | None:
     return None if found is None else found.groups()  # type: ignore[return-value]
 
 
-def _created_in_text(record: Record, text: bytes) -> Record | None:
-    moments = moments_in(text)
-    return None if moments is None else _with_created(record, moments[1])
+def _created_in_text(text: bytes, there: bytes) -> bytes | None:
+    moments = moments_in(there)
+    return None if moments is None else b"".join((text[: -_MOMENT - 3], moments[1], b'"}}'))
 
 
 def _with_created(record: Record, created: bytes) -> Record:

@@ -13,13 +13,12 @@ from langchain_kv.places.arguments import Caller, Token, place_of, resolve
 from langchain_kv.runtime.slices import Steps, in_slices, is_short, whole
 from langchain_kv.stores import arguments
 from langchain_kv.stores.arguments import checked_keys, checked_pairs
-from langchain_kv.stores.coding import adecode_all, decode_all, encode, encode_pairs
+from langchain_kv.stores.coding import adecode_all, decode_all, encode, encode_pairs, plain_values
 from langchain_kv.stores.expiry import refreshing
 from langchain_kv.stores.extended import ExtendedStore
 from langchain_kv.stores.life import Options
 from langchain_kv.stores.setup import AnySetupMode, SetupMode
 from langchain_kv.values import codecs
-from langchain_kv.values.plain import are_plain
 from langchain_kv.values.records import Record
 from langchain_kv.values.refusals import refuse_type
 from langchain_kv.values.secret import masked
@@ -268,7 +267,7 @@ class KVStore(KVBaseStore[Any]):
 
     def _records(self, pairs: Mapping[str, Any], moment: int | None) -> Steps[list[Record]]:
         is_own = type(self).encode_value is KVStore.encode_value
-        return encode_pairs(self.encode_value, pairs, moment, _plain_values if is_own else None)
+        return encode_pairs(self.encode_value, pairs, moment, plain_values if is_own else None)
 
     def decode_value(self, value: Any) -> Any:
         """Return the value itself."""
@@ -304,12 +303,6 @@ class KVByteStore(KVBaseStore[bytes]):
     def decode_value(self, value: Any) -> bytes | None:
         """Return the bytes, which may be there as base64 text; None stays None."""
         return value if isinstance(value, bytes) else codecs.bytes_from_text(value)
-
-
-def _plain_values(values: Sequence[Any]) -> Steps[list[Any] | None]:
-    """Return what ``KVStore.encode_value`` makes of values that are plain JSON; None where one is not that."""
-    plain = list(values)
-    return plain if (yield from are_plain(plain)) else None
 
 
 def _plain_bytes(values: Sequence[Any]) -> Steps[list[Any] | None]:

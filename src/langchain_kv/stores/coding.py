@@ -15,7 +15,7 @@ from langchain_kv.values.plain import are_plain
 from langchain_kv.values.records import Kind, Record
 from langchain_kv.values.refusals import name_key
 
-__all__ = ["adecode_all", "decode", "decode_all", "encode", "encode_pairs"]
+__all__ = ["adecode_all", "decode", "decode_all", "encode", "encode_pairs", "plain_values"]
 
 V = TypeVar("V")
 
@@ -104,6 +104,12 @@ def encode_pairs(
                 name_key(error, run[len(encoded)][0])
             raise error
     return records
+
+
+def plain_values(values: Sequence[Any]) -> Steps[list[Any] | None]:
+    """Return the values, where all are plain JSON, else None: for ``encode_pairs``, of what is kept as it is."""
+    plain = list(values)
+    return plain if (yield from are_plain(plain)) else None
 
 
 def decode(decode_value: Decode[V], key: str, stored: Stored | None, damaged: dict[str, str]) -> V | None:
