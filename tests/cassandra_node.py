@@ -284,8 +284,17 @@ def driver_of(host: str, port: int, **options: Any) -> Any:
     from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile
     from cassandra.policies import WhiteListRoundRobinPolicy
 
-    profile = ExecutionProfile(load_balancing_policy=WhiteListRoundRobinPolicy([host]))
-    return Cluster([host], port=port, execution_profiles={EXEC_PROFILE_DEFAULT: profile}, protocol_version=5, **options)
+    # Other tests keep the node busy.
+    profile = ExecutionProfile(load_balancing_policy=WhiteListRoundRobinPolicy([host]), request_timeout=60)
+    return Cluster(
+        [host],
+        port=port,
+        execution_profiles={EXEC_PROFILE_DEFAULT: profile},
+        protocol_version=5,
+        connect_timeout=60,
+        control_connection_timeout=60,
+        **options,
+    )
 
 
 def _can_log_in(node: Node) -> bool:

@@ -156,7 +156,8 @@ class ClusterPlace(Place):
             f'INSERT INTO default_keyspace."{collection}" (key, tx_id, doc_json) VALUES (?, now(), ?)'
         )
         rows = [((1, key), f'{{"_id":"{key}","value":1}}') for key in keys]
-        execute_concurrent_with_args(session, insert, rows, concurrency=100)
+        patient = session.execution_profile_clone_update("write", request_timeout=120)  # others keep the node busy
+        execute_concurrent_with_args(session, insert, rows, concurrency=100, execution_profile=patient)
 
 
 def acquire_engine(url: str) -> Any:

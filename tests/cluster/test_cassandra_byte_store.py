@@ -47,8 +47,7 @@ def session(cassandra_node: Node) -> Iterator[Any]:
     cluster = driver_of(cassandra_node.host, cassandra_node.port, auth_provider=PlainTextAuthProvider(USER, PASSWORD))
     session = cluster.connect()
     replication = "{'class': 'SimpleStrategy', 'replication_factor': 1}"
-    session.execute(f'CREATE KEYSPACE IF NOT EXISTS "{KEYSPACE}" WITH replication = {replication}', timeout=60)
-    cluster.profile_manager.default.request_timeout = 60
+    session.execute(f'CREATE KEYSPACE IF NOT EXISTS "{KEYSPACE}" WITH replication = {replication}')
     yield session
     cluster.shutdown()
 

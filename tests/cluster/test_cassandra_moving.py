@@ -57,8 +57,7 @@ def test_what_the_archived_byte_store_wrote_is_taken(cassandra_node: Node, tmp_p
         ends.callback(cluster.shutdown)
         session = cluster.connect()
         replication = "{'class': 'SimpleStrategy', 'replication_factor': 1}"
-        session.execute(f"CREATE KEYSPACE IF NOT EXISTS left_behind WITH replication = {replication}", timeout=60)
-        cluster.profile_manager.default.request_timeout = 60
+        session.execute(f"CREATE KEYSPACE IF NOT EXISTS left_behind WITH replication = {replication}")
         Archived("blobs", session=session, keyspace="left_behind").mset(pairs)
     source, to = cassandra_node.url("left_behind"), f"sqlite:{tmp_path / 'kv.db'}"
     more = ["--name", "blobs", "--collection", "kv", "--verify"]

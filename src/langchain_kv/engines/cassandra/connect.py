@@ -22,7 +22,7 @@ from cassandra.policies import (
 from cassandra.query import tuple_factory
 
 from langchain_kv._version import __version__
-from langchain_kv.engines.cassandra.failures import not_connected, nothing_listens
+from langchain_kv.engines.cassandra.failures import is_slow, not_connected, nothing_listens
 from langchain_kv.engines.cassandra.settings import ClusterSettings
 from langchain_kv.errors import ConfigError
 from langchain_kv.limits import FIRST_CONTACT_S
@@ -46,21 +46,25 @@ BUNDLE_FILES: Final = ("config.json", "ca.crt", "cert", "key")
 
 
 def connect(settings: ClusterSettings) -> tuple[Any, Any]:
-    """Return a cluster and a session of the driver; where nothing listens yet, that is waited for a little.
+    """Return a cluster and a session of the driver.
+
+    Where nothing listens yet, that is waited for a little; nodes that are there, and have too much to do, as in every
+    operation.
 
     Raises:
         AuthError: the cluster does not accept the login.
         ConnectError: no node answers.
         ConfigError: the certificates or the bundle cannot be read.
     """
-    end = time.monotonic() + min(FIRST_CONTACT_S, settings.deadline_s)
+    begun = time.monotonic()
     while True:
         try:
             return _connect(settings)
         except ConfigError:
             raise
         except Exception as error:
-            if not nothing_listens(error) or time.monotonic() + FIRST_CONTACT_DELAY_S >= end:
+            wait_s = settings.deadline_s if is_slow(error) else FIRST_CONTACT_S if nothing_listens(error) else 0.0
+            if time.monotonic() + FIRST_CONTACT_DELAY_S >= begun + min(wait_s, settings.deadline_s):
                 raise not_connected(error, settings) from None
         time.sleep(FIRST_CONTACT_DELAY_S)
 

@@ -20,7 +20,7 @@ from langchain_kv.engines.cassandra.settings import ClusterSettings
 from langchain_kv.engines.catalog import unknown_collection, unknown_keyspace
 from langchain_kv.errors import AuthError, ConnectError, DataAPIError, RequestTimeoutError, StoreError, TransportError
 
-__all__ = ["IN_REFUSED", "not_connected", "nothing_listens", "translated"]
+__all__ = ["IN_REFUSED", "is_slow", "not_connected", "nothing_listens", "translated"]
 
 IN_REFUSED: Final = "IN_REFUSED"
 """The code of a statement that a guardrail refused for the number of its keys."""
@@ -36,13 +36,19 @@ _CAS_UNKNOWN: Final = 0x1700
 
 def not_connected(error: Exception, settings: ClusterSettings) -> StoreError:
     """Return what a failed connection means."""
-    causes = list(error.errors.values()) if isinstance(error, NoHostAvailable) else [error]
+    causes = _causes(error)
     hosts = settings.shown()
     for cause in causes:
         if isinstance(cause, cassandra.AuthenticationFailed):
             return DataAPIError.of(
                 "UNAUTHENTICATED_REQUEST", f"The cluster at {hosts} did not accept the login: {_login_advice(settings)}"
             )
+    if is_slow(error):
+        return ConnectError(
+            f"A node of the cluster at {hosts} answered, but not all that the driver asks first within"
+            f" {settings.connect_timeout_s:g} s: try again when it has less to do, or raise connect_timeout_s= in the"
+            " URL."
+        )
     named = ", ".join(f"{type(cause).__name__}: {cause}"[:_TEXT_MAX] for cause in causes[:3])
     if settings.bundle:
         advice = "whether the bundle is the database's newest, and the database is awake"
@@ -59,8 +65,18 @@ def not_connected(error: Exception, settings: ClusterSettings) -> StoreError:
 
 def nothing_listens(error: Exception) -> bool:
     """Tell whether a connection failed because no node listens yet: what else may be wrong would be so again."""
-    causes = list(error.errors.values()) if isinstance(error, NoHostAvailable) else [error]
+    causes = _causes(error)
     return bool(causes) and all(isinstance(cause, ConnectionRefusedError) for cause in causes)
+
+
+def is_slow(error: Exception) -> bool:
+    """Tell whether a connection failed because a node that had answered did not go on in time."""
+    # Where a connection could not even be made in time, ``errors`` says so.
+    return any(isinstance(cause, cassandra.OperationTimedOut) and cause.errors is None for cause in _causes(error))
+
+
+def _causes(error: Exception) -> list[Exception]:
+    return list(error.errors.values()) if isinstance(error, NoHostAvailable) else [error]
 
 
 def _login_advice(settings: ClusterSettings) -> str:
