@@ -77,6 +77,7 @@ PLACES: dict[str, set[str]] = {
     "sqlalchemy": {
         "backends/sql",
         "backends/sql_rows",
+        "backends/sql_statements",
         "backends/sql_engines",
         "backends/sql_errors",
         "backends/sql_tables",

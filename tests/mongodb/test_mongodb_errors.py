@@ -161,7 +161,8 @@ def short_lived(tmp_path: Path) -> Iterator[Any]:
 @pytest.mark.slow
 def test_a_server_that_goes_away_is_told_and_served_again_when_it_is_back(short_lived: Any, tmp_path: Path) -> None:
     url, end = short_lived
-    with KVStore("kv", f"{url}&serverSelectionTimeoutMS=500") as store:
+    # The driver looks for a server that went twice a second: in 500 ms it may not look at all.
+    with KVStore("kv", f"{url}&serverSelectionTimeoutMS=2000") as store:
         store.mset([("a", 1)])
         end()
         keys = tuple(f"k{number}" for number in range(3_000))

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from operator import itemgetter
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import mysql, postgresql, sqlite
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects import postgresql, sqlite
 
 from langchain_kv import limits
 from langchain_kv.backends.base import Change, Damaged, Found, Kind, Merge, Page, Record, Stored, is_alive
+from langchain_kv.backends.sql_statements import KEYS, LATER, NOW, Statements
 from langchain_kv.backends.sql_tables import KEY_MAX_BYTES, MYSQL, NAMESPACE_MAX_BYTES, OURS, UPSTREAM
 from langchain_kv.engines.ids import prefix_end
 from langchain_kv.errors import (
@@ -81,6 +80,7 @@ class Rows:
         self._own = table.c.namespace == namespace
         self._expires = "expires_at" in table.c
         self._read = [column for column in table.c if column.name != "namespace"]
+        self._statements = Statements(table, namespace, dialect)
         self._packet_bytes: int | None = None
         self._compiled: dict[Any, Any] = {}
 
@@ -101,7 +101,7 @@ class Rows:
         now = now_ms()
         found: dict[str, Stored] = {}
         for some in self._chunks(keys):
-            for key, *rest in connection.execute(sa.select(*self._read).where(self._own, self._among(some))):
+            for key, *rest in connection.execute(self._statements.select, self._these(some)):
                 stored = _stored(*rest)
                 if is_alive(stored, now):
                     found[key] = stored
@@ -139,22 +139,22 @@ class Rows:
         ordered = sorted(records, key=lambda record: record.key)
         if self._dialect == "postgresql":
             for some in _by_bytes(ordered):
-                connection.execute(self._upsert_arrays(some))
+                connection.execute(self._statements.upsert_arrays, self._arrays(some))
         elif ordered:
-            self._write(connection, self._upsert, ordered)
+            self._write(connection, self._statements.upsert, ordered)
 
     def delete(self, connection: sa.Connection, keys: Sequence[str]) -> None:
         for some in self._chunks(sorted(keys)):
-            connection.execute(sa.delete(self._table).where(self._own, self._among(some)))
+            connection.execute(self._statements.delete, self._these(some))
 
     def add(self, connection: sa.Connection, records: Sequence[Record]) -> list[bool]:
         self.check(connection, records)
         if self._expires:  # looked for first: to remove a row that is not there locks a gap of the index on InnoDB
-            due = self._own, self._table.c.expires_at <= now_ms()
+            now = {NOW: now_ms()}
             for some in self._chunks(sorted(record.key for record in records)):
-                old = sorted(connection.scalars(sa.select(self._key).where(*due, self._among(some))))
+                old = sorted(connection.scalars(self._statements.select_expired, self._these(some) | now))
                 if old:  # that they have expired is said again: another may have stored them anew meanwhile
-                    connection.execute(sa.delete(self._table).where(*due, self._among(old)))
+                    connection.execute(self._statements.delete_expired, self._these(old) | now)
         added: dict[str, bool] = {}
         for record in sorted(records, key=lambda record: record.key):
             added[record.key] = self._insert(connection, record)
@@ -189,8 +189,7 @@ class Rows:
         for some in self._chunks(list(by_key)):
             if self._dialect == "sqlite":  # as in update
                 connection.execute(sa.update(self._table).where(self._own, self._key == some[0]).values(key=some[0]))
-            locked = sa.select(*self._read).where(self._own, self._among(some)).order_by(self._key).with_for_update()
-            for key, *rest in connection.execute(locked):
+            for key, *rest in connection.execute(self._statements.select_locked, self._these(some)):
                 record, stored = by_key.pop(key), _stored(*rest)
                 there.append(_merged(merge, record, stored) if is_alive(stored, now) else record)
         self.put(connection, there)
@@ -202,10 +201,8 @@ class Rows:
     def touch(self, connection: sa.Connection, keys: Sequence[str], expires_at_ms: int) -> None:
         if not self._expires:
             return
-        moment = self._table.c.expires_at
         for some in self._chunks(sorted(keys)):
-            due = self._own, self._among(some), moment > now_ms(), moment < expires_at_ms
-            connection.execute(sa.update(self._table).where(*due).values(expires_at=expires_at_ms))
+            connection.execute(self._statements.postpone, self._these(some) | {NOW: now_ms(), LATER: expires_at_ms})
 
     def clear(self, connection: sa.Connection, prefix: str) -> None:
         connection.execute(sa.delete(self._table).where(*self._conditions(prefix, expired=True)))
@@ -218,11 +215,15 @@ class Rows:
         """Remove some rows that have expired; return how many."""
         if not self._expires:
             return 0
-        due = self._own, self._table.c.expires_at <= now_ms()
-        keys = list(connection.scalars(sa.select(self._key).where(*due).limit(PAGE_KEYS)))
+        now = {NOW: now_ms()}
+        keys = list(
+            connection.scalars(
+                sa.select(self._key).where(self._own, self._statements.has_expired).limit(PAGE_KEYS), now
+            )
+        )
         removed = 0
         for some in self._chunks(sorted(keys)):
-            removed += connection.execute(sa.delete(self._table).where(*due, self._among(some))).rowcount
+            removed += connection.execute(self._statements.delete_expired, self._these(some) | now).rowcount
         return removed
 
     # -- the table ----------------------------------------------------------------------------------------------------
@@ -265,11 +266,11 @@ class Rows:
         for start in range(0, len(keys), size or 1):
             yield keys[start : start + size]
 
-    def _among(self, keys: Sequence[str]) -> sa.ColumnElement[bool]:
+    def _these(self, keys: Sequence[str]) -> dict[str, Any]:
+        """Return the parameters of a statement about these keys."""
         if self._dialect == "postgresql":
             self._refuse_nul(keys)
-            return self._key == sa.any_(sa.literal(list(keys), ARRAY(self._key.type)))
-        return self._key.in_(keys)
+        return {KEYS: list(keys)}
 
     def _conditions(self, prefix: str, *, expired: bool = False) -> list[sa.ColumnElement[bool]]:
         conditions: list[sa.ColumnElement[bool]] = [self._own]
@@ -337,9 +338,9 @@ class Rows:
     def _insert_all(self, connection: sa.Connection, records: Sequence[Record]) -> None:
         if self._dialect == "postgresql":
             for some in _by_bytes(records):
-                connection.execute(self._insert_arrays(some))
+                connection.execute(self._statements.insert_arrays, self._arrays(some))
         elif records:
-            self._write(connection, self._insert_row, records)
+            self._write(connection, self._statements.insert_row, records)
 
     def _write(self, connection: sa.Connection, statement: Any, records: Sequence[Record]) -> None:
         """Carry out a statement on MySQL, MariaDB or SQLite that takes a row of values."""
@@ -357,36 +358,10 @@ class Rows:
         names = compiled.positiontup
         connection.exec_driver_sql(compiled.string, rows if names is None else list(map(itemgetter(*names), rows)))
 
-    @cached_property
-    def _insert_row(self) -> Any:
-        return sa.insert(self._table)
-
-    @cached_property
-    def _upsert(self) -> Any:
-        names = [column.name for column in self._read[1:]]
-        if self._dialect in MYSQL:
-            into = mysql.insert(self._table)
-            return into.on_duplicate_key_update({name: into.inserted[name] for name in names})
-        put = sqlite.insert(self._table)
-        return put.on_conflict_do_update(
-            index_elements=["namespace", "key"], set_={name: put.excluded[name] for name in names}
-        )
-
-    def _upsert_arrays(self, records: Sequence[Record]) -> Any:
-        """Return the upsert of PostgreSQL, which takes each column as an array: a tenth of the work of rows."""
-        put = self._insert_arrays(records)
-        return put.on_conflict_do_update(
-            index_elements=["namespace", "key"], set_={each.name: put.excluded[each.name] for each in self._read[1:]}
-        )
-
-    def _insert_arrays(self, records: Sequence[Record]) -> Any:
+    def _arrays(self, records: Sequence[Record]) -> dict[str, Any]:
+        """Return the parameters of PostgreSQL's statements that store records."""
         rows = [self._row(record) for record in records]
-        arrays = [sa.literal([row[each.name] for row in rows], ARRAY(each.type)) for each in self._read]
-        new = sa.func.unnest(*arrays).table_valued(*[sa.column(each.name, each.type) for each in self._read])
-        new = new.render_derived("new")
-        return postgresql.insert(self._table).from_select(
-            ["namespace", *(each.name for each in self._read)], sa.select(sa.literal(self._namespace), *new.c)
-        )
+        return {f"{each.name}_array": [row[each.name] for row in rows] for each in self._read}
 
 
 def _merged(merge: Merge, record: Record, stored: Stored) -> Record:
