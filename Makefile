@@ -21,17 +21,18 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # Kept, though only patterns name them.
 .PRECIOUS: .venv-%/ready-to-test
 
-.PHONY: screenshots mutants help run test test-fast test-pythons test-cassandra test-cluster races coverage coverage-page reference transcripts bench bench-full kill kill-upgrade wal-guard soak simulate reliability site release-check check format pins clean
+.PHONY: screenshots mutants help run test test-fast lengthy test-pythons test-cassandra test-cluster races coverage coverage-page reference transcripts bench bench-full kill kill-upgrade wal-guard soak simulate reliability site release-check check format pins clean
 
 help:
 	@echo "make run        keep Python's standard library in a store, on a file and over HTTP, and check it"
 	@echo "make test       run every test but test-cluster's (those on a real Apache Cassandra where Java 17 and Maven are found)"
 	@echo "make test-fast  run the tests that take no longer than a moment"
-	@echo "make test-pythons  run the fast tests with each other Python that is claimed, PYTHONS='$(PYTHONS)', fetched if need be"
+	@echo "make test-pythons  run all but the slow tests with each other Python that is claimed, PYTHONS='$(PYTHONS)', fetched if need be"
+	@echo "make lengthy    renew tests/data/lengthy.txt, which tests the fast suite leaves out, by what each takes now"
 	@echo "make test-cassandra  run only the tests on a real Apache Cassandra, whose jars are fetched"
 	@echo "make test-cluster  kill nodes of a cluster of three under work, and look for what was lost (three minutes, 3 GB)"
 	@echo "make races      race ROUNDS=200 of each mix of changes by CQL and by HTTP on a real Apache Cassandra (two minutes)"
-	@echo "make coverage   what the fast tests reach of the package, and what not (TESTS='not cassandra': all but Cassandra's)"
+	@echo "make coverage   what all but the slow tests reach of the package, and what not (TESTS='not cassandra': all but Cassandra's)"
 	@echo "make coverage-page  renew docs/data-api-coverage.md, the page of what the local server answers"
 	@echo "make reference  renew docs/reference/, from docstrings, lckv --help and errors.py"
 	@echo "make screenshots  renew the pictures of docs/explorer.md, by the Chromium that is installed"
@@ -58,13 +59,17 @@ test: $(VENV)/ready-to-test
 	$(BIN)/python -m pytest -q -n $(JOBS) -m "not alone"
 
 test-fast: $(VENV)/ready-to-test
-	$(BIN)/python -m pytest -q -n $(JOBS) -m "not slow and not cassandra"
+	$(BIN)/python -m pytest -q -n $(JOBS) -m "not slow and not lengthy and not cassandra"
 
 # Each with an environment of its own, .venv-3.14 and so on: `make test-python-3.14` is one of them.
 test-pythons: $(PYTHONS:%=test-python-%)
 
 test-python-%: .venv-%/ready-to-test
 	.venv-$*/bin/python -m pytest -q -n $(JOBS) -m "not slow and not cassandra"
+
+lengthy: $(VENV)/ready-to-test
+	$(BIN)/python -m pytest -q -n 3 -m "not slow and not cassandra" --junitxml=build/times.xml
+	PYTHONPATH=tests $(BIN)/python -m meta.lengthy build/times.xml
 
 test-cassandra: $(VENV)/ready-to-test
 	$(BIN)/python -m pytest -q -m "cassandra and not alone"

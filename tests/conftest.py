@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from langchain_kv.testing.contract import StoreFace
+from meta.lengthy import lengthy
 from places import PLACES, Place, open_place
 
 # Started in a shell's background, a process ignores Ctrl-C, and below nohup a hang-up, too, and hands that on to the
@@ -30,9 +31,12 @@ MARKED = [pytest.param(name, marks=MARKS.get(name, [])) for name in PLACES]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    left_out = lengthy()
     for item in items:
         if "cluster" in item.path.parts:
             item.add_marker("cassandra")
+        if item.nodeid.partition("[")[0] in left_out:
+            item.add_marker("lengthy")
 
 
 @pytest.fixture(scope="session", params=MARKED, ids=PLACES)
