@@ -251,9 +251,10 @@ def search_item_of(record_key: str, stored: Stored, score: float | None) -> Sear
     parse = datetime.fromisoformat
     at = record_key.index("\x1e") + 1
     namespace = namespace_in(record_key[:at]) or ()
-    return SearchItem(
-        namespace, record_key[at:], item["value"], parse(item["created_at"]), parse(item["updated_at"]), score
-    )
+    created, updated = item["created_at"], item["updated_at"]
+    created_at = parse(created)
+    updated_at = created_at if updated == created else parse(updated)
+    return SearchItem(namespace, record_key[at:], item["value"], created_at, updated_at, score)
 
 
 def ttl_s_of(stored: Found) -> float | None:

@@ -84,11 +84,11 @@ class Answer(NamedTuple):
 
     Attributes:
         items: the items.
-        stored: their records' keys and what is stored.
+        expiring: the records' keys of those that expire, and what is stored.
     """
 
     items: list[SearchItem]
-    stored: list[tuple[str, Found]]
+    expiring: list[tuple[str, Found]]
 
 
 def search(question: Question, access: Access, pages: Pages, scorer: Scorer | None) -> Plan[Answer]:
@@ -167,7 +167,8 @@ def _page(
                 continue
             if passes is None or passes(item.value):
                 answer.items.append(item)
-                answer.stored.append((key, cast("Found", stored)))
+                if stored.expires_at_ms is not None:  # type: ignore[union-attr] # what is damaged is no item
+                    answer.expiring.append((key, cast("Found", stored)))
         start += len(keys)
     return answer, start
 

@@ -340,9 +340,8 @@ class LangGraphStore(BaseStore):
             answer = yield from search(question, self._access, self._pages, scorer)
             batch.results[at] = answer.items
             if question.refresh:
-                for key, stored in answer.stored:
-                    if stored.expires_at_ms is not None:
-                        _note_due(due, key, stored)
+                for key, stored in answer.expiring:
+                    _note_due(due, key, stored)
 
 
 class _Batch:
