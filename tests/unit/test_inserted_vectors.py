@@ -5,13 +5,19 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+import sqlite3
+import struct
+from contextlib import closing
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from langchain_kv.engines import vectors
 from langchain_kv.engines.base import CollectionName
 from langchain_kv.engines.memory import MemoryEngine
+from langchain_kv.engines.sqlite.engine import SQLiteEngine
 from langchain_kv.errors import DataAPIError
 from langchain_kv.server.commands import table
 from langchain_kv.server.commands.table import answer
@@ -165,3 +171,37 @@ def test_other_commands_are_read_as_ever() -> None:
     assert (vector, type(vector), type(vector[1])) == ([1, Decimal("2.5")], list, Decimal)
     with pytest.raises(DataAPIError, match="NaN is not a JSON value"):
         read_inserted(b'{"find": {"sort": {"$vector": [NaN]}}}')
+
+
+# -- what is found by -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spelling", [*NUMBERS, "binary"])
+def test_the_vector_that_is_found_is_that_of_the_text_that_is_kept(spelling: str, tmp_path: Path) -> None:
+    vector = '{"$binary": "PczMzUAAAADBIAAA"}' if spelling == "binary" else f"[{spelling}, 0.1, {spelling}]"
+    body = insert_of(vector, ', "text": "a"')
+    engine = SQLiteEngine(str(tmp_path / "kv.db"))
+    engine.create_collection(COLLECTION, {"vector": {"dimension": 3, "metric": "cosine"}})
+    assert b"errors" not in asyncio.run(answer(engine, tuple(COLLECTION), body))[1]
+    (row,) = engine.read(COLLECTION, ["1"])
+    engine.close()
+    with closing(sqlite3.connect(tmp_path / "kv.db")) as connection:
+        kept = connection.execute("SELECT vector FROM vectors_1").fetchone()[0]
+    assert row is not None
+    assert kept == vectors.vector_of(row[1]) != b""
+
+
+def test_a_vector_is_handed_over_once_and_for_its_own_body_only() -> None:
+    body, other = b'{"$vector":[1,2]}', b'{"$vector":[1,3]}'
+    vectors.hand_over(body, b"made of it")
+    assert vectors.vector_of(other) == struct.pack("<2f", 1, 3)
+    assert vectors.vector_of(bytes(bytearray(body))) == b"made of it"
+    assert vectors.vector_of(body) == struct.pack("<2f", 1, 2)
+
+
+def test_few_vectors_wait_for_bodies_that_are_never_stored() -> None:
+    for number in range(1_000):
+        vectors.hand_over(b'{"$vector":[%d]}' % number, b"1234")
+    assert len(vectors._handed) <= 128
+    assert vectors.vector_of(b'{"$vector":[999]}') == b"1234"
+    vectors._handed.clear()

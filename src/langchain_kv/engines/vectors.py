@@ -30,6 +30,7 @@ __all__ = [
     "Metric",
     "Near",
     "Vectors",
+    "hand_over",
     "merged",
     "nearest_rows",
     "numbers_of",
@@ -77,8 +78,30 @@ class _Body(msgspec.Struct):
 _bodies: Final = LenientDecoder(_Body)
 
 
+_HANDED_MAX: Final = 128
+"""Vectors that wait for their bodies to be stored; of more, some are read from these again."""
+
+_MINUS_ZERO: Final = struct.pack("<f", -0.0)
+_handed: Final[dict[bytes, bytes]] = {}
+
+
+def hand_over(body: bytes, vector: bytes) -> None:
+    """Have ``vector_of`` answer a vector, which was made of the one in this body, once without reading the body.
+
+    Who checks a body has the vector already, and reading takes longer than storing. By the whole text, so that whatever
+    becomes of the body, no other one gets its vector.
+    """
+    if len(_handed) >= _HANDED_MAX:
+        _handed.clear()
+    if _MINUS_ZERO not in vector:  # of which the text of the body says nothing
+        _handed[body] = vector
+
+
 def vector_of(body: bytes) -> bytes:
     """Return the vector of a document's JSON text as ``packed`` does; nothing where it has none that can be read."""
+    handed = _handed.pop(body, None)
+    if handed is not None:
+        return handed
     try:
         value = _bodies.decode(body).vector
         return b"" if value is None else packed(value)

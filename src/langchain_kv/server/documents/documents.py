@@ -9,11 +9,11 @@ import msgspec
 from langchain_kv import limits
 from langchain_kv.engines.base import DocId, Settings
 from langchain_kv.engines.indexing import Indexing
-from langchain_kv.engines.vectors import VECTOR
+from langchain_kv.engines.vectors import VECTOR, hand_over
 from langchain_kv.errors import DataAPIError
 from langchain_kv.server.documents.ids import is_extended, is_object_id, is_uuid, new_id, parse_id
 from langchain_kv.server.documents.inserted import Numbers
-from langchain_kv.server.documents.vectors import check_vector, no_embedding_service, no_vectors
+from langchain_kv.server.documents.vectors import no_embedding_service, no_vectors, parse_vector
 from langchain_kv.values.json_text import utf16_length, write
 from langchain_kv.values.plain import utf16_units
 
@@ -78,13 +78,14 @@ def shred(document: Any, settings: Settings, indexing: Indexing) -> Shredded:
     id_json = document["_id"] if "_id" in document else new_id_of(settings)
     document_id = parse_id(id_json)
     ordered = {"_id": id_json, **document}
+    vector: bytes | None = None
     try:
         if VECTOR in document or "$vectorize" in document:
             check_special_fields(document, settings)
-            vector = document.get(VECTOR)
-            check_vector(vector, settings["vector"]["dimension"])
-            if isinstance(vector, Numbers):
-                ordered[VECTOR] = msgspec.Raw(vector.text)
+            numbers = document.get(VECTOR)
+            vector = None if numbers is None else parse_vector(numbers, settings["vector"]["dimension"])
+            if isinstance(numbers, Numbers):
+                ordered[VECTOR] = msgspec.Raw(numbers.text)
         for name, value in ordered.items():
             # Most fields are seen at a glance to be right: of no more characters than fit whatever they are.
             is_simple = not isinstance(value, dict | list) and 0 < len(name) <= _SIMPLE_NAME_MAX and name[0] != "$"
@@ -101,6 +102,8 @@ def shred(document: Any, settings: Settings, indexing: Indexing) -> Shredded:
     except DataAPIError as error:
         error.document_ids = (id_json,)
         raise
+    if vector is not None:
+        hand_over(body, vector)
     return Shredded(document_id, id_json, body, ordered)
 
 

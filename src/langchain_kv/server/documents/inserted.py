@@ -7,6 +7,7 @@ long as all the rest of the insert.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
@@ -20,9 +21,11 @@ _INSERT: Final = re.compile(rb'\s*\{\s*"insert(?:One|Many)"')
 _NAME: Final = b'"$vector"'
 _LIST: Final = re.compile(rb"[ \t\n\r]*:[ \t\n\r]*(\[[^\]]+\])")
 _STAND_IN: Final = b"NaN"  # which is no JSON, so that no client can send one
-# Numbers that are written as they came: no zeros at the end, no exponent, none so small as to get one, not too long.
-# No possessive repetition: before Python 3.11.5 one of a group matches too much.
-_USUAL: Final = re.compile(rb"(?:-?(?!0\.000000)[\d.]{0,99}[1-9],)*")
+_UNUSUAL: Final = (b"e", b"E", b"0,", b"0.000000")
+"""What a number has in it that is not written as it came: an exponent, a zero at the end, so many that it gets one."""
+
+_LONG: Final = b"0" * 101
+_DIGITS: Final = bytes.maketrans(b"123456789.", b"0" * 10)
 _floats: Final = msgspec.json.Decoder(list[float])
 
 
@@ -84,16 +87,21 @@ def _numbers_of(text: bytes) -> Numbers | None:
 
 def _respelled(numbers: bytes) -> bytes:
     """Return numbers between commas, each as it is written once it is ``read``."""
-    kept: list[bytes] = []
-    unusual: list[bytes] = []
-    text, done = numbers + b",", 0
-    while (start := _USUAL.match(text, done).end()) < len(text):  # type: ignore[union-attr] # it matches nothing, too
-        kept.append(text[done:start])
-        done = text.index(b",", start)
-        unusual.append(text[start:done])
-        done += 1
-    if not unusual:
+    if _LONG in numbers.translate(_DIGITS):
+        return write(read(b"[%b]" % numbers))[1:-1]
+    text = b",%b," % numbers
+    commas = sorted({text.rindex(b",", 0, at) for mark in _UNUSUAL for at in _places_of(mark, text)})
+    if not commas:
         return numbers
+    ends = [text.index(b",", comma + 1) for comma in commas]
+    unusual = [text[comma + 1 : end] for comma, end in zip(commas, ends, strict=True)]
     written = write(read(b"[%b]" % b",".join(unusual)))[1:-1].split(b",")
-    parts = [b"%b%b," % pair for pair in zip(kept, written, strict=True)]
-    return b"".join([*parts, text[done:]])[:-1]
+    kept = [text[end:comma] for end, comma in zip([0, *ends], [*commas, len(text)], strict=True)]
+    return b"".join([kept[0], *[b",%b%b" % pair for pair in zip(written, kept[1:], strict=True)]])[1:-1]
+
+
+def _places_of(mark: bytes, text: bytes) -> Iterator[int]:
+    at = text.find(mark)
+    while at >= 0:
+        yield at
+        at = text.find(mark, at + 1)

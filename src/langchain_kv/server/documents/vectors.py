@@ -8,7 +8,7 @@ from langchain_kv.engines.vectors import packed
 from langchain_kv.errors import DataAPIError
 from langchain_kv.limits import VECTOR_MAX_DIMENSION
 
-__all__ = ["check_vector", "no_embedding_service", "no_vectors", "parse_vector"]
+__all__ = ["no_embedding_service", "no_vectors", "parse_vector"]
 
 
 def parse_vector(value: Any, dimension: int) -> bytes:
@@ -42,16 +42,6 @@ def parse_vector(value: Any, dimension: int) -> bytes:
             " many.",
         )
     return numbers
-
-
-def check_vector(value: Any, dimension: int) -> None:
-    """Check the field ``$vector`` of a document; null stands for none.
-
-    Raises:
-        DataAPIError: as ``parse_vector``.
-    """
-    if value is not None:
-        parse_vector(value, dimension)
 
 
 def no_vectors(name: str) -> DataAPIError:
