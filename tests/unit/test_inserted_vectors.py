@@ -7,6 +7,7 @@ import random
 import re
 import sqlite3
 import struct
+from array import array
 from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
@@ -205,3 +206,37 @@ def test_few_vectors_wait_for_bodies_that_are_never_stored() -> None:
     assert len(vectors._handed) <= 128
     assert vectors.vector_of(b'{"$vector":[999]}') == b"1234"
     vectors._handed.clear()
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        [0.1, 10**400],
+        [Decimal("0.1"), 10**400],
+        [Decimal("0.1"), 10**39],
+        [10**39],
+        [1e39],
+        [-1e39, 0.1],
+        [3.4028235677973366e38],
+        [Decimal("1e400")],
+        [float("inf")],
+        [float("nan"), 1],
+        [float("inf"), float("-inf")],
+    ],
+)
+def test_numbers_that_are_no_float32_are_refused(numbers: list[Any]) -> None:
+    with pytest.raises(ValueError, match="beyond the range of float32"):
+        vectors.packed(numbers)
+
+
+@pytest.mark.parametrize("numbers", [[True], [None], ["1"], [[1]], [0.5, {}]])
+def test_what_is_no_number_is_no_element_of_a_vector(numbers: list[Any]) -> None:
+    with pytest.raises(ValueError, match="no number"):
+        vectors.packed(numbers)
+
+
+def test_every_finite_number_is_rounded_to_a_float32() -> None:
+    numbers = [0, 1, -7, 2**24 + 1, 10**30, 0.1, Decimal("0.1"), 3.4028234663852886e38, 1e-46, Decimal("1e-400")]
+    floats = [float(number) for number in numbers]
+    assert vectors.packed(numbers) == array("f", floats).tobytes()
+    assert vectors.packed([0.1] * 1536) == array("f", [0.1] * 1536).tobytes()

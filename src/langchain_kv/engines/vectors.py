@@ -126,9 +126,12 @@ def packed(value: Any) -> bytes:
     if not kinds <= _NUMBERS:
         raise ValueError("one of its elements is no number")
     try:
-        return _checked(array("f", map(float, value) if Decimal in kinds else value))
-    except OverflowError as error:
+        numbers = list(map(float, value)) if Decimal in kinds else value
+        found = struct.pack(f"<{len(numbers)}f", *numbers)  # a third of an array's time
+    except (OverflowError, struct.error) as error:
         raise ValueError("one of its numbers is beyond the range of float32") from error
+    _check_finite(numbers)
+    return found
 
 
 def _unpacked_binary(value: dict[str, Any]) -> bytes:
@@ -144,17 +147,16 @@ def _unpacked_binary(value: dict[str, Any]) -> bytes:
     floats = array("f", numbers)
     if sys.byteorder == "little":
         floats.byteswap()
-    return _checked(floats)
+    _check_finite(floats)
+    if sys.byteorder == "big":
+        floats.byteswap()
+    return floats.tobytes()
 
 
-def _checked(numbers: array[float]) -> bytes:
+def _check_finite(numbers: Sequence[float]) -> None:
     # The sum of finite numbers, as Python makes it in double precision, is finite.
     if not -float("inf") < sum(numbers) < float("inf"):
         raise ValueError("one of its numbers is NaN, infinite, or beyond the range of float32")
-    if sys.byteorder == "big":
-        numbers = array("f", numbers)
-        numbers.byteswap()
-    return numbers.tobytes()
 
 
 # -- search -----------------------------------------------------------------------------------------------------------
