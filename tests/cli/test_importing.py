@@ -225,7 +225,7 @@ class Model(Embeddings):
         return [numbers.gauss(0, 1) for _ in range(self.size)]
 
 
-@pytest.mark.parametrize("count", [50, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [50, pytest.param(2_500, marks=pytest.mark.slow)])
 def test_vectors_of_a_cache_are_packed_and_equal(lckv: Lckv, tmp_path: Path, count: int) -> None:
     model = Model(256)
     texts = [f"text {number}" for number in range(count)]
