@@ -12,7 +12,7 @@ from statistics import mean
 from xml.etree import ElementTree
 
 LIST = Path(__file__).parent.parent / "data" / "lengthy.txt"
-MOMENT_S = 0.04
+MOMENT_S = 0.02
 """What a test may take on the mean of its parameters, three at a time on two cores."""
 
 
