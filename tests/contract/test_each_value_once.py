@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -10,7 +11,7 @@ from typing import Any, ClassVar
 import pytest
 from langchain_core.documents import Document
 
-from langchain_kv import DamagedValueError, DocumentStore, InvalidValueError, KVStore
+from langchain_kv import DamagedValueError, DocumentStore, InvalidValueError, KVByteStore, KVStore
 from langchain_kv.stores.base import KVBaseStore
 from langchain_kv.values.codecs import UndecodableError
 from places import Place
@@ -92,3 +93,24 @@ def test_documents_beside_a_damaged_one_are_read(sqlite_place: Place, face: Any)
         face(docs).mget(["good", "bad"])
     assert told.value.errors.keys() == {"bad"}
     assert told.value.values == {"good": good}
+
+
+@pytest.mark.parametrize("count", [1, 300])
+@pytest.mark.parametrize("wraps", [False, True])
+@pytest.mark.parametrize(
+    ("base", "value"), [(KVStore, 1), (KVByteStore, b"1"), (DocumentStore, Document(page_content="1"))]
+)
+def test_whoever_overrides_how_a_value_is_kept_is_asked_for_each(
+    base: Any, value: Any, wraps: bool, count: int
+) -> None:
+    asked = []
+
+    def encode_value(self: Any, value: Any) -> Any:
+        asked.append(value)
+        return base.encode_value(self, value)
+
+    own = functools.wraps(base.encode_value)(encode_value) if wraps else encode_value
+    with type("Own", (base,), {"encode_value": own})("kv", "memory:") as store:
+        store.mset([(f"k{number}", value) for number in range(count)])
+        assert store.mget(["k0"]) == [value]
+    assert asked == [value] * count

@@ -486,7 +486,10 @@ def test_usual_documents_are_encoded_without_a_call_for_each(monkeypatch: pytest
         alone = [codecs.encode_json(key, store.encode_value(document)) for key, document in documents.items()]
         calls: list[Any] = []
         encode_value = DocumentStore.encode_value
+        usual = coding.usual_of(encode_value)
+        assert usual is not None
 
+        @coding.usually(usual)
         def counted(self: Any, value: Any) -> Any:
             calls.append(value)
             return encode_value(self, value)

@@ -12,7 +12,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from langchain_kv import limits
 from langchain_kv.backends.base import Change, Damaged, Found, Kind, Merge, Page, Record, Stored, is_alive
-from langchain_kv.backends.sql_statements import KEYS, LATER, NOW, Statements
+from langchain_kv.backends.sql_statements import KEYS, LATER, NOW, SOME, Statements
 from langchain_kv.backends.sql_tables import KEY_MAX_BYTES, MYSQL, NAMESPACE_MAX_BYTES, OURS, UPSTREAM
 from langchain_kv.engines.ids import prefix_end
 from langchain_kv.errors import (
@@ -161,12 +161,9 @@ class Rows:
         return [added[record.key] for record in records]
 
     def update(self, connection: sa.Connection, key: str, change: Change) -> None:
-        where = self._own, self._key == key
-        if self._dialect == "postgresql":
-            self._refuse_nul([key])
         if self._dialect == "sqlite":  # where a write that changes nothing is the lock
-            connection.execute(sa.update(self._table).where(*where).values(key=key))
-        row = connection.execute(sa.select(*self._read).where(*where).with_for_update()).first()
+            connection.execute(self._statements.lock, self._these([key]))
+        row = connection.execute(self._statements.select_locked, self._these([key])).first()
         stored = None if row is None else _stored(*row[1:])
         try:
             record = change(stored if stored is not None and is_alive(stored, now_ms()) else None)
@@ -188,7 +185,7 @@ class Rows:
         there: list[Record] = []
         for some in self._chunks(list(by_key)):
             if self._dialect == "sqlite":  # as in update
-                connection.execute(sa.update(self._table).where(self._own, self._key == some[0]).values(key=some[0]))
+                connection.execute(self._statements.lock, self._these(some[:1]))
             for key, *rest in connection.execute(self._statements.select_locked, self._these(some)):
                 record, stored = by_key.pop(key), _stored(*rest)
                 there.append(_merged(merge, record, stored) if is_alive(stored, now) else record)
@@ -216,11 +213,7 @@ class Rows:
         if not self._expires:
             return 0
         now = {NOW: now_ms()}
-        keys = list(
-            connection.scalars(
-                sa.select(self._key).where(self._own, self._statements.has_expired).limit(PAGE_KEYS), now
-            )
-        )
+        keys = list(connection.scalars(self._statements.select_some_expired, now | {SOME: PAGE_KEYS}))
         removed = 0
         for some in self._chunks(sorted(keys)):
             removed += connection.execute(self._statements.delete_expired, self._these(some) | now).rowcount

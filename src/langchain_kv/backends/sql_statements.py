@@ -15,10 +15,13 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from langchain_kv.backends.sql_tables import MYSQL
 
-__all__ = ["KEYS", "LATER", "NOW", "Statements"]
+__all__ = ["KEYS", "LATER", "NOW", "SOME", "Statements"]
 
 KEYS: Final = "these_keys"
 """The name of the parameter that is the keys which a statement is about."""
+
+SOME: Final = "some"
+"""The name of the largest number of rows that are wanted."""
 
 NOW: Final = "now_ms"
 LATER: Final = "later_ms"
@@ -63,6 +66,15 @@ class Statements:
     @cached_property
     def select_expired(self) -> Any:
         return sa.select(self._key).where(self._own, self.has_expired, self.are_these)
+
+    @cached_property
+    def select_some_expired(self) -> Any:
+        return sa.select(self._key).where(self._own, self.has_expired).limit(sa.bindparam(SOME, type_=sa.Integer))
+
+    @cached_property
+    def lock(self) -> Any:
+        """A write that changes nothing."""
+        return sa.update(self._table).where(self._own, self.are_these).values(key=self._key)
 
     @cached_property
     def delete(self) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from langchain_core.documents import Document
@@ -12,11 +12,10 @@ from langchain_kv.documents.metadata import are_json, restore, written
 from langchain_kv.errors import InvalidValueTypeError
 from langchain_kv.runtime.slices import Steps
 from langchain_kv.stores.base import KVBaseStore
-from langchain_kv.stores.coding import encode_pairs
+from langchain_kv.stores.coding import usually
 from langchain_kv.values.codecs import UndecodableError, bytes_from_text
 from langchain_kv.values.keys import type_name
 from langchain_kv.values.plain import JSON_KINDS, PATH_START, are_plain
-from langchain_kv.values.records import Record
 from langchain_kv.values.refusals import refuse_type
 
 __all__ = ["DocumentStore", "Parent"]
@@ -38,6 +37,23 @@ class Parent(NamedTuple):
     children: list[str] | None
 
 
+def _encode_usual(values: Sequence[Document]) -> Steps[list[Any] | None]:
+    """Return what ``encode_value`` makes of Documents whose metadata are plain JSON; None where one is not that."""
+    if set(map(type, values)) != {Document}:
+        return None
+    texts = [value.page_content for value in values]
+    ids = [value.id for value in values]
+    metadata = [value.metadata for value in values]
+    if set(map(type, texts)) != {str} or not set(map(type, ids)).issubset(_TEXTS) or set(map(type, metadata)) != {dict}:
+        return None
+    if not (yield from are_plain(metadata, 1, _METADATA_PATH, kinds=JSON_KINDS)):
+        return None
+    return [
+        {"page_content": text, "metadata": own, "id": own_id}
+        for text, own, own_id in zip(texts, metadata, ids, strict=True)
+    ]
+
+
 class DocumentStore(KVBaseStore[Document]):
     """Keeps Documents by key: a ``BaseStore[str, Document]``, as LangChain's retrievers take for ``docstore``.
 
@@ -55,6 +71,7 @@ class DocumentStore(KVBaseStore[Document]):
 
     _component = "langchain_docstore"
 
+    @usually(_encode_usual)
     def encode_value(self, value: Document | Parent | None) -> Any:
         """Return the document as JSON.
 
@@ -99,10 +116,6 @@ class DocumentStore(KVBaseStore[Document]):
             restore(value, value["types"])
         return Document(page_content=text, metadata=metadata, id=own_id)
 
-    def _records(self, pairs: Mapping[str, Document], moment: int | None) -> Steps[list[Record]]:
-        is_own = type(self).encode_value is DocumentStore.encode_value
-        return encode_pairs(self.encode_value, pairs, moment, _encode_usual if is_own else None)
-
     def parents(self, keys: Sequence[str]) -> list[Parent | None]:
         """Return the documents with the ids of their children, which ``ParentDocuments`` keeps: as ``mget``."""
         return self._get(keys, self._parent)
@@ -118,23 +131,6 @@ class DocumentStore(KVBaseStore[Document]):
         children = value.get("children") if isinstance(value, dict) else None
         is_known = isinstance(children, list) and all(isinstance(child, str) for child in children)
         return Parent(document, children if is_known else None)
-
-
-def _encode_usual(values: Sequence[Document]) -> Steps[list[Any] | None]:
-    """Return what ``encode_value`` makes of Documents whose metadata are plain JSON; None where one is not that."""
-    if set(map(type, values)) != {Document}:
-        return None
-    texts = [value.page_content for value in values]
-    ids = [value.id for value in values]
-    metadata = [value.metadata for value in values]
-    if set(map(type, texts)) != {str} or not set(map(type, ids)).issubset(_TEXTS) or set(map(type, metadata)) != {dict}:
-        return None
-    if not (yield from are_plain(metadata, 1, _METADATA_PATH, kinds=JSON_KINDS)):
-        return None
-    return [
-        {"page_content": text, "metadata": own, "id": own_id}
-        for text, own, own_id in zip(texts, metadata, ids, strict=True)
-    ]
 
 
 def _checked(value: Any) -> Document:

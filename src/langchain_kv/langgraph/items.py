@@ -149,7 +149,7 @@ def encode(puts: Mapping[str, PutOp]) -> Steps[list[Record]]:
             item = {"value": put.value, "updated_at": now, "ttl": put.ttl, "created_at": now}
             by_ttl.setdefault(put.ttl, {})[key] = item
     for ttl, items in by_ttl.items():
-        records += yield from encode_pairs(_same, items, moment_after(ttl * 60))
+        records += yield from encode_pairs(_same, items, moment_after(ttl * 60), plain_values)
     return records
 
 

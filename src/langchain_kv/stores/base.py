@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing, closing
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -13,7 +13,7 @@ from langchain_kv.places.arguments import Caller, Token, place_of, resolve
 from langchain_kv.runtime.slices import Steps, in_slices, is_short, whole
 from langchain_kv.stores import arguments
 from langchain_kv.stores.arguments import checked_keys, checked_pairs
-from langchain_kv.stores.coding import adecode_all, decode_all, encode, encode_pairs, plain_values
+from langchain_kv.stores.coding import adecode_all, decode_all, encode, plain_values, usually
 from langchain_kv.stores.expiry import refreshing
 from langchain_kv.stores.extended import ExtendedStore
 from langchain_kv.stores.life import Options
@@ -34,6 +34,13 @@ W = TypeVar("W")
 
 _BYTES = (bytes, bytearray, memoryview)
 _first = itemgetter(0)
+
+
+def _plain_bytes(values: Sequence[Any]) -> Steps[list[Any] | None]:
+    """Return what ``KVByteStore.encode_value`` makes of usual bytes; None where one is not that."""
+    yield from ()
+    is_usual = set(map(type, values)) == {bytes} and b'{"' not in {value[:2] for value in values}
+    return list(values) if is_usual else None
 
 
 class KVBaseStore(ExtendedStore[V], BaseStore[str, V], Generic[V]):
@@ -259,15 +266,12 @@ class KVStore(KVBaseStore[Any]):
         [{'n': 1}, None]
     """
 
+    @usually(plain_values)
     def encode_value(self, value: Any) -> Any:
         """Return the value itself."""
         if isinstance(value, _BYTES):
             refuse_type("", value, ())
         return value
-
-    def _records(self, pairs: Mapping[str, Any], moment: int | None) -> Steps[list[Record]]:
-        is_own = type(self).encode_value is KVStore.encode_value
-        return encode_pairs(self.encode_value, pairs, moment, plain_values if is_own else None)
 
     def decode_value(self, value: Any) -> Any:
         """Return the value itself."""
@@ -290,23 +294,13 @@ class KVByteStore(KVBaseStore[bytes]):
 
     _component = "langchain_bytestore"
 
+    @usually(_plain_bytes)
     def encode_value(self, value: bytes | None) -> Any:
         """Return the bytes, as an exact ``bytes``; None stays None."""
         # The bytes that may be a Document that nobody could load again are looked at more closely.
         usual = value is None or (type(value) is bytes and value[:2] != b'{"')
         return value if usual else codecs.exact_bytes(value)
 
-    def _records(self, pairs: Mapping[str, bytes], moment: int | None) -> Steps[list[Record]]:
-        is_own = type(self).encode_value is KVByteStore.encode_value
-        return encode_pairs(self.encode_value, pairs, moment, _plain_bytes if is_own else None)
-
     def decode_value(self, value: Any) -> bytes | None:
         """Return the bytes, which may be there as base64 text; None stays None."""
         return value if isinstance(value, bytes) else codecs.bytes_from_text(value)
-
-
-def _plain_bytes(values: Sequence[Any]) -> Steps[list[Any] | None]:
-    """Return what ``KVByteStore.encode_value`` makes of usual bytes; None where one is not that."""
-    yield from ()
-    is_usual = set(map(type, values)) == {bytes} and b'{"' not in {value[:2] for value in values}
-    return list(values) if is_usual else None

@@ -15,9 +15,10 @@ from langchain_kv.values.plain import are_plain
 from langchain_kv.values.records import Kind, Record
 from langchain_kv.values.refusals import name_key
 
-__all__ = ["adecode_all", "decode", "decode_all", "encode", "encode_pairs", "plain_values"]
+__all__ = ["adecode_all", "decode", "decode_all", "encode", "encode_pairs", "plain_values", "usual_of", "usually"]
 
 V = TypeVar("V")
+F = TypeVar("F", bound=Callable[..., Any])
 
 Encode = Callable[[V], Any]
 EncodeUsual = Callable[[Sequence[V]], Steps[list[Any] | None]]
@@ -104,6 +105,22 @@ def encode_pairs(
                 name_key(error, run[len(encoded)][0])
             raise error
     return records
+
+
+def usually(encode_usual: EncodeUsual[Any]) -> Callable[[F], F]:
+    """Mark an ``encode_value`` with what makes the same of many usual values: whoever overrides it overrides both."""
+
+    def mark(encode_value: F) -> F:
+        encode_value.usual = (encode_value, encode_usual)  # type: ignore[attr-defined]
+        return encode_value
+
+    return mark
+
+
+def usual_of(encode_value: Callable[..., Any]) -> EncodeUsual[Any] | None:
+    """Return what ``usually`` marked it with."""
+    marked, encode_usual = getattr(encode_value, "usual", (None, None))
+    return encode_usual if marked is encode_value else None  # functools.wraps hands the mark on to what is another one
 
 
 def plain_values(values: Sequence[Any]) -> Steps[list[Any] | None]:

@@ -18,7 +18,7 @@ from langchain_kv.stores.arguments import (
     checked_pairs,
     checked_prefix,
 )
-from langchain_kv.stores.coding import decode, encode, encode_pairs
+from langchain_kv.stores.coding import decode, encode, encode_pairs, usual_of
 from langchain_kv.stores.damage import raise_damaged
 from langchain_kv.stores.expiry import checked_ttl, moment_after, refresh_due
 from langchain_kv.stores.life import OpenedStore
@@ -51,7 +51,7 @@ class ExtendedStore(OpenedStore, ABC, Generic[V]):
 
     def _records(self, pairs: Mapping[str, V], moment: int | None) -> Steps[list[Record]]:
         """Return the record of each pair, whose key was checked."""
-        return encode_pairs(self.encode_value, pairs, moment)
+        return encode_pairs(self.encode_value, pairs, moment, usual_of(type(self).encode_value))
 
     # -- items --------------------------------------------------------------------------------------------------------
 
