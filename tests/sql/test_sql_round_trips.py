@@ -1,4 +1,4 @@
-"""How often a call on PostgreSQL waits for the server: seen by who passes on what the two say to each other."""
+"""How often a call waits for the server, and connections that break: seen by a relay between the two."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, contextmanager, suppress
 
 import pytest
 
-from langchain_kv import KVStore
+from langchain_kv import ConnectError, KVStore, TransportError
 
 
 class Relay:
@@ -19,6 +19,8 @@ class Relay:
     Attributes:
         port: where clients connect.
         sent: how many messages came from them: small ones, each of which waits for its answer.
+        swallowed: at which of these, counted by ``sent``, the connections break in the place of the answer.
+        is_down: whether new connections are refused.
     """
 
     def __init__(self, to_port: int) -> None:
@@ -27,12 +29,17 @@ class Relay:
         self._open: list[socket.socket] = [self._listener]
         self.port: int = self._listener.getsockname()[1]
         self.sent = 0
+        self.swallowed = -1
+        self.is_down = False
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
         with suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
+                if self.is_down:
+                    client.close()
+                    continue
                 server = socket.create_connection(("127.0.0.1", self._to_port))
                 self._open += client, server
                 threading.Thread(target=self._pass_on, args=(client, server, 1), daemon=True).start()
@@ -42,6 +49,10 @@ class Relay:
         with suppress(OSError):
             while part := source.recv(65_536):
                 self.sent += counted
+                if not counted and self.sent == self.swallowed:
+                    self.swallowed = -1
+                    self.break_connections()
+                    return
                 to.sendall(part)
             to.shutdown(socket.SHUT_WR)
 
@@ -58,46 +69,63 @@ class Relay:
             connection.close()
 
 
-@pytest.fixture
-def relay(postgresql: str) -> Iterator[Relay]:
-    port = re.search(r":(\d+)/", postgresql)
+Relayed = tuple[KVStore, Relay]
+
+
+@contextmanager
+def _relayed(url: str) -> Iterator[Relayed]:
+    """Yield a store that has two keys and reaches the server through a relay."""
+    port = re.search(r":(\d+)/", url)
     assert port is not None
-    relay = Relay(int(port[1]))
-    yield relay
-    relay.close()
+    with closing(Relay(int(port[1]))) as relay:
+        with KVStore("round_trips", url.replace(port[0], f":{relay.port}/")) as store:
+            store.mset([("a", 1), ("b", 2)])
+            yield store, relay
+            store.clear()
 
 
 @pytest.fixture
-def store(postgresql: str, relay: Relay) -> Iterator[KVStore]:
-    with KVStore("round_trips", re.sub(r":\d+/", f":{relay.port}/", postgresql)) as store:
-        store.mset([("a", 1), ("b", 2)])
-        yield store
-        store.clear()
+def relayed(network: str) -> Iterator[Relayed]:
+    with _relayed(network) as both:
+        yield both
+
+
+@pytest.fixture
+def relayed_postgresql(postgresql: str) -> Iterator[Relayed]:
+    with _relayed(postgresql) as both:
+        yield both
 
 
 @pytest.mark.parametrize(
-    "call",
+    ("call", "messages"),
     [
-        lambda store: store.mget(["a", "b"]),
-        lambda store: store.mset([("a", 3)]),
-        lambda store: store.mdelete(["a", "b"]),
+        (lambda store: store.mget(["a"]), 1),
+        (lambda store: store.mget(["a", "b"]), 1),
+        (lambda store: store.mset([("a", 3)]), 1),
+        (lambda store: store.mdelete(["a", "b"]), 1),
+        (lambda store: store.count(), 1),
+        (lambda store: store.clear(), 1),
+        (lambda store: list(store.yield_keys()), 1),
+        (lambda store: list(store.yield_items()), 2),  # which keys, so that a page has few bytes, and their rows
+        (lambda store: store.mset([("a", 3), ("b", 3)]), 3),  # BEGIN, the statement, COMMIT
+        (lambda store: store.update("a", lambda value: value), 4),
     ],
-    ids=["mget", "mset", "mdelete"],
 )
-def test_what_is_one_statement_waits_for_no_begin_and_no_commit(
-    store: KVStore, relay: Relay, call: Callable[[KVStore], object]
+def test_what_is_one_statement_waits_for_nothing_else(
+    relayed_postgresql: Relayed, call: Callable[[KVStore], object], messages: int
 ) -> None:
-    def sent(call: Callable[[KVStore], object]) -> int:
-        for _ in range(2):  # a statement that is new is prepared first
-            before = relay.sent
-            call(store)
-        return relay.sent - before
+    store, relay = relayed_postgresql
+    sent = []
+    for _ in range(8):  # a statement that was used five times is prepared by then
+        store.mset([("a", 1)])
+        before = relay.sent
+        call(store)
+        sent.append(relay.sent - before)
+    assert sent[-1] == messages
 
-    in_a_transaction = sent(lambda store: store.mset([("a", 3), ("b", 3)]))
-    assert sent(call) == in_a_transaction - 2
 
-
-def test_a_connection_that_broke_between_calls_is_replaced_unseen(store: KVStore, relay: Relay) -> None:
+def test_a_connection_that_broke_between_calls_is_replaced_unseen(relayed: Relayed) -> None:
+    store, relay = relayed
     for call, expected in (
         (lambda: store.mget(["a", "b"]), [1, 2]),
         (lambda: store.mset([("a", 3)]), None),
@@ -108,7 +136,70 @@ def test_a_connection_that_broke_between_calls_is_replaced_unseen(store: KVStore
         assert call() == expected
 
 
-def test_a_batch_is_stored_whole_or_not_at_all_also_after_single_ones(store: KVStore) -> None:
+def test_a_batch_and_an_update_are_begun_anew_on_a_new_connection(relayed: Relayed) -> None:
+    store, relay = relayed
+    for call in (
+        lambda: store.mset([("a", 5), ("b", 5)]),
+        lambda: store.update("a", lambda value: value + 1),
+        lambda: store.add([("c", 1)]),
+        lambda: list(store.yield_items()),
+    ):
+        relay.break_connections()
+        call()
+    assert store.mget(["a", "b", "c"]) == [6, 5, 1]
+
+
+def _cut(relay: Relay, last: int) -> None:
+    """Have connections break in the place of the answer to the so-manieth message from now."""
+    relay.swallowed = relay.sent + last
+
+
+def test_an_update_whose_commit_was_not_answered_is_not_repeated(relayed_postgresql: Relayed) -> None:
+    store, relay = relayed_postgresql
+    for _ in range(8):
+        store.update("a", lambda value: value + 1)
+    _cut(relay, 4)
+    with pytest.raises(TransportError, match="read the key before you repeat it") as caught:
+        store.update("a", lambda value: value + 1)
+    assert (caught.value.applied, caught.value.retryable) == (None, False)
+    assert store.mget(["a"]) == [10]
+
+
+def test_a_write_that_was_not_answered_is_repeated_once(relayed_postgresql: Relayed) -> None:
+    store, relay = relayed_postgresql
+    for _ in range(8):
+        store.mset([("a", 0)])
+    _cut(relay, 1)
+    store.mset([("a", 7)])
+    assert store.mget(["a"]) == [7]
+
+
+def test_what_a_write_may_have_done_stays_unknown_where_no_connection_follows(
+    relayed_postgresql: Relayed,
+) -> None:
+    store, relay = relayed_postgresql
+    for _ in range(8):
+        store.mset([("a", 0)])
+        store.mget(["a"])
+    _cut(relay, 1)
+    relay.is_down = True
+    with pytest.raises(TransportError, match="Repeating the call is safe") as caught:
+        store.mset([("a", 7)])
+    assert (caught.value.applied, caught.value.retryable) == (None, True)
+    relay.is_down = False
+    assert store.mget(["a"]) == [7]
+    relay.break_connections()
+    relay.is_down = True
+    with pytest.raises(ConnectError) as read:
+        store.mget(["a"])
+    assert read.value.applied is False
+    relay.is_down = False
+
+
+def test_a_batch_is_stored_whole_or_not_at_all_also_after_single_ones(
+    relayed_postgresql: Relayed,
+) -> None:
+    store, _ = relayed_postgresql
     store.mset([("a", 4)])
     assert store.mget(["a"]) == [4]
     with pytest.raises(ZeroDivisionError):

@@ -55,7 +55,7 @@ def _require_file(path: str | None, rows: Rows, work: Callable[..., object]) -> 
 def _bare_options(dialect: str, owned: bool) -> dict[str, str]:
     """Return how a verb is carried out that is one statement, which is whole without a transaction around it.
 
-    On PostgreSQL that spares two of four round trips. Elsewhere such a verb may be several statements, or what begins
+    On PostgreSQL that spares two of three round trips. Elsewhere such a verb may be several statements, or what begins
     and ends a transaction is sent all the same; and a user's engine may have something hung on its transactions.
     """
     return {"isolation_level": "AUTOCOMMIT"} if owned and dialect == "postgresql" else {}
@@ -107,12 +107,17 @@ class SQLBackend(SyncBackend):
     def _do(self, work: _Work[T], *args: Any) -> T:
         return self._transaction(self._engine, work, *args)
 
+    def _do_bare(self, work: _Work[T], *args: Any) -> T:
+        """As ``_do``, for what is one statement on PostgreSQL, or several that may see different states."""
+        return self._transaction(self._bare, work, *args)
+
     def _transaction(self, engine: Engine, work: _Work[T], *args: Any) -> T:
         if self._closed:
             raise StoreClosedError(f"The store on {self._shown} was closed: open a new one.")
         _require_file(self._file, self._rows, work)
-        for tried in range(1, TRIES + 1):
-            this = Try(work.__name__, tried)
+        this = Try(work.__name__)
+        for _ in range(TRIES):
+            this.begin()
             try:
                 with turns.of(engine), engine.begin() as connection:
                     this.since = time.monotonic()
@@ -133,16 +138,17 @@ class SQLBackend(SyncBackend):
     # -- the verbs ----------------------------------------------------------------------------------------------------
 
     def get_many(self, keys: Sequence[str]) -> list[Stored | None]:
-        return self._transaction(self._bare, self._rows.get, keys)
+        return self._do_bare(self._rows.get, keys)
 
     def put_many(self, records: Sequence[Record]) -> None:
-        self._transaction(self._bare if len(records) == 1 else self._engine, self._rows.put, records)
+        do = self._do_bare if len(records) == 1 else self._do
+        do(self._rows.put, records)
 
     def check_many(self, records: Sequence[Record]) -> None:
         self._do(self._rows.check, records)
 
     def delete_many(self, keys: Sequence[str]) -> None:
-        self._transaction(self._bare, self._rows.delete, keys)
+        self._do_bare(self._rows.delete, keys)
 
     def scan(self, prefix: str, *, values: bool) -> Generator[Page]:
         return self._pages(prefix, None, values)
@@ -152,7 +158,7 @@ class SQLBackend(SyncBackend):
 
     def _pages(self, prefix: str, after: str | None, values: bool) -> Generator[Page]:
         while True:
-            page, after = self._do(self._rows.page, prefix, after, values)
+            page, after = self._do_bare(self._rows.page, prefix, after, values)
             yield page
             if after is None:
                 return
@@ -167,16 +173,16 @@ class SQLBackend(SyncBackend):
         self._do(self._rows.merge, records, merge)
 
     def touch_many(self, keys: Sequence[str], expires_at_ms: int) -> None:
-        self._do(self._rows.touch, keys, expires_at_ms)
+        self._do_bare(self._rows.touch, keys, expires_at_ms)
 
     def count(self, prefix: str) -> int:
-        return self._do(self._rows.count, prefix)
+        return self._do_bare(self._rows.count, prefix)
 
     async def acount(self, prefix: str) -> int:
         return await self.bridge.read(self.count, prefix)
 
     def clear(self, prefix: str) -> None:
-        self._do(self._rows.clear, prefix)
+        self._do_bare(self._rows.clear, prefix)
 
     def purge(self) -> int:
         removed = 0
@@ -190,7 +196,7 @@ class SQLBackend(SyncBackend):
 
     def names(self) -> list[str]:
         """Return the namespaces that the table has rows of: "KEYSPACE.COLLECTION"."""
-        return self._do(self._rows.names)
+        return self._do_bare(self._rows.names)
 
     def open(self, *, clear: bool = False) -> None:
         try:
@@ -244,6 +250,10 @@ class AsyncSQLBackend(AtHomeBackend):
     async def _do(self, work: _Work[T], *args: Any) -> T:
         return await self._on(self._engine, work, *args)
 
+    async def _do_bare(self, work: _Work[T], *args: Any) -> T:
+        """As of ``SQLBackend``."""
+        return await self._on(self._bare, work, *args)
+
     async def _on(self, engine: AsyncEngine, work: _Work[T], *args: Any) -> T:
         if self._closed:
             raise StoreClosedError(f"The store on {self._shown} was closed: open a new one.")
@@ -251,12 +261,13 @@ class AsyncSQLBackend(AtHomeBackend):
 
     def names(self) -> list[str]:
         """As of ``SQLBackend``."""
-        return loop_thread.run(self._do(self._rows.names))
+        return loop_thread.run(self._do_bare(self._rows.names))
 
     async def _transaction(self, engine: AsyncEngine, work: _Work[T], *args: Any) -> T:
         _require_file(self._file, self._rows, work)
-        for tried in range(1, TRIES + 1):
-            this = Try(work.__name__, tried)
+        this = Try(work.__name__)
+        for _ in range(TRIES):
+            this.begin()
             try:
                 async with turns.aof(engine), engine.begin() as connection:
                     this.since = time.monotonic()
@@ -277,21 +288,22 @@ class AsyncSQLBackend(AtHomeBackend):
     # -- the verbs ----------------------------------------------------------------------------------------------------
 
     async def aget_many(self, keys: Sequence[str]) -> list[Stored | None]:
-        return await self._on(self._bare, self._rows.get, keys)
+        return await self._do_bare(self._rows.get, keys)
 
     async def aput_many(self, records: Sequence[Record]) -> None:
-        await self._on(self._bare if len(records) == 1 else self._engine, self._rows.put, records)
+        do = self._do_bare if len(records) == 1 else self._do
+        await do(self._rows.put, records)
 
     def check_many(self, records: Sequence[Record]) -> None:
         loop_thread.run(self._do(self._rows.check, records))
 
     async def adelete_many(self, keys: Sequence[str]) -> None:
-        await self._on(self._bare, self._rows.delete, keys)
+        await self._do_bare(self._rows.delete, keys)
 
     async def ascan(self, prefix: str, *, values: bool) -> AsyncGenerator[Page]:
         after: str | None = None
         while True:
-            page, after = await self._do(self._rows.page, prefix, after, values)
+            page, after = await self._do_bare(self._rows.page, prefix, after, values)
             yield page
             if after is None:
                 return
@@ -306,13 +318,13 @@ class AsyncSQLBackend(AtHomeBackend):
         await self._do(self._rows.merge, records, merge)
 
     async def atouch_many(self, keys: Sequence[str], expires_at_ms: int) -> None:
-        await self._do(self._rows.touch, keys, expires_at_ms)
+        await self._do_bare(self._rows.touch, keys, expires_at_ms)
 
     async def acount(self, prefix: str) -> int:
-        return await self._do(self._rows.count, prefix)
+        return await self._do_bare(self._rows.count, prefix)
 
     async def aclear(self, prefix: str) -> None:
-        await self._do(self._rows.clear, prefix)
+        await self._do_bare(self._rows.clear, prefix)
 
     async def apurge(self) -> int:
         removed = 0

@@ -28,6 +28,9 @@ TRIES: Final = 20
 LOCKED_S: Final = 0.1
 """How long a transaction that was refused a lock has waited for it, at least; less is a race that was lost."""
 
+STALE_S: Final = 1.0
+"""Within which time a connection shows that it had broken before it was used; later it broke in its work."""
+
 # What databases say: SQLSTATEs, and numbers of MySQL.
 _RACED: Final[set[object]] = {"40001", "40P01", 1020, 1213}
 _LOCKED: Final[set[object]] = {"55P03", 1205}
@@ -51,12 +54,30 @@ class Try:
         number: which try it is, from 1.
         since: when it had a connection; None where there was none.
         is_ending: whether its statements were answered, and it is being committed.
+        broke: what would have been raised for an earlier try, whose connection had broken before it was used.
     """
 
     work: str
-    number: int
+    number: int = 0
     since: float | None = None
     is_ending: bool = False
+    broke: TransportError | None = None
+
+    def begin(self) -> None:
+        """Begin the first try, or the next one."""
+        self.number, self.since, self.is_ending = self.number + 1, None, False
+
+    def is_repeated(self, told: TransportError) -> bool:
+        """Tell whether a try whose connection broke is run again: once, on a new connection.
+
+        A server closes connections that rest, or is started anew, and a pool does not see it. To ask the server before
+        each call would be a round trip of each.
+        """
+        is_stale = self.since is not None and time.monotonic() - self.since < STALE_S
+        if self.broke is not None or not told.retryable or not is_stale:
+            return False
+        self.broke = told
+        return True
 
 
 def raised_for(error: Exception, rows: Rows, shown: str, this: Try) -> BaseException | None:
@@ -97,7 +118,9 @@ def raised_for(error: Exception, rows: Rows, shown: str, this: Try) -> BaseExcep
     elif codes & _NO_TABLE or "no such table" in text:
         told = rows.missing()
     elif not isinstance(error, DBAPIError) or error.connection_invalidated:
-        told = _broken(f"The connection to {shown} broke: {text}.", this)
+        told = broken = _broken(f"The connection to {shown} broke: {text}.", this)
+        if this.is_repeated(broken):
+            return None
     elif codes & _TOO_LONG:
         told = InvalidKeyError(
             f"{shown} refused a key of the call, which is too long for the table's index: {text}. Nothing of the"
@@ -105,7 +128,8 @@ def raised_for(error: Exception, rows: Rows, shown: str, this: Try) -> BaseExcep
         )
     else:
         told = EngineError(f"{shown} refused it: {text}. Nothing of the call was stored.")
-    return told
+    # What the first try may have done stays unknown, whatever the second one met.
+    return this.broke if this.broke is not None and this.broke.applied is None else told
 
 
 def _broken(text: str, this: Try) -> TransportError:

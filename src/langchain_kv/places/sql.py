@@ -142,8 +142,7 @@ class SQLPlace(Place):
         driver = url.partition(":")[0].partition("+")[2]
         waits = dict.fromkeys(_TIMEOUTS.get(driver, ()), math.ceil(timeout_s))
         waits = {name: seconds for name, seconds in waits.items() if f"{name}=" not in url.partition("?")[2]}
-        # A connection that the server closed meanwhile is replaced; and nothing shows values.
-        options = {"pool_pre_ping": True, "hide_parameters": True, **self.engine_options}
+        options = {"hide_parameters": True, **self.engine_options}  # nothing shows values
         options["connect_args"] = {**waits, **options.get("connect_args", {})}
         try:
             if is_async or (is_async is None and driver in _ASYNC):
