@@ -249,17 +249,31 @@ def free_ports(host: str, count: int) -> list[int]:
     return list(found)
 
 
-def _start_node(home: Path, jars: Path, java_version: int, log: IO[str]) -> tuple[subprocess.Popen[bytes], Node]:
+def _start_node(
+    home: Path, jars: Path, java_version: int, log: IO[str], libraries: str
+) -> tuple[subprocess.Popen[bytes], Node]:
     host, in_max = "127.0.0.1", 60
     port, storage_port = free_ports(host, 2)
     settings = SETTINGS.format(host=host, port=port, storage_port=storage_port, in_max=in_max)
-    return start_process(home, jars, java_version, settings, log), Node(host, port, in_max)
+    return start_process(home, jars, java_version, settings, log, libraries=libraries), Node(host, port, in_max)
 
 
 def start_process(
-    home: Path, jars: Path, java_version: int, settings: str, log: IO[str], flags: str = FLAGS
+    home: Path,
+    jars: Path,
+    java_version: int,
+    settings: str,
+    log: IO[str],
+    flags: str = FLAGS,
+    *,
+    libraries: str | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a node with these settings, which keeps all that it writes below ``home``."""
+    """Start a node with these settings, which keeps all that it writes below ``home``.
+
+    Args:
+        libraries: the directory into which it unpacks libraries, and leaves them there when it is killed; None is
+            ``home``, which must not be mounted ``noexec`` then.
+    """
     (home / "cassandra.yaml").write_text(settings)
     (home / "logback.xml").write_text(LOGBACK)
     command = [_java(), *flags.split()]
@@ -272,6 +286,7 @@ def start_process(
         f"-Dlogback.configurationFile={home / 'logback.xml'}",
         f"-Dcassandra.storagedir={home / 'data'}",
         f"-Dcassandra.logdir={home}",
+        f"-Djava.io.tmpdir={libraries or home}",
         "-cp",
         os.fspath(jars / "*"),
         "org.apache.cassandra.service.CassandraDaemon",
@@ -324,8 +339,13 @@ def _wait_until_ready(process: subprocess.Popen[bytes], node: Node) -> None:
 
 def _supervise(home: Path, jars: Path, java_version: int) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    with open(home / "node.log", "w") as log, open(home / "users", "w") as users:
-        process, node = _start_node(home, jars, java_version, log)
+    with (
+        open(home / "node.log", "w") as log,
+        open(home / "users", "w") as users,
+        # Not in home: containers mount /dev/shm noexec.
+        tempfile.TemporaryDirectory(prefix="lckv-", ignore_cleanup_errors=True) as libraries,
+    ):
+        process, node = _start_node(home, jars, java_version, log, libraries)
         try:
             _wait_until_ready(process, node)
             told = home / "node.json.new"
