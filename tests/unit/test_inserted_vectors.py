@@ -208,6 +208,18 @@ def test_few_vectors_wait_for_bodies_that_are_never_stored() -> None:
     vectors._handed.clear()
 
 
+def test_refused_inserts_of_large_documents_leave_little_behind() -> None:
+    engine = MemoryEngine()
+    engine.create_collection(COLLECTION, {"vector": {"dimension": 3, "metric": "cosine"}, "indexing": {"deny": ["*"]}})
+    for number in range(20):
+        body = insert_of("[1, 2, 3]", f', "text": "{number}{"x" * 1_000_000}"')
+        assert (b"DOCUMENT_ALREADY_EXISTS" in asyncio.run(answer(engine, tuple(COLLECTION), body))[1]) == (number > 0)
+    assert len(engine.nearest(COLLECTION, vectors.packed([1, 2, 3]), limit=9)) == 1
+    engine.close()
+    waiting_bytes = sum(map(len, vectors._handed))
+    assert waiting_bytes < 16 * 1024**2
+
+
 @pytest.mark.parametrize(
     "numbers",
     [

@@ -81,6 +81,9 @@ _bodies: Final = LenientDecoder(_Body)
 _HANDED_MAX: Final = 128
 """Vectors that wait for their bodies to be stored; of more, some are read from these again."""
 
+_HANDED_BODY_MAX_BYTES: Final = 128 * 1024
+"""A larger body is read again: many of them that are never stored, as their ``_id`` exists, would fill the memory."""
+
 _MINUS_ZERO: Final = struct.pack("<f", -0.0)
 _handed: Final[dict[bytes, bytes]] = {}
 
@@ -91,10 +94,11 @@ def hand_over(body: bytes, vector: bytes) -> None:
     Who checks a body has the vector already, and reading takes longer than storing. By the whole text, so that whatever
     becomes of the body, no other one gets its vector.
     """
+    if len(body) > _HANDED_BODY_MAX_BYTES or _MINUS_ZERO in vector:  # of the sign the text of the body says nothing
+        return
     if len(_handed) >= _HANDED_MAX:
         _handed.clear()
-    if _MINUS_ZERO not in vector:  # of which the text of the body says nothing
-        _handed[body] = vector
+    _handed[body] = vector
 
 
 def vector_of(body: bytes) -> bytes:
