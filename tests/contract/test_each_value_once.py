@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, ClassVar
+from unittest.mock import Mock
 
 import pytest
 from langchain_core.documents import Document
@@ -114,3 +115,18 @@ def test_whoever_overrides_how_a_value_is_kept_is_asked_for_each(
         store.mset([(f"k{number}", value) for number in range(count)])
         assert store.mget(["k0"]) == [value]
     assert asked == [value] * count
+
+
+@pytest.mark.parametrize("of", ["instance", "class"])
+@pytest.mark.parametrize(
+    ("base", "value"), [(KVStore, 1), (KVByteStore, b"1"), (DocumentStore, Document(page_content="1"))]
+)
+def test_what_is_put_in_the_place_of_encode_value_is_asked_for_each(
+    base: Any, value: Any, of: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with base("kv", "memory:") as store:
+        put = Mock(side_effect=store.encode_value)  # which has an attribute of any name
+        monkeypatch.setattr(store if of == "instance" else base, "encode_value", put)
+        store.mset([(f"k{number}", value) for number in range(3)])
+        assert store.mget(["k0"]) == [value]
+    assert [call.args for call in put.call_args_list] == [(value,)] * 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from langchain_kv.backends.base import Damaged, Stored
 from langchain_kv.errors import InvalidValueError
@@ -107,20 +107,28 @@ def encode_pairs(
     return records
 
 
+class _Usual(NamedTuple):
+    marked: Callable[..., Any]
+    encode_usual: EncodeUsual[Any]
+
+
 def usually(encode_usual: EncodeUsual[Any]) -> Callable[[F], F]:
     """Mark an ``encode_value`` with what makes the same of many usual values: whoever overrides it overrides both."""
 
     def mark(encode_value: F) -> F:
-        encode_value.usual = (encode_value, encode_usual)  # type: ignore[attr-defined]
+        encode_value.usual = _Usual(encode_value, encode_usual)  # type: ignore[attr-defined]
         return encode_value
 
     return mark
 
 
 def usual_of(encode_value: Callable[..., Any]) -> EncodeUsual[Any] | None:
-    """Return what ``usually`` marked it with."""
-    marked, encode_usual = getattr(encode_value, "usual", (None, None))
-    return encode_usual if marked is encode_value else None  # functools.wraps hands the mark on to what is another one
+    """Return what ``usually`` marked a store's ``encode_value`` with; None where another took its place."""
+    function = getattr(encode_value, "__func__", encode_value)
+    usual = getattr(function, "usual", None)  # others may have an attribute of that name
+    if not isinstance(usual, _Usual) or usual.marked is not function:  # functools.wraps hands the mark on
+        return None
+    return usual.encode_usual
 
 
 def plain_values(values: Sequence[Any]) -> Steps[list[Any] | None]:

@@ -51,7 +51,7 @@ class ExtendedStore(OpenedStore, ABC, Generic[V]):
 
     def _records(self, pairs: Mapping[str, V], moment: int | None) -> Steps[list[Record]]:
         """Return the record of each pair, whose key was checked."""
-        return encode_pairs(self.encode_value, pairs, moment, usual_of(type(self).encode_value))
+        return encode_pairs(self.encode_value, pairs, moment, usual_of(self.encode_value))
 
     # -- items --------------------------------------------------------------------------------------------------------
 
