@@ -89,6 +89,13 @@ INDEXING_MAX_UTF16: Final = 100_000
 VECTOR_MAX_DIMENSION: Final = 4_096
 """Numbers of a vector (source: DocumentLimitsConfig)."""
 
+VECTOR_MAX_NUMBER: Final = 1e17
+"""The largest number of a vector, without its sign (source: VectorValidation of Astra DB's Cassandra; measured with
+Apache Cassandra 5.0)."""
+
+VECTOR_NEAR_ZERO: Final = 1e-6
+"""A vector without a number further from zero has no direction for the metric cosine (source: the same)."""
+
 VECTOR_SEARCH_MAX: Final = 1_000
 """Documents that a search by vector answers, all in one page (source: OperationsConfig, FindOptionsValidation)."""
 

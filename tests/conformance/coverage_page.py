@@ -125,8 +125,7 @@ _SORTS: Final[Remarks] = {
     "`pageState`": ("yes", f"a sorted result has one page of at most {PAGE_SIZE}; a page state is SORT_CLAUSE_INVALID"),
     "`$vector`": (
         "yes",
-        f"exact: compared with every vector of the collection; one page of at most {VECTOR_SEARCH_MAX:,}. A vector of"
-        " zeros is taken, and its cosine is 0: the real server refuses it, INVALID_DATABASE_QUERY",
+        f"exact: compared with every vector of the collection; one page of at most {VECTOR_SEARCH_MAX:,}",
     ),
     "`$vectorize`": ("no", "EMBEDDING_SERVICE_NOT_CONFIGURED"),
     "`$lexical`": ("no", "LEXICAL_NOT_ENABLED_FOR_COLLECTION"),
@@ -248,6 +247,10 @@ VECTOR_SEARCH_NOT_SUPPORTED. `$vectorize` and `$hybrid` are refused, `$lexical` 
 A search compares with every vector of the collection. Their float32 lie in memory from the first search on, up to 1 GiB
 for each file (100,000 of 1,536 numbers take 614 MB), and follow what any process writes; beyond that they are read from
 the file for each search. In the file a vector takes its text in the document and four bytes a number beside it.
+
+Where the metric is cosine, a vector of zeros, or of no number beyond 1e-6, is INVALID_DATABASE_QUERY, whether it is
+inserted, set or sorted by; so is one with a number beyond 1e17, whatever the metric. These are the limits of Astra DB's
+database, whose refusal the real server passes on.
 
 ## HTTP
 

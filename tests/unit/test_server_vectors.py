@@ -288,6 +288,70 @@ def test_what_is_no_vector_of_the_collection_is_neither_kept_nor_searched_by(
     assert nearest(send, [1, 0, 0]) == ["b"]
 
 
+NOT_INDEXED = [
+    ("cosine", [0, 0, 0]),
+    ("cosine", [0.0, -0.0, 0]),
+    ("cosine", [1e-6, -1e-6, 9e-7]),
+    ("cosine", binary(0, 0, 0)),
+    ("cosine", binary(1e-7, 0, -1e-7)),
+    ("cosine", [1, 2, 1.1e17]),
+    ("euclidean", [-1.1e17, 2, 3]),
+    ("dot_product", binary(1, 2, 3e38)),
+]
+
+
+@pytest.mark.parametrize(("metric", "vector"), NOT_INDEXED)
+def test_a_vector_that_no_index_takes_is_neither_kept_nor_searched_by(send: Send, metric: str, vector: Any) -> None:
+    path = made(send, metric)
+    documents = [{"_id": "a", "$vector": [1, 2, 3]}, {"_id": "bad", "$vector": vector}]
+    reply = send({"insertMany": {"documents": documents}}, path)
+    assert reply["status"] == {"insertedIds": ["a"]}
+    (error,) = reply["errors"]
+    assert (error["errorCode"], error["family"], error["scope"]) == ("INVALID_DATABASE_QUERY", "SERVER", "DATABASE")
+    assert error["documentIds"] == ["bad"]
+    setting, by_vector = {"update": {"$set": {"$vector": vector}}}, {"sort": {"$vector": vector}}
+    upserting = {"filter": {"_id": "new"}, "options": {"upsert": True}}
+    refused: list[Any] = [
+        {"insertOne": {"document": {"$vector": vector}}},
+        {"updateOne": {"filter": {"_id": "a"}, **setting}},
+        {"updateMany": {"filter": {}, **setting}},
+        {"findOneAndUpdate": {"filter": {}, **setting}},
+        {"updateOne": {**upserting, "update": {"$setOnInsert": {"$vector": vector}}}},
+        {"findOneAndReplace": {"filter": {}, "replacement": {"$vector": vector}}},
+        {"find": by_vector},
+        {"findOne": {"filter": {"_id": "a"}, **by_vector}},
+        {"findOneAndDelete": by_vector},
+        {"deleteOne": {"filter": {}, **by_vector}},
+    ]
+    assert [codes(send(command, path)) for command in refused] == [["INVALID_DATABASE_QUERY"]] * len(refused)
+    kept = send({"find": {"projection": {"*": 1}}}, path)["data"]["documents"]
+    assert kept == [{"_id": "a", "$vector": [1, 2, 3]}]
+
+
+@pytest.mark.parametrize(
+    ("metric", "vector"),
+    [
+        ("cosine", [0, 0, 1.1e-6]),
+        ("cosine", [9e16, -9e16, 0]),
+        ("euclidean", [0, 0, 0]),
+        ("dot_product", binary(0, 0, 0)),
+    ],
+)
+def test_a_vector_that_an_index_just_takes_is_kept_and_searched_by(send: Send, metric: str, vector: Any) -> None:
+    path = made(send, metric)
+    assert send({"insertOne": {"document": {"_id": "a", "$vector": vector}}}, path) == {
+        "status": {"insertedIds": ["a"]}
+    }
+    assert send({"find": {"sort": {"$vector": vector}}}, path)["data"]["documents"] == [{"_id": "a"}]
+
+
+def made(send: Send, metric: str) -> tuple[str, ...]:
+    """Create a collection of vectors of three numbers; return its path."""
+    options = {"vector": {"dimension": 3, "metric": metric}}
+    assert send({"createCollection": {"name": "m", "options": options}}, COLLECTION[:1]) == {"status": {"ok": 1}}
+    return (COLLECTION.keyspace, "m")
+
+
 @pytest.mark.parametrize("vector", ["x", 5, True])
 def test_what_has_not_the_form_of_a_vector_is_refused(send: Send, vector: Any) -> None:
     assert codes(send({"find": {"sort": {"$vector": vector}}})) == ["SORT_CLAUSE_VALUE_INVALID"]

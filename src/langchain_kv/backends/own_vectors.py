@@ -17,18 +17,13 @@ from array import array
 from collections.abc import Sequence
 from typing import Final
 
+from langchain_kv.limits import VECTOR_MAX_NUMBER, VECTOR_NEAR_ZERO
+
 __all__ = ["APART", "apart_names", "own_vector", "spelled_for_service"]
 
 APART: Final = "\x1c"
 """Begins the names, in the field ``ns``, under which items are listed that the service cannot compare. No namespace's
 does."""
-
-_LENGTH_MIN: Final = 1e-6
-"""The shortest vector that is given to a service: Apache Cassandra takes none without a direction, and squares lengths
-in float32."""
-
-_NUMBER_MAX: Final = 1e17
-"""The largest number that Apache Cassandra 5.0 indexes (measured)."""
 
 _FIELD: Final = b'"vectors":["'
 _TAIL: Final = re.compile(rb'([A-Za-z0-9+/=",]*)"\],"created_at":"[^"\\]{32}"\}\Z')
@@ -65,7 +60,11 @@ def spelled_for_service(vector: bytes) -> bytes | None:
     numbers = array("f", vector)
     if sys.byteorder == "big":
         numbers.byteswap()
-    if not _LENGTH_MIN < math.hypot(*numbers) <= _NUMBER_MAX:
+    length = math.hypot(*numbers)
+    if not VECTOR_NEAR_ZERO < length <= VECTOR_MAX_NUMBER:
+        return None
+    # A length that is no longer than that of so many of the smallest numbers says nothing of each.
+    if length <= VECTOR_NEAR_ZERO * len(numbers) and max(map(abs, numbers)) <= VECTOR_NEAR_ZERO:
         return None
     if sys.byteorder == "little":
         numbers.byteswap()

@@ -11,6 +11,7 @@ from langchain_kv.engines.base import DocId
 from langchain_kv.engines.cassandra.rows import shown_id
 from langchain_kv.engines.vectors import Vectors, numbers_of, packed
 from langchain_kv.errors import DataAPIError
+from langchain_kv.limits import VECTOR_MAX_NUMBER
 
 __all__ = ["ANN_MAX", "VECTOR_COLUMN", "column_type", "index_options", "looked_for", "similarity", "vector_in"]
 
@@ -18,9 +19,6 @@ VECTOR_COLUMN: Final = "query_vector_value"
 
 ANN_MAX: Final = 1_000
 """Rows that one statement may ask an index of vectors for."""
-
-_NUMBER_MAX: Final = 1e17
-"""The largest number of a vector that Apache Cassandra 5.0 indexes (measured)."""
 
 _LENGTH_MIN: Final = 2.0**-63
 """The shortest vector whose square float32 expresses with all its digits: for shorter ones a node answers NaN."""
@@ -79,8 +77,8 @@ def _checked(vectors: Vectors, vector: bytes) -> list[float]:
     if len(numbers) != vectors.dimension:
         raise ValueError(f"it has {len(numbers):,} numbers, and the collection's have {vectors.dimension:,}")
     length = math.hypot(*numbers)
-    if not length <= _NUMBER_MAX and not max(map(abs, numbers)) <= _NUMBER_MAX:
-        raise ValueError(f"it has a number beyond {_NUMBER_MAX:.0e}, which Apache Cassandra indexes none of")
+    if not length <= VECTOR_MAX_NUMBER and not max(map(abs, numbers)) <= VECTOR_MAX_NUMBER:
+        raise ValueError(f"it has a number beyond {VECTOR_MAX_NUMBER:.0e}, which Apache Cassandra indexes none of")
     if vectors.metric == "cosine" and length < _LENGTH_MIN:
         raise ValueError("it is zero, or so short that it has no direction, which the metric cosine needs")
     return numbers

@@ -9,7 +9,7 @@ import msgspec
 from langchain_kv import limits
 from langchain_kv.engines.base import DocId, Settings
 from langchain_kv.engines.indexing import Indexing
-from langchain_kv.engines.vectors import VECTOR, hand_over
+from langchain_kv.engines.vectors import VECTOR, hand_over, vectors_of
 from langchain_kv.errors import DataAPIError
 from langchain_kv.server.documents.ids import is_extended, is_object_id, is_uuid, new_id, parse_id
 from langchain_kv.server.documents.inserted import Numbers
@@ -71,7 +71,8 @@ def shred(document: Any, settings: Settings, indexing: Indexing) -> Shredded:
     """Check a parsed document and make the text that is stored, with an ``_id`` if it has none.
 
     Raises:
-        DataAPIError: one of the SHRED codes; its ``document_ids`` holds the ``_id`` where that could be read.
+        DataAPIError: one of the SHRED codes, or of those of vectors; its ``document_ids`` holds the ``_id`` where that
+            could be read.
     """
     if not isinstance(document, dict):
         raise DataAPIError.of("SHRED_BAD_DOCUMENT_TYPE", "A document is a JSON object: send one, with fields.")
@@ -83,7 +84,8 @@ def shred(document: Any, settings: Settings, indexing: Indexing) -> Shredded:
         if VECTOR in document or "$vectorize" in document:
             check_special_fields(document, settings)
             numbers = document.get(VECTOR)
-            vector = None if numbers is None else parse_vector(numbers, settings["vector"]["dimension"])
+            if numbers is not None and (vectors := vectors_of(settings)):
+                vector = parse_vector(numbers, vectors)
             if isinstance(numbers, Numbers):
                 ordered[VECTOR] = msgspec.Raw(numbers.text)
         for name, value in ordered.items():

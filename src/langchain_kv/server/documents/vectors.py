@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from langchain_kv.engines.vectors import packed
+from langchain_kv.engines.vectors import Vectors, numbers_of, packed
 from langchain_kv.errors import DataAPIError
-from langchain_kv.limits import VECTOR_MAX_DIMENSION
+from langchain_kv.limits import VECTOR_MAX_DIMENSION, VECTOR_MAX_NUMBER, VECTOR_NEAR_ZERO
+from langchain_kv.runtime.arrays import imported_numpy
 
 __all__ = ["no_embedding_service", "no_vectors", "parse_vector"]
 
 
-def parse_vector(value: Any, dimension: int) -> bytes:
+def parse_vector(value: Any, vectors: Vectors) -> bytes:
     """Return a vector as an engine takes it.
 
+    Args:
+        value: the vector as JSON has it.
+        vectors: what those of the collection are.
+
     Raises:
-        DataAPIError: one of the SHRED codes of vectors, or INVALID_VECTOR_LENGTH.
+        DataAPIError: one of the SHRED codes of vectors, INVALID_VECTOR_LENGTH, or INVALID_DATABASE_QUERY where it is
+            none that the Data API's database indexes.
     """
     if isinstance(value, list):
         if not value:
@@ -35,13 +41,36 @@ def parse_vector(value: Any, dimension: int) -> bytes:
     except ValueError as error:
         code = "SHRED_BAD_VECTOR_VALUE" if isinstance(value, list) else "SHRED_BAD_BINARY_VECTOR_VALUE"
         raise DataAPIError.of(code, f"The vector cannot be used: {error}.") from None
-    if len(numbers) != 4 * dimension:
+    if len(numbers) != 4 * vectors.dimension:
         raise DataAPIError.of(
             "INVALID_VECTOR_LENGTH",
-            f"The vector has {len(numbers) // 4:,} numbers, and those of the collection have {dimension:,}: send as"
-            " many.",
+            f"The vector has {len(numbers) // 4:,} numbers, and those of the collection have {vectors.dimension:,}:"
+            " send as many.",
         )
+    _check_indexable(numbers, vectors)
     return numbers
+
+
+def _check_indexable(vector: bytes, vectors: Vectors) -> None:
+    """Refuse a vector that the Data API passes on, and its database's index refuses."""
+    largest = _largest(vector)
+    if largest > VECTOR_MAX_NUMBER:
+        reason = f"one of its numbers is beyond {VECTOR_MAX_NUMBER:.0e}"
+    elif largest <= VECTOR_NEAR_ZERO and vectors.metric == "cosine":
+        reason = (
+            f"none of its numbers is further from zero than {VECTOR_NEAR_ZERO:.0e}, and the metric cosine compares"
+            " directions, which it has none of: leave '$vector' out, set it to null, or use another metric"
+        )
+    else:
+        return
+    raise DataAPIError.of("INVALID_DATABASE_QUERY", f"The vector cannot be indexed or searched by: {reason}.")
+
+
+def _largest(vector: bytes) -> float:
+    """Return the number that is furthest from zero, without its sign."""
+    numpy = imported_numpy()
+    numbers: Any = numbers_of(vector) if numpy is None else numpy.frombuffer(vector, "<f4")
+    return float(max(map(abs, numbers)) if numpy is None else max(numbers.max(), -numbers.min()))
 
 
 def no_vectors(name: str) -> DataAPIError:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from langchain_kv.engines.base import DocId, Settings
-from langchain_kv.engines.vectors import VECTOR
+from langchain_kv.engines.vectors import VECTOR, vectors_of
 from langchain_kv.errors import DataAPIError
 from langchain_kv.limits import SORT_MAX_FIELDS, SORT_MAX_ROWS
 from langchain_kv.server.commands.requests import Collection
@@ -87,7 +87,8 @@ def _parse_search(sort: dict[str, Any], settings: Settings) -> VectorSort:
     name = VECTOR if VECTOR in sort else "$vectorize"
     if len(sort) > 1:
         raise _invalid(f"{name} has to be its only entry")
-    if "vector" not in settings:
+    vectors = vectors_of(settings)
+    if vectors is None:
         raise no_vectors(name)
     if name != VECTOR:
         raise no_embedding_service(name)
@@ -97,7 +98,7 @@ def _parse_search(sort: dict[str, Any], settings: Settings) -> VectorSort:
             f'{name} needs the vector to compare with: a list of numbers, or {{"$binary": TEXT}}.',
         )
     try:
-        return VectorSort(parse_vector(sort[name], settings["vector"]["dimension"]))
+        return VectorSort(parse_vector(sort[name], vectors))
     except DataAPIError as error:
         if error.code in _BAD_FORMS:
             raise DataAPIError.of("SORT_CLAUSE_VALUE_INVALID", str(error)) from None
