@@ -40,7 +40,10 @@ _COMMANDS: Final[Remarks] = {
     "createNamespace": _DEPRECATED,
     "findNamespaces": _DEPRECATED,
     "dropNamespace": _DEPRECATED,
-    "findEmbeddingProviders": ("yes", "there are none: an empty object"),
+    "findEmbeddingProviders": (
+        "yes",
+        "there are none: an empty object (VECTORIZE_FEATURE_NOT_AVAILABLE where the real server has that feature off)",
+    ),
     "findRerankingProviders": _RERANK,
     "createCollection": ("differs", "any number of collections; those with lexical search are refused"),
     "findCollections": ("yes", "names come in order, not by hash"),
@@ -76,8 +79,8 @@ _COMMANDS: Final[Remarks] = {
 }
 
 _OPTIONS: Final[Remarks] = {
-    "replication": ("differs", "accepted, and has no meaning"),
-    "filterModelStatus": ("differs", "accepted, and has no meaning"),
+    "replication": ("differs", "checked in form, and has no meaning"),
+    "filterModelStatus": ("differs", "checked, and has no meaning"),
     "lexical": ("no", 'only `{"enabled": false}`; else LEXICAL_NOT_AVAILABLE_FOR_DATABASE'),
     "rerank": ("no", 'only `{"enabled": false}`; else RERANKING_FEATURE_NOT_ENABLED'),
     "vector": ("differs", "needs numpy (extra `vector`); with `service`: VECTORIZE_FEATURE_NOT_AVAILABLE"),
@@ -138,6 +141,9 @@ _ON_PURPOSE: Final = (
      "nobody can use the debug text"),
     ("not recorded", "an empty token: INTERNAL_SERVER_ERROR, HTTP 200", "MISSING_AUTHENTICATION_TOKEN, HTTP 401",
      "it is missing"),
+    ("not recorded", "a request with a wrong token is read first: what is wrong with its command is told before, and"
+     " `createNamespace` has its warning beside UNAUTHENTICATED_REQUEST", "UNAUTHENTICATED_REQUEST alone, HTTP 401",
+     "nothing is read of who may not ask"),
     ("not recorded", "an `_id` of `{\"$binary\": ...}` gives an unusable id", "SHRED_BAD_DOCID_TYPE",
      "what is stored can be found again"),
     ("not recorded", "field paths, projections, filters and updates of any depth",

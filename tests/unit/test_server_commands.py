@@ -669,6 +669,50 @@ def test_what_needs_reranking_is_refused_as_where_it_is_switched_off(send: Send)
     assert send({"findEmbeddingProviders": {}}, ()) == {"status": {"embeddingProviders": {}}}
 
 
+@pytest.mark.parametrize("status", ["nope", "SUPPORTED ", 1, True, [], {}])
+def test_providers_are_asked_for_by_a_status_that_models_have(send: Send, status: Any) -> None:
+    code = "REQUEST_STRUCTURE_MISMATCH" if status in ([], {}) else "COMMAND_FIELD_VALUE_INVALID"
+    for name in ("findEmbeddingProviders", "findRerankingProviders"):
+        assert codes(send({name: {"options": {"filterModelStatus": status}}}, ())) == [code]
+
+
+@pytest.mark.parametrize("status", [None, "", "supported", "DEPRECATED", "End_Of_Life"])
+def test_every_status_of_models_may_be_asked_for(send: Send, status: Any) -> None:
+    options = {"options": {"filterModelStatus": status}}
+    assert send({"findEmbeddingProviders": options}, ()) == {"status": {"embeddingProviders": {}}}
+    assert codes(send({"findRerankingProviders": options}, ())) == ["RERANKING_FEATURE_NOT_ENABLED"]
+
+
+@pytest.mark.parametrize(
+    ("replication", "code"),
+    [
+        ("SimpleStrategy", "REQUEST_STRUCTURE_MISMATCH"),
+        ([], "REQUEST_STRUCTURE_MISMATCH"),
+        ({"class": "SimpleStrategy", "replication_factor": "one"}, "REQUEST_STRUCTURE_MISMATCH"),
+        ({"class": "NetworkTopologyStrategy", "dc1": {}}, "REQUEST_STRUCTURE_MISMATCH"),
+        ({"class": "NetworkTopologyStrategy", "dc1": True}, "REQUEST_STRUCTURE_MISMATCH"),
+        ({"class": []}, "REQUEST_STRUCTURE_MISMATCH"),
+        ({}, "COMMAND_FIELD_VALUE_INVALID"),
+        ({"class": None}, "COMMAND_FIELD_VALUE_INVALID"),
+        ({"class": "simpleStrategy"}, "COMMAND_FIELD_VALUE_INVALID"),
+        ({"replication_factor": 1}, "COMMAND_FIELD_VALUE_INVALID"),
+    ],
+)
+def test_a_keyspace_with_a_replication_that_there_is_not_is_refused(send: Send, replication: Any, code: str) -> None:
+    for name in ("createKeyspace", "createNamespace"):
+        assert codes(send({name: {"name": "other", "options": {"replication": replication}}}, ())) == [code]
+    assert "other" not in send({"findKeyspaces": {}}, ())["status"]["keyspaces"]
+
+
+@pytest.mark.parametrize(
+    "replication",
+    [None, {"class": "SimpleStrategy", "replication_factor": 3}, {"class": "NetworkTopologyStrategy", "dc1": "3"}],
+)
+def test_a_replication_has_no_meaning(send: Send, replication: Any) -> None:
+    command = {"name": "other", "options": {"replication": replication}}
+    assert send({"createKeyspace": command}, ()) == {"status": {"ok": 1}}
+
+
 @pytest.mark.parametrize(
     ("condition", "code"),
     [

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from decimal import Decimal
+from typing import Any, Final
 
 from langchain_kv.engines.base import CollectionName, Engine
 from langchain_kv.errors import DataAPIError
 from langchain_kv.runtime.arrays import imported_numpy
 from langchain_kv.server.commands.reply import Reply
-from langchain_kv.server.commands.requests import Request, flag, name_to_drop
+from langchain_kv.server.commands.requests import Request, flag, invalid, mismatch, name_to_drop
 from langchain_kv.server.commands.settings import check_name, explained, is_same, parse_options
 
 __all__ = [
@@ -24,10 +25,37 @@ _OK = Reply(status={"ok": 1})
 
 
 async def create_keyspace(request: Request) -> Reply:
-    """Create a keyspace, or find that it is there; its replication is accepted and has no meaning here."""
+    """Create a keyspace, or find that it is there; its replication is checked in form, and has no meaning here."""
+    _check_replication(request.options.get("replication"))
     name = check_name(request.fields.get("name"), "keyspace")
     await request.engine.bridge.write(request.engine.create_keyspace, name)
     return _OK
+
+
+_STRATEGIES: Final = ("SimpleStrategy", "NetworkTopologyStrategy")
+
+
+def _check_replication(option: Any) -> None:
+    if option is None:
+        return
+    if not isinstance(option, dict):
+        raise mismatch("The option 'replication' needs an object with 'class'.")
+    for name, value in option.items():
+        if not (_is_text(value) if name == "class" else _is_number(value)):
+            raise mismatch(f"The option 'replication' needs another kind of value for {name[:100]!r}.")
+    if option.get("class") not in _STRATEGIES:
+        raise invalid(f"The option 'replication' needs 'class', one of {', '.join(_STRATEGIES)}.")
+
+
+def _is_text(value: Any) -> bool:
+    return not isinstance(value, dict | list)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is null, a number, or an integer as a text, which the Data API reads as one."""
+    if isinstance(value, str):
+        return value.strip().removeprefix("-").isdecimal()
+    return value is None or (isinstance(value, int | Decimal) and not isinstance(value, bool))
 
 
 async def find_keyspaces(request: Request) -> Reply:

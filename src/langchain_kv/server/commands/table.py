@@ -56,7 +56,7 @@ GENERAL: Final = {
     "findNamespaces": Command(admin.find_keyspaces, instead="findKeyspaces"),
     "dropNamespace": Command(admin.drop_keyspace, ("name",), instead="dropKeyspace"),
     "findEmbeddingProviders": Command(unsupported.find_embedding_providers, ("options",), ("filterModelStatus",)),
-    "findRerankingProviders": Command(unsupported.refuse_reranking, ("options",), ("filterModelStatus",)),
+    "findRerankingProviders": Command(unsupported.find_reranking_providers, ("options",), ("filterModelStatus",)),
 }
 KEYSPACE: Final = {
     "createCollection": Command(

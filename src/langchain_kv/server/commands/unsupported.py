@@ -6,15 +6,18 @@ drops one finds that there is none, what makes or changes one is refused.
 
 from __future__ import annotations
 
+from typing import Final
+
 from langchain_kv.errors import DataAPIError
 from langchain_kv.server.commands.reply import Reply
-from langchain_kv.server.commands.requests import Request, flag, name_to_drop
+from langchain_kv.server.commands.requests import Request, flag, invalid, mismatch, name_to_drop
 
 __all__ = [
     "drop_index",
     "drop_table",
     "drop_type",
     "find_embedding_providers",
+    "find_reranking_providers",
     "list_tables",
     "list_types",
     "refuse_on_collection",
@@ -23,9 +26,30 @@ __all__ = [
 ]
 
 
-async def find_embedding_providers(_: Request) -> Reply:
+_MODEL_STATUSES: Final = ("SUPPORTED", "DEPRECATED", "END_OF_LIFE")
+
+
+async def find_embedding_providers(request: Request) -> Reply:
     """List the embedding providers: there are none."""
+    _check_model_status(request)
     return Reply(status={"embeddingProviders": {}})
+
+
+async def find_reranking_providers(request: Request) -> Reply:
+    """Refuse to list reranking services, as where that feature is off."""
+    _check_model_status(request)
+    return await refuse_reranking(request)
+
+
+def _check_model_status(request: Request) -> None:
+    """Check which models are asked for, in capitals or not; an empty text asks for all."""
+    status = request.options.get("filterModelStatus")
+    if isinstance(status, dict | list):
+        raise mismatch("The option 'filterModelStatus' is a text.")
+    if status is not None and (not isinstance(status, str) or status.upper() not in ("", *_MODEL_STATUSES)):
+        raise invalid(
+            f"The option 'filterModelStatus' is one of {', '.join(_MODEL_STATUSES)}, or an empty text for all."
+        )
 
 
 async def refuse_reranking(request: Request) -> Reply:
