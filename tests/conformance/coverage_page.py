@@ -130,7 +130,7 @@ _SORTS: Final[Remarks] = {
         "yes",
         f"exact: compared with every vector of the collection; one page of at most {VECTOR_SEARCH_MAX:,}",
     ),
-    "`$vectorize`": ("no", "EMBEDDING_SERVICE_NOT_CONFIGURED"),
+    "`$vectorize`": ("no", "EMBEDDING_SERVICE_NOT_CONFIGURED; of what is no text, SORT_CLAUSE_VALUE_INVALID"),
     "`$lexical`": ("no", "LEXICAL_NOT_ENABLED_FOR_COLLECTION"),
 }
 
@@ -157,6 +157,8 @@ _ON_PURPOSE: Final = (
      "what is no JSON is told first", "the text is read whole, then looked at"),
     ("not recorded", "dropTable with the name of a collection drops it", "CANNOT_DROP_UNKNOWN_TABLE",
      "deleteCollection deletes collections"),
+    ("not recorded", "`$set` of `$vector`, or a replacement with it, in a collection without vectors: kept, and found"
+     " by nothing", "VECTOR_SEARCH_NOT_SUPPORTED", "as what is inserted"),
     ("not recorded", "a text `_id` that is not indexed: up to 64 KB", "no limit of its own", "there is none to impose"),
     ("not recorded", "numbers are always respelled (`1.0` is kept as `1`)",
      "a document written by a store, not through the server, keeps its spelling",
@@ -239,7 +241,8 @@ _REST: Final = """\
 ## Projections
 
 Inclusion, exclusion, `*`, nested definitions, `$slice` and the escapes: yes. `$vector` is sent only where
-a projection asks for it. `$vectorize`, `$lexical` and `$similarity` are accepted and have no effect.
+a projection asks for it. `$vectorize` and `$lexical` are accepted and have no effect; `$similarity` and every other
+path that starts with `$` are UNSUPPORTED_PROJECTION_PARAM.
 
 ## Documents
 

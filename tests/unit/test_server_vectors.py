@@ -364,6 +364,12 @@ def test_what_has_not_the_form_of_a_vector_is_refused(send: Send, vector: Any) -
     [
         ({"sort": {"$vector": [1, 0, 0], "x": 1}}, "SORT_CLAUSE_INVALID"),
         ({"sort": {"$vectorize": "text"}}, "EMBEDDING_SERVICE_NOT_CONFIGURED"),
+        ({"sort": {"$vectorize": "text"}, "options": {"skip": 1}}, "EMBEDDING_SERVICE_NOT_CONFIGURED"),
+        ({"sort": {"$vectorize": "text"}, "options": {"limit": 1_001}}, "EMBEDDING_SERVICE_NOT_CONFIGURED"),
+        ({"sort": {"$vectorize": ""}}, "SORT_CLAUSE_VALUE_INVALID"),
+        ({"sort": {"$vectorize": 5}}, "SORT_CLAUSE_VALUE_INVALID"),
+        ({"sort": {"$vector": [1, 0, 0]}, "options": {"skip": 1, "limit": 1_001}}, "COMMAND_FIELD_VALUE_INVALID"),
+        ({"projection": {"$similarity": 1}}, "UNSUPPORTED_PROJECTION_PARAM"),
         ({"sort": {"$vector": [1, 0, 0]}, "options": {"skip": 1}}, "COMMAND_FIELD_VALUE_INVALID"),
         ({"sort": {"$vector": [1, 0, 0]}, "options": {"limit": 1_001}}, "COMMAND_FIELD_VALUE_INVALID"),
         ({"sort": {"$vector": [1, 0, 0]}, "options": {"pageState": "MTpzYQ"}}, "SORT_CLAUSE_INVALID"),

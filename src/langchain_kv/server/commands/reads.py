@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from langchain_kv.engines.base import CollectionName, DocId
-from langchain_kv.engines.vectors import numbers_of, spelled
+from langchain_kv.engines.vectors import VECTOR, numbers_of, spelled
 from langchain_kv.errors import DataAPIError
 from langchain_kv.limits import COUNT_MAX, PAGE_SIZE, VECTOR_SEARCH_MAX
 from langchain_kv.server.commands.reply import Reply, document_data, documents_data
@@ -173,10 +173,10 @@ def _refusals(request: Request, limit: int | None, skip: int | None) -> list[Dat
     if skip is not None and request.fields.get("sort") is None:
         errors.append(invalid("The option 'skip' needs a 'sort': without one, documents have no order to skip in."))
     sort = request.fields.get("sort")
-    if isinstance(sort, dict) and ("$vector" in sort or "$vectorize" in sort):
+    if isinstance(sort, dict) and VECTOR in sort:  # of what is wrong with a search the Data API tells the first
         if skip is not None:
             errors.append(invalid("The option 'skip' cannot be used in a search by vector: leave it out."))
-        if limit is not None and limit > VECTOR_SEARCH_MAX:
+        elif limit is not None and limit > VECTOR_SEARCH_MAX:
             errors.append(invalid(f"The option 'limit' is at most {VECTOR_SEARCH_MAX:,} in a search by vector."))
     return errors
 

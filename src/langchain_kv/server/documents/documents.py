@@ -47,13 +47,11 @@ def check_special_fields(document: Any, settings: Settings) -> None:
     """
     if not isinstance(document, dict):
         return
-    if VECTOR in document and "vector" not in settings:
-        raise no_vectors(VECTOR)
-    for name in ("$vectorize", "$hybrid"):
-        if name in document and "vector" not in settings:
-            raise no_vectors(name)
     if document.get("$vectorize") is not None:
         raise no_embedding_service("$vectorize")
+    for name in (VECTOR, "$vectorize", "$hybrid"):
+        if name in document and "vector" not in settings:
+            raise no_vectors(name)
     for name in ("$lexical", "$hybrid"):
         if name in document:
             raise DataAPIError.of(

@@ -16,7 +16,6 @@ from langchain_kv.values.paths import LEAF, PathError, Tree, add, branch, exclud
 __all__ = ["EVERYTHING", "Projection", "parse_projection"]
 
 _HIDDEN: Final = ("$vector", "$vectorize", "$lexical")
-_SPECIAL: Final = (*_HIDDEN, "$similarity")
 _DOCUMENT: Final = msgspec.json.Encoder()
 _ABSENT: Final = object()
 
@@ -148,11 +147,13 @@ class _Paths:
         for name, value in definition.items():
             if not name:
                 raise _unsupported("it has an empty path")
-            if name in _SPECIAL and here is None:
+            if name in _HIDDEN and here is None:
                 if _is_wanted(name, value):  # which does not count as kept or dropped
                     self.shown.add(name)
             elif name.startswith("$"):
-                if name != "$slice" or here is None:
+                if here is None:
+                    raise _unsupported(f"of the paths that start with '$' it has {', '.join(_HIDDEN)} only")
+                if name != "$slice":
                     raise _unsupported(f"it has no operator {name[:100]!r}: there is $slice, below a path")
                 here.end(_parse_slice(value))
             elif name == "*":

@@ -87,16 +87,18 @@ def _parse_search(sort: dict[str, Any], settings: Settings) -> VectorSort:
     name = VECTOR if VECTOR in sort else "$vectorize"
     if len(sort) > 1:
         raise _invalid(f"{name} has to be its only entry")
-    vectors = vectors_of(settings)
-    if vectors is None:
-        raise no_vectors(name)
     if name != VECTOR:
+        if not isinstance(sort[name], str) or not sort[name].strip():
+            raise DataAPIError.of("SORT_CLAUSE_VALUE_INVALID", f"{name} needs a text of which to make a vector.")
         raise no_embedding_service(name)
     if not isinstance(sort[name], list | dict):
         raise DataAPIError.of(
             "SORT_CLAUSE_VALUE_INVALID",
             f'{name} needs the vector to compare with: a list of numbers, or {{"$binary": TEXT}}.',
         )
+    vectors = vectors_of(settings)
+    if vectors is None:
+        raise no_vectors(name)
     try:
         return VectorSort(parse_vector(sort[name], vectors))
     except DataAPIError as error:
