@@ -104,6 +104,10 @@ class Backend(ABC):
     def check_many(self, records: Sequence[Record]) -> None:  # noqa: B027 - most that a target refuses it knows itself
         """Refuse records of which it is known that ``put_many`` would refuse them; nothing is stored. For dry runs."""
 
+    def check_writable(self) -> None:  # noqa: B027 - most targets tell only who writes
+        """Refuse a target of which it is known that nothing can be written there, or that what holds the values can not
+        be made; nothing is. For dry runs."""
+
     @abstractmethod
     def delete_many(self, keys: Sequence[str]) -> None:
         """Remove the keys; missing ones are no error.

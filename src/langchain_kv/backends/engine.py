@@ -115,6 +115,9 @@ class EngineBackend(OverEngine[Engine], SyncBackend):
     def check_many(self, records: Sequence[Record]) -> None:
         self._rows(records)
 
+    def check_writable(self) -> None:
+        self._engine.check_writable()
+
     def _rows(self, records: Sequence[Record]) -> list[Row]:
         return rows_of(records, keeps_raw=self._keeps_raw)
 

@@ -21,6 +21,7 @@ from langchain_kv.backends.base import Change, Merge, Page, Record, Stored, Sync
 from langchain_kv.backends.sql_engines import in_transactions, is_autocommit, refuse_autocommit, turns
 from langchain_kv.backends.sql_errors import TRANSLATED, TRIES, Try, raised_for
 from langchain_kv.backends.sql_rows import Rows
+from langchain_kv.engines.os_errors import require_folder
 from langchain_kv.errors import (
     EngineError,
     StoreClosedError,
@@ -147,6 +148,10 @@ class SQLBackend(SyncBackend):
     def check_many(self, records: Sequence[Record]) -> None:
         self._do(self._rows.check, records)
 
+    def check_writable(self) -> None:
+        if self._file is not None:
+            require_folder(self._file)
+
     def delete_many(self, keys: Sequence[str]) -> None:
         self._do_bare(self._rows.delete, keys)
 
@@ -199,6 +204,7 @@ class SQLBackend(SyncBackend):
         return self._do_bare(self._rows.names)
 
     def open(self, *, clear: bool = False) -> None:
+        self.check_writable()
         try:
             self._do(self._rows.create)
         except EngineError:  # another process may have made it at the same time
@@ -297,6 +303,10 @@ class AsyncSQLBackend(AtHomeBackend):
     def check_many(self, records: Sequence[Record]) -> None:
         loop_thread.run(self._do(self._rows.check, records))
 
+    def check_writable(self) -> None:
+        if self._file is not None:
+            require_folder(self._file)
+
     async def adelete_many(self, keys: Sequence[str]) -> None:
         await self._do_bare(self._rows.delete, keys)
 
@@ -337,6 +347,7 @@ class AsyncSQLBackend(AtHomeBackend):
     # -- life ---------------------------------------------------------------------------------------------------------
 
     async def aopen(self, *, clear: bool = False) -> None:
+        self.check_writable()
         try:
             await self._do(self._rows.create)
         except EngineError:  # another process may have made it at the same time

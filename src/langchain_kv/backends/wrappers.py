@@ -106,6 +106,9 @@ class Wrapper(Backend):
             self._name_above(error, _keys_of(records))
             raise
 
+    def check_writable(self) -> None:
+        self._inner.check_writable()
+
     def delete_many(self, keys: Sequence[str]) -> None:
         with self._call("delete", keys):
             self._inner.delete_many(self._keys(keys))

@@ -168,9 +168,11 @@ def figures_of(target: Target) -> list[Figures]:
 
     Raises:
         UnsupportedError: the target is no file.
+        EngineError: there is no such file.
     """
     if not isinstance(target.place, FilePlace):
         raise UnsupportedError("Only a file can tell what has expired without removing it: leave out --dry-run.")
+    require_file(target.place)
     from langchain_kv.engines.sqlite.care import figures
 
     with target.place.sqlite_for(target.options) as engine:

@@ -141,6 +141,9 @@ class Engine(ABC):
     Otherwise they go in an order of the engine's own, which is the same in every scan.
     """
 
+    def check_writable(self) -> None:  # noqa: B027 - only a file is known to be none
+        """Refuse what it is known that no write can be done to, or made of; nothing is made."""
+
     # -- documents ----------------------------------------------------------------------------------------------
 
     @abstractmethod

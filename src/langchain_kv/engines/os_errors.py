@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
 from typing import Final
 
 from langchain_kv.errors import EngineError
 
-__all__ = ["failed"]
+__all__ = ["failed", "no_folder", "require_folder"]
 
 _ADVICE: Final = {
     "EMFILE": "close some of this process's files, or raise its limit (ulimit -n), and try again",
@@ -44,3 +45,14 @@ def failed(attempt: str, error: OSError, advice: str) -> EngineError:
     made = EngineError(f"{attempt}: {error.strerror or error}; {_BY_NUMBER.get(number, advice)}")
     made.retryable = number in _PASSING
     return made
+
+
+def no_folder(path: str) -> EngineError:
+    """Return the error of a file that cannot be made because its directory is not there."""
+    return EngineError(f"The directory {os.path.dirname(path)} does not exist; create it first")
+
+
+def require_folder(path: str) -> None:
+    """Refuse the path of a file whose directory is not there."""
+    if not os.path.isdir(os.path.dirname(path)):
+        raise no_folder(path)

@@ -69,7 +69,8 @@ class Writer:
         self._bytes_only = bytes_only
         self._dry_run = dry_run
         self._rule = KeyRule(target.key_max_bytes, target.allows_empty_key)
-        self._is_open = dry_run
+        self._is_open = False
+        self._is_writable = False
         self._may_repeat = may_repeat
         self._would_be: dict[str, bytes] = {}
 
@@ -81,13 +82,20 @@ class Writer:
             StoreError: the target failed, or refuses more than ``FAILURES_MAX``.
         """
         if not self._is_open:
-            self._target.open()
+            self._look() if self._dry_run else self._target.open()
             self._is_open = True
         self.tally.read += len(items)
         given = {key: (found, record) for key, found in items if (record := self._record(key, found)) is not None}
         new, others = self._sorted(given)
         self._put(new, "written")
         self._put(others, "replaced")
+
+    def _look(self) -> None:
+        """Refuse what opening the target would be refused for: what is missing, and cannot be made."""
+        try:
+            self._target.get_many([])
+        except (UnknownCollectionError, UnknownKeyspaceError):
+            self._target.check_writable()
 
     def _record(self, key: str, stored: Stored) -> Record | None:
         """Return the record of a value; None where there can be none, which is counted."""
@@ -158,6 +166,9 @@ class Writer:
 
     def _check(self, records: Sequence[Record]) -> None:
         """Do as if these were written."""
+        if not self._is_writable:
+            self._target.check_writable()
+            self._is_writable = True
         with suppress(UnknownCollectionError, UnknownKeyspaceError):
             self._target.check_many(records)
         if self._may_repeat:

@@ -116,6 +116,9 @@ class DataAPIBackend(HTTPBackend):
     def check_many(self, records: Sequence[Record]) -> None:
         deque(encoded_in_parts(records, self._verbs.form), maxlen=0)
 
+    def check_writable(self) -> None:
+        self.collections()  # which refuses a keyspace that is not there: a collection can be made, but not that
+
     async def adelete_many(self, keys: Sequence[str]) -> None:
         await self._do(lambda call: self._verbs.delete(call, keys), writes=True) if keys else self._empty()
 

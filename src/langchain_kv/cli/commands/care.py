@@ -164,6 +164,8 @@ def _compact(arguments: Arguments, output: Output) -> None:
     require_file(target.place)
     if arguments.dry_run:
         facts: dict[str, Any] = target.place.facts(target.options)
+        with target.place.sqlite_for(target.options) as engine:
+            engine.check_writable()
         free = facts["pages_free"] * facts["page_bytes"]
         output.note(f"about {free:,} of {facts['file_bytes']:,} bytes would be given back")
         return

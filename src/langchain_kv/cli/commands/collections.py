@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Final
 
 from langchain_kv.cli.options import COLLECTION, DB, DRY_RUN, KEYSPACE, PLACE, STORE, TIMEOUT, TOKEN, YES
@@ -10,7 +10,7 @@ from langchain_kv.cli.output import Output
 from langchain_kv.cli.parsing import Arguments, Command
 from langchain_kv.cli.table import printable
 from langchain_kv.cli.targets import expired_in, require_file, target_of
-from langchain_kv.errors import ConfigError
+from langchain_kv.errors import ConfigError, UnknownCollectionError
 from langchain_kv.values.namespaces import namespace_of, namespaces_below, subtree_prefix
 
 __all__ = ["COMMANDS"]
@@ -58,6 +58,7 @@ def _clear(arguments: Arguments, output: Output) -> None:
     with target_of(arguments).opened() as backend:
         count = backend.count("")
         if arguments.dry_run:
+            backend.check_writable()
             output.counts(would_be_removed=count)
             return
         _require_yes(arguments, count, "to remove them")
@@ -73,12 +74,17 @@ def _drop(arguments: Arguments, output: Output) -> None:
     """
     target = target_of(arguments)
     require_file(target.place)
-    if not arguments.yes or arguments.dry_run:
+    if arguments.dry_run:
+        with target.opened() as backend:
+            backend.check_writable()
+            count = 0
+            with suppress(UnknownCollectionError):
+                count = backend.count("")
+        output.counts(would_be_removed=count)
+        return
+    if not arguments.yes:
         with target.opened() as backend:
             count = backend.count("")
-        if arguments.dry_run:
-            output.counts(would_be_removed=count)
-            return
         _require_yes(arguments, count, "to drop the collection")
     target.place.drop(target.options)
 
@@ -91,7 +97,11 @@ def _purge(arguments: Arguments, output: Output) -> None:
     """
     target = target_of(arguments)
     if arguments.dry_run:
-        output.counts(would_be_removed=expired_in(target))
+        expired = expired_in(target)
+        with target.opened() as backend:
+            backend.get_many([])  # of a collection that is not there
+            backend.check_writable()
+        output.counts(would_be_removed=expired)
         return
     with target.opened() as backend:
         output.counts(removed=backend.purge())

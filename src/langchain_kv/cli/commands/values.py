@@ -93,6 +93,7 @@ def _set(arguments: Arguments, output: Output) -> None:
         else:
             record = encode_json(key, given, expires_at_ms)
         if arguments.dry_run:
+            backend.check_writable()
             with suppress(UnknownCollectionError, UnknownKeyspaceError):
                 backend.check_many([record])
             output.note(f"would store {len(record.payload):,} bytes under {shown(key)}")
@@ -116,6 +117,7 @@ def _del(arguments: Arguments, output: Output) -> None:
         unique = check_keys(dict.fromkeys(keys), key_rule(backend))
         if arguments.dry_run:
             there = [key for key, one in zip(unique, backend.get_many(unique), strict=True) if one is not None]
+            backend.check_writable()
             output.note(f"would remove {len(there):,} of {len(unique):,} keys")
             return
         backend.delete_many(unique)
@@ -125,7 +127,9 @@ def _delete_prefix(backend: Backend, arguments: Arguments, output: Output) -> No
     if not arguments.prefix:
         raise ConfigError("--prefix is empty, which means every key: use lckv clear for that.")
     if arguments.dry_run:
-        for key in _keys(backend, arguments.prefix):
+        for at, key in enumerate(_keys(backend, arguments.prefix)):
+            if not at:
+                backend.check_writable()
             output.record(key) if output.as_json else output.write(
                 (printable(key) if output.is_for_people else key) + "\n"
             )

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, TypeVar
 
+from langchain_kv.engines.os_errors import require_folder
 from langchain_kv.engines.sqlite.at_exit import forget, keep
 from langchain_kv.engines.sqlite.copies import what_stands_beside
 from langchain_kv.engines.sqlite.errors import Translated
@@ -84,6 +85,11 @@ class ConnectionPool(OpenFile):
             self._give_up()
             return exists(self.path)
         return True
+
+    def check_writable(self) -> None:
+        """Refuse a path at which no file can be made."""
+        if not self.has_file():
+            require_folder(self.path)
 
     def _connect(self, deadline: float) -> Connection:
         keep(self)

@@ -98,6 +98,9 @@ class SQLiteEngine(Looks):
     def read_only(self) -> bool:  # type: ignore[override]
         return self._pool.read_only
 
+    def check_writable(self) -> None:
+        self._pool.check_writable()
+
     # -- documents ----------------------------------------------------------------------------------------------
 
     def read(self, collection: CollectionName, ids: Sequence[DocId]) -> list[Row | None]:

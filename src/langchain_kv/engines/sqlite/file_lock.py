@@ -17,7 +17,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Final
 
-from langchain_kv.engines.os_errors import failed
+from langchain_kv.engines.os_errors import failed, no_folder
 from langchain_kv.errors import EngineBusyError, EngineError
 from langchain_kv.limits import FILE_WAIT_S
 from langchain_kv.runtime import threads
@@ -202,8 +202,7 @@ class FileLock:
                 descriptor = self._descriptor = self._open_or_make()
                 self._opened = _identity(os.fstat(descriptor))
             except FileNotFoundError as error:
-                folder = os.path.dirname(self.path)
-                raise EngineError(f"The directory {folder} does not exist; create it first") from error
+                raise no_folder(self.path) from error
             except OSError as error:
                 self.close()
                 raise self._failed("create or open", error, _rights_to_give(self.path)) from error

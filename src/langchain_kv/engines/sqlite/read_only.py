@@ -6,7 +6,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, NoReturn, TypeVar
 
 from langchain_kv.engines.sqlite.connections import ConnectionPool
 from langchain_kv.engines.sqlite.file import Connection, File, Synchronous, connect_read_only, exists
@@ -129,6 +129,10 @@ class ReadOnlyPool(ConnectionPool):
 
     def change(self, work: Callable[[Connection], T], *, create: bool = False, single: bool = False) -> T:
         """Refuse to."""
+        self.check_writable()
+
+    def check_writable(self) -> NoReturn:
+        """Refuse to be written to."""
         self.require_open()
         raise EngineError(f"{self.path} can only be read: {self._why}")
 
