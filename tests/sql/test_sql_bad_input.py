@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import random
 import re
 import string
@@ -14,6 +15,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from cassandra_node import free_ports
+from installed import need
 from langchain_kv import (
     AuthError,
     CollectionConflictError,
@@ -128,11 +130,34 @@ def test_a_url_that_names_no_database_is_told_what_to_write(url: str, told: str)
     assert "ter2" not in str(caught.value)
 
 
-@pytest.mark.parametrize("scheme", ["mysql+pymysql", "mysql+asyncmy"])
+@pytest.mark.parametrize("scheme", ["mysql+pymysql", "mysql+asyncmy", "postgresql+psycopg", "postgresql+asyncpg"])
 def test_a_parameter_that_the_driver_does_not_take_is_told(scheme: str) -> None:
-    with pytest.raises(ConfigError, match=r"does not take.*'nonsense'") as caught:
+    need("" if importlib.util.find_spec(scheme.partition("+")[2]) else "the driver is not installed")
+    with pytest.raises(ConfigError, match=r"does not take.*['\"]nonsense['\"]") as caught:
         KVStore("kv", f"{scheme}://u:hunter2@127.0.0.1:1/db?nonsense=s3cret")
     assert not {"hunter2", "s3cret"} & set(re.split(r"\W", str(caught.value)))
+
+
+@pytest.mark.parametrize(
+    ("scheme", "parameter"),
+    [
+        *(("postgresql+psycopg", each) for each in ("connect_timeout=abc", "sslmode=abc", "keepalives=abc")),
+        *(("postgresql+psycopg", each) for each in ("port=99999", "hostaddr=999.1.1.1", "channel_binding=abc")),
+        ("postgresql+asyncpg", "timeout=abc"),
+        ("mysql+pymysql", "charset=abc"),
+    ],
+)
+def test_a_value_that_the_driver_does_not_take_is_wrong_usage(scheme: str, parameter: str) -> None:
+    need("" if importlib.util.find_spec(scheme.partition("+")[2]) else "the driver is not installed")
+    with pytest.raises(ConfigError, match="The driver does not take the URL"):
+        KVStore("kv", f"{scheme}://u:hunter2@127.0.0.1:1/db?{parameter}")
+
+
+@pytest.mark.parametrize("parameter", ["", "?host=/nowhere", "?client_encoding=utf8"])
+def test_a_server_that_is_not_there_is_no_wrong_usage(parameter: str) -> None:
+    need("" if importlib.util.find_spec("psycopg") else "the driver is not installed")
+    with pytest.raises(ConnectError):
+        KVStore("kv", f"postgresql+psycopg://u:p@127.0.0.1:1/db{parameter}")
 
 
 def test_a_place_shows_no_password() -> None:

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 import redis
 import redis.asyncio
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisClusterException, RedisError, ResponseError
 from redis.retry import Retry
 
 from langchain_kv.backends.at_home import AtHomeBackend
@@ -52,11 +52,23 @@ def make_client(url: str, *, is_cluster: bool, **options: Any) -> Any:
     """
     kind = redis.RedisCluster if is_cluster else redis.Redis
     try:
-        return kind.from_url(url, **{"retry": Retry(NoBackoff(), 0), **options})
+        client = kind.from_url(url, **{"retry": Retry(NoBackoff(), 0), **options})
     except ValueError as error:
         raise ConfigError(f"The URL is none that redis-py takes: {error}") from None
-    except RedisError as error:  # a cluster's client asks for its nodes at once
+    except (RedisError, RedisClusterException) as error:  # a cluster's client asks for its nodes at once
         raise error_of(error) from error
+    if not is_cluster:  # whose client leaves out what it does not know
+        _check_parameters(client)
+    return client
+
+
+def _check_parameters(client: Any) -> None:
+    """Refuse what the client's first connection would be refused for; it is made, and connects to nothing."""
+    pool = client.connection_pool
+    try:
+        pool.connection_class(**pool.connection_kwargs)
+    except (TypeError, ValueError, RedisError) as error:
+        raise ConfigError(f"redis-py does not take the URL with its parameters: {error}.") from None
 
 
 def check_client(client: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from typing import Final
@@ -41,7 +42,10 @@ _NO_TABLE: Final[set[object]] = {"42P01", 1146}
 _TOO_LONG: Final[set[object]] = {"54000"}
 _NO_ENTRY: Final[set[object]] = {"28P01", "28000", 1044, 1045, 1698}
 
-TRANSLATED: Final = (SQLAlchemyError, OSError, RacedError, ChangeError, TypeError, ValueError)
+_OF_CALLS: Final = (TypeError, ValueError, AttributeError, LookupError)
+_REFUSED: Final = re.compile(r"invalid (\w+ value|port number)|could not parse network address")  # what libpq was given
+
+TRANSLATED: Final = (SQLAlchemyError, OSError, RacedError, ChangeError, *_OF_CALLS)
 """What ``raised_for`` is asked about."""
 
 
@@ -91,9 +95,13 @@ def raised_for(error: Exception, rows: Rows, shown: str, this: Try) -> BaseExcep
     """
     if isinstance(error, ChangeError):
         return error.__cause__
-    if isinstance(error, TypeError | ValueError):  # of the driver, which was called with a wrong parameter; or of ours
-        return _not_taken(error, shown) if this.since is None else error
+    if isinstance(error, _OF_CALLS):  # of the driver, which was called with a wrong parameter; or of ours
+        # A TypeError names arguments, others may have a value in their text.
+        text = str(error) if isinstance(error, TypeError) else type(error).__name__
+        return _not_taken(text, shown) if this.since is None else error
     codes, text = _told(error)
+    if this.since is None and not codes and (isinstance(error, exc.ProgrammingError) or _REFUSED.search(text)):
+        return _not_taken(text, shown)  # by the driver: no server was asked
     is_refused = bool(codes & _LOCKED) or "database is locked" in text
     if this.since is not None and (isinstance(error, RacedError) or codes & _RACED or is_refused):
         has_waited = is_refused and time.monotonic() - this.since >= LOCKED_S
@@ -146,10 +154,8 @@ def _broken(text: str, this: Try) -> TransportError:
     return told
 
 
-def _not_taken(error: Exception, shown: str) -> ConfigError:
+def _not_taken(text: str, shown: str) -> ConfigError:
     """Return what is raised for what a driver raised that was called with something wrong, such as a parameter."""
-    # A TypeError names arguments, a ValueError may have a value in it.
-    text = str(error) if isinstance(error, TypeError) else type(error).__name__
     return ConfigError(f"The driver does not take the URL of {shown} with its parameters: {text}.")
 
 
