@@ -6,12 +6,14 @@ import errno
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
 
 from langchain_kv.cli.notes import note, note_json
 from langchain_kv.errors import UsageError
 
-__all__ = ["Output", "json_line"]
+__all__ = ["Output", "json_line", "json_text"]
+
+_STAND_IN: Final = os.urandom(16).hex()
 
 
 class Output:
@@ -129,13 +131,36 @@ def json_line(value: Any) -> bytes:
     Raises:
         UsageError: another program stored a number beyond a float's range, which reads as an infinity.
     """
-    import json
-
     try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        text = json_text(value, allow_nan=False)
     except ValueError:
         raise UsageError("The value holds a number beyond a float's range, which cannot be printed as JSON.") from None
     try:
         return text.encode() + b"\n"
     except UnicodeEncodeError:  # a lone surrogate, which only an escape can express
-        return json.dumps(value).encode() + b"\n"
+        return json_text(value, ensure_ascii=True).encode() + b"\n"
+
+
+def json_text(value: Any, *, ensure_ascii: bool = False, **options: Any) -> str:
+    """Return what ``json.dumps`` does, and Decimals with every digit.
+
+    For these a text stands in, because there is no other way to have them written. Nobody can foresee it.
+    """
+    import json
+
+    numbers: list[str] = []
+
+    def stand_in(number: Any) -> str:
+        from decimal import Decimal  # here: few values have one
+
+        if not isinstance(number, Decimal):
+            raise TypeError(f"{type(number).__name__} is no type of JSON")
+        numbers.append(str(number))
+        return f"{_STAND_IN} {len(numbers) - 1}"
+
+    text = json.dumps(value, ensure_ascii=ensure_ascii, default=stand_in, **options)
+    if numbers:
+        import re
+
+        text = re.sub(f'"{_STAND_IN} ([0-9]+)"', lambda found: numbers[int(found[1])], text)
+    return text

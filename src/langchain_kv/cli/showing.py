@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import base64
-import json
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from langchain_kv.backends.base import Found, Stored
 from langchain_kv.cli.given import Form
-from langchain_kv.cli.output import Output, json_line
+from langchain_kv.cli.output import Output, json_line, json_text
 from langchain_kv.cli.table import printable
 from langchain_kv.embeddings.vectors import count_of, first_numbers
 from langchain_kv.errors import UsageError
@@ -94,7 +93,7 @@ def shown_to_people(form: Form | None, value: Any) -> str:
         return bytes_line(value)
     if _is_document(value):
         return _document_lines(value)
-    return printable(json.dumps(value, ensure_ascii=False, indent=2), keep="\n")
+    return printable(json_text(value, indent=2), keep="\n")
 
 
 def shown_in_line(value: Any, most: int = 200) -> str:
@@ -103,7 +102,7 @@ def shown_in_line(value: Any, most: int = 200) -> str:
         return bytes_line(value)
     if _is_document(value):
         return f"document: {value['page_content'][:most]}"
-    return json.dumps(value, ensure_ascii=False)[:most]
+    return json_text(value)[:most]
 
 
 def bytes_line(value: bytes) -> str:
@@ -130,7 +129,10 @@ def _is_document(value: Any) -> bool:
 def _document_lines(value: dict[str, Any]) -> str:
     """Return the id, the metadata and what else there is, a line each, then the text as it reads."""
     rest = {name: item for name, item in value.items() if name not in _DOCUMENT and item is not None}
-    facts = [f"{name}: {item if isinstance(item, str) else json.dumps(item)}" for name, item in rest.items()]
-    facts += [f"metadata.{name}: {json.dumps(item, ensure_ascii=False)}" for name, item in value["metadata"].items()]
+    facts = [
+        f"{name}: {item if isinstance(item, str) else json_text(item, ensure_ascii=True)}"
+        for name, item in rest.items()
+    ]
+    facts += [f"metadata.{name}: {json_text(item)}" for name, item in value["metadata"].items()]
     lines = [printable(fact) for fact in facts]
     return "\n".join([*lines, "", printable(value["page_content"], keep="\n\t")])

@@ -17,6 +17,7 @@ from langchain_kv.cli.table import printable
 from langchain_kv.cli.targets import key_rule, target_of
 from langchain_kv.errors import ConfigError
 from langchain_kv.values.keys import check_key, shown
+from langchain_kv.values.lenient import exact_numbers
 
 __all__ = ["COMMANDS", "checked_prefix"]
 
@@ -64,7 +65,7 @@ def _items(arguments: Arguments, output: Output) -> int | None:
                 continue
             yield row_of(key, stored.value, stored, output)
 
-    with target_of(arguments).opened() as backend:
+    with target_of(arguments).opened() as backend, exact_numbers():
         output.rows(rows(), COLUMNS)
     if not damaged:
         return None

@@ -19,6 +19,7 @@ from langchain_kv.cli.targets import key_rule, target_of
 from langchain_kv.errors import ConfigError, DamagedValueError, UnknownCollectionError, UnknownKeyspaceError
 from langchain_kv.values.codecs import UndecodableError, encode_json, exact_bytes
 from langchain_kv.values.keys import check_key, check_keys, shown
+from langchain_kv.values.lenient import exact_numbers
 from langchain_kv.values.records import Kind, Record
 
 __all__ = ["COMMANDS"]
@@ -35,7 +36,7 @@ def _get(arguments: Arguments, output: Output) -> int | None:
     keys: list[str] = arguments.key
     if form is not None and len(keys) > 1:
         raise ConfigError(f"--{form.value} prints one value: give one key, or leave it out.")
-    with target_of(arguments).opened() as backend:
+    with target_of(arguments).opened() as backend, exact_numbers():
         unique = check_keys(dict.fromkeys(keys), key_rule(backend))
         stored = dict(zip(unique, backend.get_many(unique), strict=True))
     values, damaged = _decoded(form, stored)
