@@ -99,6 +99,15 @@ def raised_for(error: Exception, rows: Rows, shown: str, this: Try) -> BaseExcep
         # A TypeError names arguments, others may have a value in their text.
         text = str(error) if isinstance(error, TypeError) else type(error).__name__
         return _not_taken(text, shown) if this.since is None else error
+    told = _failure(error, rows, shown, this)
+    if told is None or (isinstance(told, TransportError) and this.is_repeated(told)):
+        return None
+    # What the first try may have done stays unknown, whatever the second one met.
+    return this.broke if this.broke is not None and this.broke.applied is None else told
+
+
+def _failure(error: Exception, rows: Rows, shown: str, this: Try) -> StoreError | None:
+    """Return the error for one of the database's, the driver's or SQLAlchemy's; None where it lost a race."""
     codes, text = _told(error)
     if this.since is None and not codes and (isinstance(error, exc.ProgrammingError) or _REFUSED.search(text)):
         return _not_taken(text, shown)  # by the driver: no server was asked
@@ -126,9 +135,7 @@ def raised_for(error: Exception, rows: Rows, shown: str, this: Try) -> BaseExcep
     elif codes & _NO_TABLE or "no such table" in text:
         told = rows.missing()
     elif not isinstance(error, DBAPIError) or error.connection_invalidated:
-        told = broken = _broken(f"The connection to {shown} broke: {text}.", this)
-        if this.is_repeated(broken):
-            return None
+        told = _broken(f"The connection to {shown} broke: {text}.", this)
     elif codes & _TOO_LONG:
         told = InvalidKeyError(
             f"{shown} refused a key of the call, which is too long for the table's index: {text}. Nothing of the"
@@ -136,8 +143,7 @@ def raised_for(error: Exception, rows: Rows, shown: str, this: Try) -> BaseExcep
         )
     else:
         told = EngineError(f"{shown} refused it: {text}. Nothing of the call was stored.")
-    # What the first try may have done stays unknown, whatever the second one met.
-    return this.broke if this.broke is not None and this.broke.applied is None else told
+    return told
 
 
 def _broken(text: str, this: Try) -> TransportError:
