@@ -133,8 +133,7 @@ def missing() -> str | None:
 @contextmanager
 def running_node() -> Iterator[Node]:
     """Give the node of this test session; the session's first user starts it, and it ends with the last."""
-    session = os.environ.get("PYTEST_XDIST_TESTRUNUID") or str(os.getpid())
-    home = _room() / f"langchain-kv-cassandra-{session}"
+    home = _home()
     users = _lock_as_user(home)
     try:
         with open(home / "starting", "w") as starting:
@@ -146,6 +145,22 @@ def running_node() -> Iterator[Node]:
         yield node
     finally:
         users.close()
+
+
+def what_it_does() -> str:
+    """Return the end of the node's log, with what each of its threads does now; empty where no node runs."""
+    home = _home()
+    try:
+        os.kill(int((home / "java.pid").read_text()), signal.SIGQUIT)
+        time.sleep(1)  # until it has written
+        return (home / "node.log").read_text(errors="replace")[-100_000:]
+    except OSError:
+        return ""
+
+
+def _home() -> Path:
+    session = os.environ.get("PYTEST_XDIST_TESTRUNUID") or str(os.getpid())
+    return _room() / f"langchain-kv-cassandra-{session}"
 
 
 def _room() -> Path:
@@ -346,6 +361,7 @@ def _supervise(home: Path, jars: Path, java_version: int) -> None:
         tempfile.TemporaryDirectory(prefix="lckv-", ignore_cleanup_errors=True) as libraries,
     ):
         process, node = _start_node(home, jars, java_version, log, libraries)
+        (home / "java.pid").write_text(str(process.pid))
         try:
             _wait_until_ready(process, node)
             told = home / "node.json.new"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from cassandra_node import what_it_does
 from langchain_kv.testing.contract import StoreFace
 from meta.lengthy import lengthy
 from places import PLACES, Place, open_place
@@ -37,6 +38,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("cassandra")
         if item.nodeid.partition("[")[0] in left_out:
             item.add_marker("lengthy")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what Cassandra's node did while a test of it failed: the node is gone when somebody reads that it failed."""
+    report = yield
+    if report.failed and item.get_closest_marker("cassandra"):
+        report.sections.append(("Cassandra's node", what_it_does()))
+    return report
 
 
 @pytest.fixture(scope="session", params=MARKED, ids=PLACES)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import signal
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -22,10 +24,11 @@ Where = dict[str, Any]
 START_MS = 1_800_000_000_000
 
 START = """
-import json, mmap, struct, sys, threading
+import faulthandler, json, mmap, signal, struct, sys, threading
 from langchain_kv import KVStore
 from langchain_kv.runtime import clock
 
+faulthandler.register(signal.SIGUSR1)
 where, number, told = json.loads(sys.argv[1])
 
 def go():
@@ -113,6 +116,11 @@ def ready(script: str, arguments: Sequence[Sequence[str]], **pipes: Any) -> Iter
         for process in started:
             assert line(process) == "ready"
         yield started
+    except BaseException:
+        for process in started:  # to tell on stderr what each of them is doing
+            process.send_signal(signal.SIGUSR1)
+        time.sleep(1)
+        raise
     finally:
         for process in started:
             with process:

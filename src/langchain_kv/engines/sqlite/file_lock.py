@@ -139,7 +139,9 @@ class FileLock:
                     )
                 continue
             if time.monotonic() > deadline:
-                raise EngineBusyError(f"Another process held {self.path} for {self._wait_s:g} s; try again later")
+                raise EngineBusyError(
+                    f"Another process held {self.path} for {self._wait_s:g} s{self._holder()}; try again later"
+                )
             _sleep(pause_s * random.uniform(0.5, 1))  # noqa: S311 - no secret: it keeps waiters out of step
             pause_s = min(pause_s * 1.5, LONGEST_PAUSE_S)
 
@@ -236,6 +238,16 @@ class FileLock:
         except OSError as error:
             self.unlock_file()
             raise self._failed("look at", error) from error
+
+    def _holder(self) -> str:
+        """Return which process holds the lock, for a message; empty where the system does not say."""
+        with suppress(OSError), open("/proc/locks", encoding="ascii", errors="replace") as locks:
+            inode = f":{self._opened[1]}" if self._opened else ":"
+            for line in locks:  # "7: FLOCK ADVISORY WRITE 4242 fe:00:131 0 EOF"; of who waits it has "->"
+                words = line.split()
+                if words[1] == "FLOCK" and words[5].endswith(inode) and words[4].isdecimal():
+                    return f", at the end process {words[4]}"
+        return ""
 
     def _failed(
         self, what: str, error: OSError, advice: str = "the database's directory must be one that this process may use"
