@@ -54,5 +54,5 @@ def no_folder(path: str) -> EngineError:
 
 def require_folder(path: str) -> None:
     """Refuse the path of a file whose directory is not there."""
-    if not os.path.isdir(os.path.dirname(path)):
+    if not os.path.isdir(os.path.dirname(os.path.abspath(path))):
         raise no_folder(path)
