@@ -177,6 +177,52 @@ class GoesOnFromTheBeginning(Right):
         yield from self.below.scan(prefix, values=True)
 
 
+@broken(backend="test_a_namespace_is_listed_with_those_below_it_and_no_other")
+class ListsNamespacesThatBeginAlike(Right):
+    def scan_tree(self, tree, *, values, holding=None):
+        return self.scan(tree, values=values)
+
+    def ascan_tree(self, tree, *, values, holding=None):
+        return self.ascan(tree, values=values)
+
+
+@broken(backend="test_a_namespace_is_listed_with_those_below_it_and_no_other", modes="async")
+class CoroutinesListNoneBelow(Right):
+    async def ascan_tree(self, tree, *, values, holding=None):
+        async for page in super().ascan_tree(tree, values=values):
+            yield [(key, one) for key, one in page if key.startswith(f"{tree}\x1e")]
+
+
+@broken(backend="test_a_scan_for_what_holds_a_text_leaves_none_of_it_out")
+class LooksForATextAtTheTopOnly(Right):
+    def scan_tree(self, tree, *, values, holding=None):
+        for page in super().scan_tree(tree, values=values):
+            yield [(key, one) for key, one in page if holding is None or f'"{one.value}'.startswith(holding.text)]
+
+    async def ascan_tree(self, tree, *, values, holding=None):
+        for page in self.scan_tree(tree, values=values, holding=holding):
+            yield page
+
+
+@broken(backend="test_the_namespaces_are_those_that_keys_are_in")
+class NamesOneLevelOfNamespaces(Right):
+    def namespaces(self, tree):
+        return {name for name in super().namespaces(tree) if name.count("\x1f") <= tree.count("\x1f") + 1}
+
+    async def anamespaces(self, tree):
+        return self.namespaces(tree)
+
+
+@broken(backend="test_what_has_expired_is_in_no_namespace")
+class NamesNamespacesOfWhatHasExpired(Right):
+    def namespaces(self, tree):
+        with at_the_beginning_of_time():
+            return super().namespaces(tree)
+
+    async def anamespaces(self, tree):
+        return self.namespaces(tree)
+
+
 @broken(backend="test_bytes_are_read_as_bytes_if_only_copies_wrote_them")
 class MakesNoDifferenceOfMarkedBytes(Right):
     keeps_bytes = False

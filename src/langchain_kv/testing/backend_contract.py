@@ -12,11 +12,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from operator import itemgetter
 from typing import Any
 
 import pytest
 
 from langchain_kv.backends.base import Backend, Merge, Page, Record
+from langchain_kv.backends.documents import found_in
+from langchain_kv.engines.base import Held
 from langchain_kv.errors import PartialWriteError, StoreClosedError, UnsupportedError
 from langchain_kv.runtime import clock
 from langchain_kv.testing.contract import BaseFace, Clock, Contract
@@ -67,6 +70,19 @@ KEYS = [
     "\uffff",
 ]
 
+TREES: dict[str, list[str]] = {
+    "\x1fa": ["\x1fa\x1ek", "\x1fa\x1fb\x1ek", "\x1fa\x1fb\x1fc\x1ek"],
+    "\x1fa\x1fb": ["\x1fa\x1fb\x1ek", "\x1fa\x1fb\x1fc\x1ek"],
+    "\x1fa\x1fb\x1fc": ["\x1fa\x1fb\x1fc\x1ek"],
+    "\x1fab": ["\x1fab\x1e", "\x1fab\x1ek"],
+    "\x1fa\x1df": ["\x1fa\x1df\x1ek"],
+    "\x1fb": ["\x1fb\x1e\x1fa\x1ek"],
+    "\x1fc": [],
+}
+"""Of each of these namespaces, the keys in it and in those below it, as ``values/namespaces.py`` encodes them."""
+
+IN_NONE = ["a", "ab", "k", "\x1e", "\x1ek"]
+
 
 class Face(BaseFace):
     """The face of a backend."""
@@ -80,6 +96,11 @@ class Face(BaseFace):
         page = self.scan(prefix, values=False)
         assert all(stored is None for _, stored in page)
         return sorted(key for key, _ in page)
+
+    def in_tree(self, tree: str, *, values: bool = True, holding: Held | None = None) -> Page:
+        """Return what a whole scan of a namespace and of those below it yields, parsed, in the order of the keys."""
+        page = [item for page in self.scan_tree(tree, values=values, holding=holding) for item in page]
+        return sorted([(key, found_in(one) if type(one) is bytes else one) for key, one in page], key=itemgetter(0))
 
 
 def _values(stored: list[Any]) -> list[Any]:
@@ -216,6 +237,50 @@ class BackendContract(Contract):
 
         with ThreadPoolExecutor(6) as pool:
             assert list(pool.map(work, range(6))) == [list(range(10))] * 6
+
+    # -- namespaces ---------------------------------------------
+
+    def test_a_namespace_is_listed_with_those_below_it_and_no_other(self, face: Face) -> None:
+        keys = sorted({key for some in TREES.values() for key in some})
+        many = [f"\x1fmany\x1e{number:04}" for number in range(700)]
+        face.put_many([Record(key, b"%d" % len(key)) for key in [*keys, *many, *IN_NONE]])
+        for tree, some in {**TREES, "": [*keys, *many], "\x1fmany": many}.items():
+            assert face.in_tree(tree, values=False) == [(key, None) for key in some]
+            found = face.in_tree(tree)
+            assert [key for key, _ in found] == some
+            assert _values([stored for _, stored in found]) == [len(key) for key in some]
+
+    def test_a_scan_for_what_holds_a_text_leaves_none_of_it_out(self, face: Face) -> None:
+        face.put_many(
+            [
+                Record("\x1fa\x1e1", b'{"n":["needle"]}'),
+                Record("\x1fa\x1e2", b'"hay"'),
+                Record("\x1fa\x1fb\x1e3", b'"needle"', Kind.JSON, FUTURE_MS),
+                Record("\x1fa\x1e4", b'{"$ref":"needle"}', Kind.TEXT),
+                Record("\x1fab\x1e5", b'"needle"'),
+            ]
+        )
+        found = dict(face.in_tree("\x1fa", holding=Held('"needle', '"\\')))
+        found.pop("\x1fa\x1e2", None)  # which may be left out
+        assert list(found) == ["\x1fa\x1e1", "\x1fa\x1e4", "\x1fa\x1fb\x1e3"]
+        assert _values([*found.values()]) == [{"n": ["needle"]}, {"$ref": "needle"}, "needle"]
+
+    def test_the_namespaces_are_those_that_keys_are_in(self, face: Face) -> None:
+        keys = sorted({key for some in TREES.values() for key in some})
+        face.put_many([Record(key, b"1") for key in [*keys, *IN_NONE]])
+        for tree, some in {**TREES, "": keys}.items():
+            assert face.namespaces(tree) == {key[: key.index("\x1e") + 1] for key in some}
+        face.delete_many(TREES["\x1fa\x1fb"])
+        assert face.namespaces("\x1fa") == {"\x1fa\x1e"}
+
+    def test_what_has_expired_is_in_no_namespace(self, face: Face, time: Clock) -> None:
+        soon = clock.now_ms() + 1_000_000
+        face.put_many([Record("\x1fa\x1ek", b"1", Kind.JSON, soon), Record("\x1fa\x1fb\x1ek", b"2")])
+        assert face.namespaces("\x1fa") == {"\x1fa\x1e", "\x1fa\x1fb\x1e"}
+        time.now_s = 2_000
+        assert [key for key, _ in face.in_tree("\x1fa")] == ["\x1fa\x1fb\x1ek"]
+        assert face.in_tree("", values=False) == [("\x1fa\x1fb\x1ek", None)]
+        assert face.namespaces("\x1fa") == face.namespaces("") == {"\x1fa\x1fb\x1e"}
 
     # -- expiry ---------------------------------------------
 
