@@ -7,7 +7,12 @@ import importlib.util
 import pytest
 
 from installed import need
-from running import Lckv
+from running import Lckv, Outcome
+
+
+def counted(lckv: Lckv, module: str, url: str) -> Outcome:
+    need("" if importlib.util.find_spec(module) else f"{module} is not installed")
+    return lckv("count", "--db", url, "--collection", "kv", "--timeout", "1")
 
 
 @pytest.mark.parametrize(
@@ -26,8 +31,7 @@ from running import Lckv
     ],
 )
 def test_a_parameter_that_is_not_taken_is_exit_code_2(lckv: Lckv, module: str, url: str) -> None:
-    need("" if importlib.util.find_spec(module) else f"{module} is not installed")
-    code, out, error = lckv("count", "--db", url, "--collection", "kv", "--timeout", "1")
+    code, out, error = counted(lckv, module, url)
 
     assert (code, out) == (2, b""), error
     assert "not take" in error or "none that redis-py takes" in error
@@ -42,7 +46,6 @@ def test_a_parameter_that_is_not_taken_is_exit_code_2(lckv: Lckv, module: str, u
     ],
 )
 def test_a_parameter_that_is_taken_is_not_blamed(lckv: Lckv, module: str, url: str) -> None:
-    need("" if importlib.util.find_spec(module) else f"{module} is not installed")
-    code, out, error = lckv("count", "--db", url, "--collection", "kv", "--timeout", "1")
+    code, out, error = counted(lckv, module, url)
 
     assert (code, out) == (4, b""), error

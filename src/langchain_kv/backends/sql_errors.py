@@ -71,17 +71,14 @@ class Try:
         """Begin the first try, or the next one."""
         self.number, self.since, self.is_ending = self.number + 1, None, False
 
-    def is_repeated(self, told: TransportError) -> bool:
-        """Tell whether a try whose connection broke is run again: once, on a new connection.
+    def is_stale(self, told: TransportError) -> bool:
+        """Tell whether a connection broke that is to be replaced unseen: once in a call, and where repeating is safe.
 
         A server closes connections that rest, or is started anew, and a pool does not see it. To ask the server before
         each call would be a round trip of each.
         """
-        is_stale = self.since is not None and time.monotonic() - self.since < STALE_S
-        if self.broke is not None or not told.retryable or not is_stale:
-            return False
-        self.broke = told
-        return True
+        is_prompt = self.since is not None and time.monotonic() - self.since < STALE_S
+        return is_prompt and bool(told.retryable) and self.broke is None
 
 
 def raised_for(error: Exception, rows: Rows, shown: str, this: Try) -> BaseException | None:
@@ -100,10 +97,12 @@ def raised_for(error: Exception, rows: Rows, shown: str, this: Try) -> BaseExcep
         text = str(error) if isinstance(error, TypeError) else type(error).__name__
         return _not_taken(text, shown) if this.since is None else error
     told = _failure(error, rows, shown, this)
-    if told is None or (isinstance(told, TransportError) and this.is_repeated(told)):
+    if isinstance(told, TransportError) and this.is_stale(told):
+        this.broke = told
         return None
-    # What the first try may have done stays unknown, whatever the second one met.
-    return this.broke if this.broke is not None and this.broke.applied is None else told
+    if told is not None and this.broke is not None and this.broke.applied is None:
+        return this.broke  # what the first try may have done stays unknown, whatever the second one met
+    return told
 
 
 def _failure(error: Exception, rows: Rows, shown: str, this: Try) -> StoreError | None:
