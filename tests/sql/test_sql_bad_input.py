@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib.util
 import random
 import re
+import socket
 import string
+import struct
+import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 from uuid import uuid4
 
@@ -158,6 +161,27 @@ def test_a_server_that_is_not_there_is_no_wrong_usage(parameter: str) -> None:
     need("" if importlib.util.find_spec("psycopg") else "the driver is not installed")
     with pytest.raises(ConnectError):
         KVStore("kv", f"postgresql+psycopg://u:p@127.0.0.1:1/db{parameter}")
+
+
+@pytest.mark.parametrize("scheme", ["mysql+pymysql", "mysql+asyncmy", "postgresql+psycopg", "postgresql+asyncpg"])
+def test_a_server_that_ends_while_it_is_connected_to_is_no_connection(scheme: str) -> None:
+    need("" if importlib.util.find_spec(scheme.partition("+")[2]) else "the driver is not installed")
+
+    def reset_all() -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                client.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=reset_all, daemon=True).start()
+        for _ in range(100):  # a driver sees it in one of several places
+            with pytest.raises(ConnectError) as caught:
+                KVStore("kv", f"{scheme}://u:hunter2@127.0.0.1:{listener.getsockname()[1]}/db")
+            assert caught.value.applied is False
+            assert caught.value.retryable
+        listener.shutdown(socket.SHUT_RDWR)
 
 
 def test_a_place_shows_no_password() -> None:

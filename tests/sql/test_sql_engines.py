@@ -252,3 +252,36 @@ def test_coroutines_on_a_driver_of_coroutines_take_a_bounded_number_of_threads(t
         store.mset([("a", 1)])
         asyncio.run(scenario(store))
     assert 0 < max(names) <= 20
+
+
+def _engine(path: Any, is_async: bool) -> Any:
+    if is_async:
+        return create_async_engine(f"sqlite+aiosqlite:///{path}", poolclass=NullPool)
+    return create_engine(f"sqlite:///{path}", poolclass=NullPool)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_whatever_a_driver_raises_that_cannot_connect_is_no_connection(tmp_path: Any, is_async: bool) -> None:
+    engine = _engine(tmp_path / "kv.db", is_async)
+
+    @event.listens_for(engine.sync_engine if is_async else engine, "do_connect")
+    def connect(*_: object) -> None:
+        raise RuntimeError("Transport does not expose socket instance")  # asyncmy's, of a server that ends meanwhile
+
+    with pytest.raises(ConnectError, match="does not expose") as caught:
+        KVStore("c", SQLPlace(engine))
+    assert (caught.value.applied, caught.value.retryable) == (False, True)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_fault_of_a_program_is_no_broken_connection(tmp_path: Any, is_async: bool) -> None:
+    engine = _engine(tmp_path / "kv.db", is_async)
+    store = KVStore("c", SQLPlace(engine))
+
+    @event.listens_for(engine.sync_engine if is_async else engine, "before_cursor_execute")
+    def hook(*_: object) -> None:
+        raise RuntimeError("of the program's own hook")
+
+    with pytest.raises(RuntimeError, match="own hook"):
+        store.mget(["a"])
+    store.close()

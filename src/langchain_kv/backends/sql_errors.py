@@ -45,7 +45,7 @@ _NO_ENTRY: Final[set[object]] = {"28P01", "28000", 1044, 1045, 1698}
 _OF_CALLS: Final = (TypeError, ValueError, AttributeError, LookupError)
 _REFUSED: Final = re.compile(r"invalid (\w+ value|port number)|could not parse network address")  # what libpq was given
 
-TRANSLATED: Final = (SQLAlchemyError, OSError, RacedError, ChangeError, *_OF_CALLS)
+TRANSLATED: Final = (SQLAlchemyError, OSError, RuntimeError, RacedError, ChangeError, *_OF_CALLS)
 """What ``raised_for`` is asked about."""
 
 
@@ -96,6 +96,8 @@ def raised_for(error: Exception, rows: Rows, shown: str, this: Try) -> BaseExcep
         # A TypeError names arguments, others may have a value in their text.
         text = str(error) if isinstance(error, TypeError) else type(error).__name__
         return _not_taken(text, shown) if this.since is None else error
+    if isinstance(error, RuntimeError) and this.since is not None:
+        return error  # before, it is what asyncmy raises where a server ends while it is connected to
     told = _failure(error, rows, shown, this)
     if isinstance(told, TransportError) and this.is_stale(told):
         this.broke = told
