@@ -10,6 +10,7 @@ import sys
 import tempfile
 import textwrap
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -19,6 +20,7 @@ import pytest
 from bodies import SQLiteEngine
 from langchain_kv.engines.base import CollectionName
 from langchain_kv.engines.sqlite.file_lock import FileLock
+from langchain_kv.errors import EngineBusyError
 
 KV = CollectionName("default_keyspace", "kv")
 NOBODY = 65534
@@ -196,6 +198,72 @@ def test_those_who_remove_it_and_those_who_wait_for_it_exclude_each_other(path: 
     for thread in threads:
         thread.join()
     assert (inside, most, turns) == (0, 1, 400)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the queue is Linux's")
+@pytest.mark.parametrize("waiters", [1, 5])
+def test_who_takes_it_again_and_again_lets_others_go_first(path: str, waiters: int) -> None:
+    turns, is_over = 0, False
+    waited: list[int] = []  # how many turns of the first
+
+    def hog() -> None:
+        nonlocal turns
+        lock = FileLock(f"{path}.lock")
+        while not is_over:
+            with lock:
+                time.sleep(0.005)  # a commit
+                turns += 1
+        lock.close()
+
+    def wait() -> None:
+        lock = FileLock(f"{path}.lock")
+        for _ in range(15):
+            before = turns
+            with lock:
+                waited.append(turns - before)
+            time.sleep(0.002)
+        lock.close()
+
+    others = [threading.Thread(target=wait) for _ in range(waiters)]
+    first = threading.Thread(target=hog)
+    for thread in (first, *others):
+        thread.start()
+    for thread in others:
+        thread.join()
+    is_over = True
+    first.join()
+    assert sorted(waited)[len(waited) // 2] <= 5
+
+
+@pytest.mark.parametrize("ends", ["by giving it back", "by being killed"])
+def test_who_is_next_and_ends_leaves_the_queue(path: str, ends: str) -> None:
+    held, other = FileLock(f"{path}.lock"), FileLock(f"{path}.lock", wait_s=20)
+    with held:
+        if ends == "by being killed":
+            code = "FileLock(sys.argv[1]).acquire()"
+            waiting = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-c",
+                    f"import sys\nfrom {FileLock.__module__} import FileLock\nprint(flush=True)\n{code}",
+                    f"{path}.lock",
+                ],
+                stdout=subprocess.PIPE,
+            )
+            assert waiting.stdout is not None
+            with waiting.stdout:
+                waiting.stdout.readline()
+                time.sleep(0.1)
+                waiting.kill()
+            waiting.wait()
+        else:
+            late = FileLock(f"{path}.lock", wait_s=0)
+            with pytest.raises(EngineBusyError):
+                late.acquire()
+    with other:
+        pass
+    for lock in (held, other):
+        lock.close()
 
 
 # -- the end of a process whose folder is gone ------------------------------------------------------------------------

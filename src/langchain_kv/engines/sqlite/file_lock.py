@@ -1,7 +1,11 @@
 """One thread of one process at a time: a lock on a file beside the database.
 
 SQLite before 3.51.3 can lose acknowledged rows when one connection checkpoints while another commits; under this lock
-they never do so at once. It also shares out the turns of writers more evenly than SQLite's own waiting does.
+they never do so at once.
+
+A process that writes without a pause gives the lock back for some microseconds only, which another one that looks now
+and then would hit by luck, after minutes if a commit is slow. So on Linux there is a second lock, on a byte of the same
+file, of who is next: whoever waits takes it first, and so must a process that has had the lock for ``TURN_S``.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ import errno
 import os
 import random
 import stat
+import struct
 import sys
 import time
 from collections.abc import Callable
@@ -35,6 +40,9 @@ LOCK_WAIT_S: Final = FILE_WAIT_S
 FIRST_PAUSE_S: Final = 0.0002
 LONGEST_PAUSE_S: Final = 0.002
 """Seconds between two attempts while another process holds the lock: about the length of a commit."""
+
+TURN_S: Final = 0.01
+"""Seconds after which a process that takes the lock again and again lets one that waits go first."""
 
 NOTE_LENGTH: Final = 32
 """Characters of a note in the lock file, ASCII."""
@@ -72,6 +80,8 @@ class FileLock:
         self._threads = threads.RLock()  # reentrant only because it knows its owner, which release() asks for
         self._descriptor: int | None = None
         self._opened: tuple[int, int] | None = None  # which file the descriptor is of
+        self._is_queued = False  # whether the lock of who is next may be held
+        self._turn_ends = 0.0  # of time.monotonic
 
     def acquire(self, deadline: float | None = None, *, look: Callable[[], None] | None = None) -> None:
         """Take it. Where that fails, for whatever reason, it is not held.
@@ -125,28 +135,37 @@ class FileLock:
     def lock_file(self, deadline: float) -> None:
         """Exclude other processes until ``unlock_file``, waiting up to ``deadline`` (of ``time.monotonic``)."""
         pause_s, vanished = FIRST_PAUSE_S, 0
-        while True:
-            descriptor = self._open()
-            if self._try_to_lock(descriptor):
-                if self._is_current():
-                    return
-                self.close()  # somebody removed the lock file: whoever comes next locks another one
-                vanished += 1
-                if vanished == VANISHED_MAX:
-                    raise EngineError(
-                        f"{self.path} was made {vanished} times, and was not there then; find out what removes it, and"
-                        " keep the database on a file system of this machine"
+        may_try = time.monotonic() < self._turn_ends
+        try:
+            while True:
+                descriptor = self._open()
+                if (may_try or self._queue(descriptor)) and self._try_to_lock(descriptor):
+                    if self._is_current():
+                        break
+                    self.close()  # somebody removed the lock file: whoever comes next locks another one
+                    vanished += 1
+                    if vanished == VANISHED_MAX:
+                        raise EngineError(
+                            f"{self.path} was made {vanished} times, and was not there then; find out what removes it,"
+                            " and keep the database on a file system of this machine"
+                        )
+                    continue
+                may_try = self._is_queued
+                if time.monotonic() > deadline:
+                    raise EngineBusyError(
+                        f"Another process held {self.path} for {self._wait_s:g} s{self._holder()}; try again later"
                     )
-                continue
-            if time.monotonic() > deadline:
-                raise EngineBusyError(
-                    f"Another process held {self.path} for {self._wait_s:g} s{self._holder()}; try again later"
-                )
-            _sleep(pause_s * random.uniform(0.5, 1))  # noqa: S311 - no secret: it keeps waiters out of step
-            pause_s = min(pause_s * 1.5, LONGEST_PAUSE_S)
+                _sleep(pause_s * random.uniform(0.5, 1))  # noqa: S311 - no secret: it keeps waiters out of step
+                pause_s = min(pause_s * 1.5, LONGEST_PAUSE_S)
+        finally:
+            if self._is_queued:
+                self._turn_ends = time.monotonic() + TURN_S
+                self._leave_queue()
 
     def unlock_file(self) -> None:
         if self._descriptor is not None:
+            if self._is_queued:  # Ctrl-C came
+                self._leave_queue()
             try:
                 _unlock(self._descriptor)
             except OSError:  # a call that did what it was to do does not fail by this: closing gives the lock back, too
@@ -155,6 +174,7 @@ class FileLock:
     def close(self) -> None:
         """Give the descriptor back; the lock is free and can be used again. The threads' half is held."""
         descriptor, self._descriptor, self._opened = self._descriptor, None, None
+        self._is_queued = False
         if descriptor is not None:
             with suppress(OSError):  # nothing was written by it; it is gone all the same
                 os.close(descriptor)
@@ -219,6 +239,17 @@ class FileLock:
                 descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
                 _admit_writers(self.path.removesuffix(".lock"), descriptor)
                 return descriptor
+
+    def _queue(self, descriptor: int) -> bool:
+        """Return whether this is the next to have the lock; True, too, where the system has no queue."""
+        self._is_queued = True  # first: were it interrupted in between, nobody would leave it
+        self._is_queued = _queue(descriptor)
+        return self._is_queued
+
+    def _leave_queue(self) -> None:
+        if self._descriptor is not None:
+            _leave_queue(self._descriptor)
+        self._is_queued = False
 
     def _try_to_lock(self, descriptor: int) -> bool:
         try:
@@ -297,3 +328,29 @@ else:
 
     def _unlock(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+if sys.platform == "linux":
+    # struct flock: kind, whence, start, length, process (0 here); of a byte that the file does not have.
+    _TAKEN, _GIVEN_BACK = (
+        struct.pack("hhqqi4x", kind, os.SEEK_SET, 1 << 40, 1, 0) for kind in (fcntl.F_WRLCK, fcntl.F_UNLCK)
+    )
+
+    def _queue(descriptor: int) -> bool:
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _TAKEN)
+        except OSError as error:  # a file system without such locks has no queue
+            return error.errno not in _HELD_BY_ANOTHER
+        return True
+
+    def _leave_queue(descriptor: int) -> None:
+        with suppress(OSError):  # as there
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _GIVEN_BACK)
+
+else:
+
+    def _queue(descriptor: int) -> bool:
+        return True
+
+    def _leave_queue(descriptor: int) -> None:
+        pass
