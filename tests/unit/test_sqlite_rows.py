@@ -100,6 +100,7 @@ def test_of_repeated_ids_the_last_row_wins_in_any_mixture(table: sqlite3.Connect
         (rows_for(1), 1),
         (rows_for(1_000), 20),
         (rows_for(1_000, expires_at=5), 20),
+        ([row for number in range(100) for row in rows_for(10, expires_at=number + 1)], 20),  # each its own moment
         (rows_for(129, is_raw=True), 5),  # 50 + 50 + 10 + 10 + 9
         (rows_for(100, LONG), 100),  # SQLite would hold them all at once
     ],
