@@ -27,7 +27,7 @@ help:
 	@echo "make run        keep Python's standard library in a store, on a file and over HTTP, and check it"
 	@echo "make test       run every test but test-cluster's (those on a real Apache Cassandra where Java 17 and Maven are found)"
 	@echo "make test-fast  run the tests that take no longer than a moment"
-	@echo "make test-pythons  run all but the slow tests with each other Python that is claimed, PYTHONS='$(PYTHONS)', fetched if need be"
+	@echo "make test-pythons  run all but the slow tests with each other Python that is claimed, PYTHONS='$(PYTHONS)', fetched if need be (TESTS='not cassandra': these)"
 	@echo "make lengthy    renew tests/data/lengthy.txt, which tests the fast suite leaves out, by what each takes now"
 	@echo "make test-cassandra  run only the tests on a real Apache Cassandra, whose jars are fetched"
 	@echo "make test-cluster  kill nodes of a cluster of three under work, and look for what was lost (three minutes, 3 GB)"
@@ -65,7 +65,7 @@ test-fast: $(VENV)/ready-to-test
 test-pythons: $(PYTHONS:%=test-python-%)
 
 test-python-%: .venv-%/ready-to-test
-	.venv-$*/bin/python -m pytest -q -n $(JOBS) -m "not slow and not cassandra"
+	.venv-$*/bin/python -m pytest -q -n $(JOBS) -m "$(TESTS)"
 
 lengthy: $(VENV)/ready-to-test
 	$(BIN)/python -m pytest -q -n 3 -m "not slow and not cassandra" --junitxml=build/times.xml
