@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -235,34 +236,32 @@ def test_who_takes_it_again_and_again_lets_others_go_first(path: str, waiters: i
     assert sorted(waited)[len(waited) // 2] <= 5
 
 
-@pytest.mark.parametrize("ends", ["by giving it back", "by being killed"])
-def test_who_is_next_and_ends_leaves_the_queue(path: str, ends: str) -> None:
+@pytest.mark.parametrize("ends", [signal.SIGKILL, signal.SIGSTOP])
+def test_who_is_next_and_is_stopped_keeps_nobody_waiting(path: str, ends: signal.Signals) -> None:
+    code = f"import sys\nfrom {FileLock.__module__} import FileLock\nprint(flush=True)\nFileLock(sys.argv[1]).acquire()"
     held, other = FileLock(f"{path}.lock"), FileLock(f"{path}.lock", wait_s=20)
-    with held:
-        if ends == "by being killed":
-            code = "FileLock(sys.argv[1]).acquire()"
-            waiting = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-c",
-                    f"import sys\nfrom {FileLock.__module__} import FileLock\nprint(flush=True)\n{code}",
-                    f"{path}.lock",
-                ],
-                stdout=subprocess.PIPE,
-            )
-            assert waiting.stdout is not None
-            with waiting.stdout:
+    with subprocess.Popen([sys.executable, "-c", code, f"{path}.lock"], stdout=subprocess.PIPE) as waiting:
+        try:
+            with held:
+                assert waiting.stdout is not None
                 waiting.stdout.readline()
                 time.sleep(0.1)
-                waiting.kill()
-            waiting.wait()
-        else:
-            late = FileLock(f"{path}.lock", wait_s=0)
-            with pytest.raises(EngineBusyError):
-                late.acquire()
+                waiting.send_signal(ends)
+            with other:
+                pass
+        finally:
+            waiting.kill()
+    for lock in (held, other):
+        lock.close()
+
+
+def test_who_gives_up_leaves_the_queue(path: str) -> None:
+    held, late, other = (FileLock(f"{path}.lock", wait_s=wait_s) for wait_s in (1, 0, 0))
+    with held, pytest.raises(EngineBusyError):
+        late.acquire()
     with other:
         pass
-    for lock in (held, other):
+    for lock in (held, late, other):
         lock.close()
 
 

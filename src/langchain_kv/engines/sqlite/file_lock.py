@@ -44,6 +44,9 @@ LONGEST_PAUSE_S: Final = 0.002
 TURN_S: Final = 0.01
 """Seconds after which a process that takes the lock again and again lets one that waits go first."""
 
+QUEUE_S: Final = 1.0
+"""Seconds after which one that waits may have the lock though another one is next, which may have been stopped."""
+
 NOTE_LENGTH: Final = 32
 """Characters of a note in the lock file, ASCII."""
 
@@ -135,7 +138,8 @@ class FileLock:
     def lock_file(self, deadline: float) -> None:
         """Exclude other processes until ``unlock_file``, waiting up to ``deadline`` (of ``time.monotonic``)."""
         pause_s, vanished = FIRST_PAUSE_S, 0
-        may_try = time.monotonic() < self._turn_ends
+        began = time.monotonic()
+        may_try = began < self._turn_ends
         try:
             while True:
                 descriptor = self._open()
@@ -150,8 +154,9 @@ class FileLock:
                             " and keep the database on a file system of this machine"
                         )
                     continue
-                may_try = self._is_queued
-                if time.monotonic() > deadline:
+                now = time.monotonic()
+                may_try = self._is_queued or now - began > QUEUE_S
+                if now > deadline:
                     raise EngineBusyError(
                         f"Another process held {self.path} for {self._wait_s:g} s{self._holder()}; try again later"
                     )
