@@ -233,7 +233,7 @@ def test_who_takes_it_again_and_again_lets_others_go_first(path: str, waiters: i
         thread.join()
     is_over = True
     first.join()
-    # Chance says who is next: with five waiting the median was 2 to 6 turns in 40 runs. Without a queue: 3,000.
+    # Chance says who is next: with five waiting the median was 2 to 6 turns in 40 runs. With one and no queue: 3,000.
     assert sorted(waited)[len(waited) // 2] <= 50
 
 
