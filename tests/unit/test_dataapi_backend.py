@@ -16,7 +16,10 @@ import pytest
 
 from faults.proxy import Answer, Fault, Misbehaving, api_error, errors
 from langchain_kv.backends.base import Damaged, Found, Record
+from langchain_kv.backends.dataapi import replies
 from langchain_kv.backends.dataapi.backend import DataAPIBackend
+from langchain_kv.backends.dataapi.client import Pool, Reply
+from langchain_kv.backends.dataapi.commands import LARGE_BYTES
 from langchain_kv.errors import (
     AuthError,
     BadReplyError,
@@ -236,6 +239,38 @@ async def test_the_page_after_a_large_one_is_not_fetched_ahead(
     keys = [key for page in [first, *[page async for page in pages]] for key, _ in page]
     assert keys == _keys(60)
     await backend.aclose()
+
+
+async def test_large_replies_that_come_together_are_read_in_turns_of_their_own(
+    server: Misbehaving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = json.dumps({"data": {"documents": [{"_id": "a", "value": "x" * LARGE_BYTES}], "nextPageState": None}})
+    read_in_turn: list[int] = []
+    turn = 0
+
+    async def count() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    async def answered_at_once(*_: Any) -> Reply:
+        return Reply(200, body.encode())
+
+    def noting(*arguments: Any) -> replies.Page:
+        read_in_turn.append(turn)
+        return parse_page(*arguments)
+
+    parse_page = replies.parse_page
+    monkeypatch.setattr(Pool, "post", answered_at_once)
+    monkeypatch.setattr(replies, "parse_page", noting)
+    backend = _backend(server)
+    task = asyncio.create_task(count())
+    found = await asyncio.gather(*(backend.aget_many(["a"]) for _ in range(10)))
+    task.cancel()
+    await backend.aclose()
+    assert found == [[Found("x" * LARGE_BYTES)]] * 10
+    assert len(set(read_in_turn)) == 10
 
 
 def test_document_error_is_told_for_its_key_and_the_others_are_stored(server: Misbehaving, do: Caller) -> None:

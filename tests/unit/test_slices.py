@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable
 from typing import Any
 
@@ -18,6 +19,7 @@ from langchain_kv.runtime.slices import (
     by_parts,
     gathered,
     in_slices,
+    next_turn,
     parts,
     pieces,
     whole,
@@ -63,6 +65,51 @@ async def test_others_run_between_two_parts() -> None:
 
 async def test_one_part_costs_no_turn() -> None:
     assert await turns_of(in_slices(counting([], 1))) == ("done", 0)
+
+
+async def test_many_at_work_do_one_part_in_a_turn_of_the_loop() -> None:
+    loop_turn = 0
+    parts_of_turn: Counter[int] = Counter()
+
+    async def count() -> None:
+        nonlocal loop_turn
+        while True:
+            loop_turn += 1
+            await asyncio.sleep(0)
+
+    def noting() -> Steps[None]:
+        for _ in range(10):
+            yield
+            parts_of_turn[loop_turn] += 1
+
+    task = asyncio.create_task(count())
+    async with asyncio.TaskGroup() as group:
+        for _ in range(7):
+            group.create_task(in_slices(noting()))
+    task.cancel()
+    assert parts_of_turn.total() == 70
+    assert max(parts_of_turn.values()) == 1
+
+
+async def test_who_is_cancelled_while_it_waits_keeps_no_turn() -> None:
+    waiting = [asyncio.create_task(next_turn()) for _ in range(5)]
+    await asyncio.sleep(0)
+    for task in waiting[:4]:
+        task.cancel()
+    await waiting[4]
+    assert [task.cancelled() for task in waiting] == [True, True, True, True, False]
+    async with asyncio.timeout(5):
+        await next_turn()
+
+
+def test_each_loop_has_its_own_turns() -> None:
+    async def left_waiting() -> None:
+        tasks = [asyncio.create_task(next_turn()) for _ in range(3)]
+        await asyncio.sleep(0)
+        assert not any(task.done() for task in tasks)  # asyncio.run cancels them
+
+    for _ in range(3):
+        asyncio.run(left_waiting())
 
 
 async def test_an_error_is_passed_on() -> None:

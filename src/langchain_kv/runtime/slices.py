@@ -3,13 +3,18 @@
 What takes longer for some items than for others is a generator that yields after each part of a few tenths of a
 millisecond: a plain call runs it ``whole``, a coroutine ``in_slices``. What takes the same for each is a plain
 function, which a coroutine calls for each part (``by_parts``). How large a part is goes by bytes and keys, not by a
-clock: the same work takes the same turns of the loop on every machine.
+clock: the same work takes the same turns of the loop on every machine. However many coroutines are at work, of all
+their parts but the first of each one is done in a turn of the loop (``next_turn``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
+from weakref import WeakKeyDictionary
+
+if TYPE_CHECKING:  # loaded where there is a loop: a command has none
+    import asyncio
 
 __all__ = [
     "ITEM_BYTES",
@@ -21,6 +26,7 @@ __all__ = [
     "gathered",
     "in_slices",
     "is_short",
+    "next_turn",
     "parts",
     "pieces",
     "whole",
@@ -52,14 +58,23 @@ def whole(steps: Steps[T]) -> T:
         return result
 
 
-async def in_slices(steps: Steps[T]) -> T:
-    """Do the work, and let the loop run what waits after each part. Whoever is cancelled in between does no more."""
+async def next_turn() -> None:
+    """Let the loop run what waits, until a turn comes in which nobody else who waits here works."""
     import asyncio
 
+    async with _turns.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
+        await asyncio.sleep(0)
+
+
+_turns: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]] = WeakKeyDictionary()
+
+
+async def in_slices(steps: Steps[T]) -> T:
+    """Do the work, and let the loop run what waits after each part. Whoever is cancelled in between does no more."""
     try:
         while True:
             next(steps)
-            await asyncio.sleep(0)
+            await next_turn()
     except StopIteration as end:
         result: T = end.value
         return result
@@ -77,9 +92,7 @@ async def by_parts(work: Callable[[Sequence[T]], Sequence[R]], items: Sequence[T
     found: list[R] = []
     for some in parts(items, SLICE_KEYS):
         if found:
-            import asyncio
-
-            await asyncio.sleep(0)
+            await next_turn()
         found += work(some)
     return found
 

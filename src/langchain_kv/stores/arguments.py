@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from langchain_kv.errors import InvalidKeyError, UsageError
-from langchain_kv.runtime.slices import SLICE_KEYS, by_parts, parts
+from langchain_kv.runtime.slices import SLICE_KEYS, by_parts, next_turn, parts
 from langchain_kv.values.keys import USUAL_KEYS, KeyRule, check_key, check_keys, type_name
 
 __all__ = [
@@ -46,7 +45,7 @@ async def unique_keys(keys: Sequence[str]) -> list[str]:
     unique: dict[str, None] = {}
     for some in parts(keys, SLICE_KEYS):
         unique.update(dict.fromkeys(some))
-        await asyncio.sleep(0)
+        await next_turn()
     return list(unique)
 
 
@@ -86,7 +85,7 @@ async def achecked_pairs(
                 checked.setdefault(key, value)
         else:
             checked.update(found)
-        await asyncio.sleep(0)
+        await next_turn()
     return checked
 
 

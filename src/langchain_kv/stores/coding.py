@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
 from langchain_kv.backends.base import Damaged, Stored
 from langchain_kv.errors import InvalidValueError
-from langchain_kv.runtime.slices import ITEM_BYTES, SLICE_BYTES, Steps, by_bytes, by_parts
+from langchain_kv.runtime.slices import ITEM_BYTES, SLICE_BYTES, Steps, by_bytes, by_parts, next_turn
 from langchain_kv.stores.damage import raise_damaged
 from langchain_kv.values import codecs
 from langchain_kv.values.plain import are_plain
@@ -185,7 +184,7 @@ async def adecode_all(
     values: list[V | None] = []
     for some in by_bytes(stored, _size_of):
         if values:
-            await asyncio.sleep(0)
+            await next_turn()
         keys = unique[len(values) : len(values) + len(some)]
         values += _decoded(decode_value, keys, some, damaged)
     if damaged:

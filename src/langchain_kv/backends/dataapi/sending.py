@@ -9,9 +9,10 @@ from yarl import URL
 
 from langchain_kv.backends.dataapi import replies
 from langchain_kv.backends.dataapi.client import Pool, Reply, prepared
-from langchain_kv.backends.dataapi.commands import Command
+from langchain_kv.backends.dataapi.commands import LARGE_BYTES, Command
 from langchain_kv.backends.dataapi.retry import Attempt, Call
 from langchain_kv.errors import BadReplyError, DataAPIError, StoreError
+from langchain_kv.runtime.slices import next_turn
 
 __all__ = ["Sender", "hide_token", "next_state"]
 
@@ -64,6 +65,8 @@ class Sender:
         async def attempt(one: Attempt) -> T:
             try:
                 reply = await pool.post(target, command.parts or command.body, self._request_headers(call), one)
+                if len(reply.body) >= LARGE_BYTES:
+                    await next_turn()
                 return _readable(read, reply, what)
             except StoreError as error:
                 hide_token(error, call.token)

@@ -27,7 +27,7 @@ from langchain_kv.errors import (
 )
 from langchain_kv.runtime.clock import now_ms
 from langchain_kv.runtime.halfway import Halfway
-from langchain_kv.runtime.slices import SLICE_KEYS, Steps, gathered, in_slices, parts
+from langchain_kv.runtime.slices import SLICE_KEYS, Steps, gathered, in_slices, next_turn, parts
 from langchain_kv.values.namespaces import indexed_part
 
 __all__ = ["Verbs"]
@@ -172,7 +172,7 @@ class Verbs:
                     if alive:
                         yield alive
                     if is_large:
-                        await asyncio.sleep(0)
+                        await next_turn()
                 if state is None:
                     return
                 if is_large:  # two of them would be more than memory may have room for

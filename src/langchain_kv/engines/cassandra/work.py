@@ -40,7 +40,7 @@ from langchain_kv.errors import (
     UnknownCollectionError,
     UnknownKeyspaceError,
 )
-from langchain_kv.runtime.slices import by_bytes
+from langchain_kv.runtime.slices import by_bytes, next_turn
 
 __all__ = ["delete", "good_bodies", "modify", "read_rows", "reading", "rows_by_id", "settle", "write"]
 
@@ -167,7 +167,7 @@ async def write(operation: Operation, documents: Sequence[tuple[DocId, bytes]]) 
     changes: dict[DocId, Change] = {}
     for some in by_bytes(list(dict(documents).items()), lambda document: len(document[1])):
         if changes:
-            await asyncio.sleep(0)
+            await next_turn()
         for doc_id, body in some:
             key, mark = _written_key(doc_id), new_tx_id()
             statement = await operation.statement("upsert", key[0])
