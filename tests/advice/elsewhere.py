@@ -185,7 +185,7 @@ FOLLOWED: Final = {
     ],
     "sql/test_sql_advice.py::test_another_kind_of_database_is_refused": ["not in \0: use one of them"],
     "sql/test_sql_advice.py::test_a_call_that_others_win_against_can_be_repeated": [
-        "others write the same keys all the time: repeat the call later"
+        "others write all the time: repeat the call later"
     ],
     "sql/test_sql_between.py::test_a_namespace_that_the_column_would_cut_is_refused": ["choose a shorter one"],
     "sql/test_sql_between.py::test_a_lock_that_stays_is_waited_for_twice_and_told": ["End it, and repeat the call"],

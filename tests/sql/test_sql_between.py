@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -10,8 +11,11 @@ from uuid import uuid4
 
 import pytest
 from sqlalchemy import create_engine, event, text
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from langchain_kv import ConfigError, KVStore, SQLPlace, StoreError
+from langchain_kv.backends.sql_errors import TRIES
+from langchain_kv.runtime import loop_thread
 from langchain_kv.stores.sql import SQLStore
 from sql_servers import alchemy_url
 
@@ -85,6 +89,49 @@ def test_a_row_that_changed_since_the_snapshot_is_a_race(servers: Any, name: str
         before_the_first_delete(engine, lambda: other.mset([("k", "new")]))
         assert (store.add([("k", "mine")]), store.mget(["k"])) == ([], ["new"])
     engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("driver", "mode", "tries", "ends_well"),
+    [
+        *[(driver, mode, 5, True) for driver in ("pysqlite", "aiosqlite") for mode in ("delete", "wal")],
+        ("pysqlite", "wal", 100, False),
+    ],
+)
+def test_a_lock_that_is_refused_while_others_write_is_waited_for_longer(
+    tmp_path: Any, driver: str, mode: str, tries: int, ends_well: bool
+) -> None:
+    path = tmp_path / "kv.db"
+    make: Any = create_async_engine if driver == "aiosqlite" else create_engine
+    engine = make(f"sqlite+{driver}:///{path}", connect_args={"timeout": 0.12})
+    left = tries
+
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:  # the loop's thread
+        other.execute(f"PRAGMA journal_mode = {mode}")
+
+        @event.listens_for(getattr(engine, "sync_engine", engine), "before_cursor_execute")
+        def another_commits(*_: Any) -> None:
+            nonlocal left
+            if other.in_transaction:
+                other.execute(f"PRAGMA user_version = {left}")
+                other.execute("COMMIT")
+                left -= 1
+                if left:
+                    other.execute("BEGIN IMMEDIATE")
+
+        with KVStore("c", SQLPlace(engine)) as store:
+            store.mset([("k", 1)])
+            other.execute("BEGIN IMMEDIATE")
+            if ends_well:
+                store.mset([("k", 2)])
+            else:
+                with pytest.raises(StoreError, match="others write all the time: repeat the call later") as told:
+                    store.mset([("k", 2)])
+                assert (told.value.retryable, told.value.applied) == (True, False)
+                other.execute("ROLLBACK")
+            assert tries - left == min(tries, TRIES)
+            assert store.mget(["k"]) == [2 if ends_well else 1]
+    loop_thread.run(engine.dispose()) if driver == "aiosqlite" else engine.dispose()
 
 
 def test_a_lock_that_stays_is_waited_for_twice_and_told(tmp_path: Any) -> None:

@@ -42,7 +42,7 @@ _Work = Callable[..., T]
 
 
 def _file_of(engine: Engine) -> str | None:
-    """Return the path of the file of SQLite that an engine of ours reaches; None where it is none."""
+    """Return the path of the file of SQLite that an engine reaches; None where it is none."""
     name = engine.url.database if engine.dialect.name == "sqlite" else None
     return None if not name or name.startswith((":memory:", "file:")) else name
 
@@ -83,7 +83,8 @@ class SQLBackend(SyncBackend):
         self._bare = engine.execution_options(**_bare_options(engine.dialect.name, owned))
         self._rows = rows
         self._shown = shown
-        self._file = _file_of(engine) if owned else None
+        self._file = _file_of(engine)
+        self._own_file = self._file if owned else None
         self._owned = owned
         self._closed = False
         if owned:
@@ -115,8 +116,8 @@ class SQLBackend(SyncBackend):
     def _transaction(self, engine: Engine, work: _Work[T], *args: Any) -> T:
         if self._closed:
             raise StoreClosedError(f"The store on {self._shown} was closed: open a new one.")
-        _require_file(self._file, self._rows, work)
-        this = Try(work.__name__)
+        _require_file(self._own_file, self._rows, work)
+        this = Try(work.__name__, self._file)
         for _ in range(TRIES):
             this.begin()
             try:
@@ -149,8 +150,8 @@ class SQLBackend(SyncBackend):
         self._do(self._rows.check, records)
 
     def check_writable(self) -> None:
-        if self._file is not None:
-            require_folder(self._file)
+        if self._own_file is not None:
+            require_folder(self._own_file)
 
     def delete_many(self, keys: Sequence[str]) -> None:
         self._do_bare(self._rows.delete, keys)
@@ -237,7 +238,8 @@ class AsyncSQLBackend(AtHomeBackend):
         self._bare = engine.execution_options(**_bare_options(engine.dialect.name, owned))
         self._rows = rows
         self._shown = shown
-        self._file = _file_of(engine.sync_engine) if owned else None
+        self._file = _file_of(engine.sync_engine)
+        self._own_file = self._file if owned else None
         self._closed = False
         if owned:
             renew_in_child(self)
@@ -270,8 +272,8 @@ class AsyncSQLBackend(AtHomeBackend):
         return loop_thread.run(self._do_bare(self._rows.names))
 
     async def _transaction(self, engine: AsyncEngine, work: _Work[T], *args: Any) -> T:
-        _require_file(self._file, self._rows, work)
-        this = Try(work.__name__)
+        _require_file(self._own_file, self._rows, work)
+        this = Try(work.__name__, self._file)
         for _ in range(TRIES):
             this.begin()
             try:
@@ -304,8 +306,8 @@ class AsyncSQLBackend(AtHomeBackend):
         loop_thread.run(self._do(self._rows.check, records))
 
     def check_writable(self) -> None:
-        if self._file is not None:
-            require_folder(self._file)
+        if self._own_file is not None:
+            require_folder(self._own_file)
 
     async def adelete_many(self, keys: Sequence[str]) -> None:
         await self._do_bare(self._rows.delete, keys)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Final
 
 from sqlalchemy import exc
@@ -25,6 +27,9 @@ __all__ = ["TRANSLATED", "TRIES", "Try", "raised_for"]
 
 TRIES: Final = 20
 """How often a transaction is run that others win against; each time one of them went on."""
+
+WAITS: Final = 2
+"""How often a transaction waits for a lock that is held all the time."""
 
 LOCKED_S: Final = 0.1
 """How long a transaction that was refused a lock has waited for it, at least; less is a race that was lost."""
@@ -55,21 +60,39 @@ class Try:
 
     Attributes:
         work: the name of what it does.
+        file: the path of the file of SQLite that it writes to; None where it is none.
         number: which try it is, from 1.
         since: when it had a connection; None where there was none.
         is_ending: whether its statements were answered, and it is being committed.
+        waits: how often it has waited for a lock in vain.
         broke: what would have been raised for an earlier try, whose connection had broken before it was used.
     """
 
     work: str
+    file: str | None = None
     number: int = 0
     since: float | None = None
     is_ending: bool = False
+    waits: int = 0
     broke: TransportError | None = None
+    _file_was: list[tuple[int, int]] = field(default_factory=list)
 
     def begin(self) -> None:
         """Begin the first try, or the next one."""
         self.number, self.since, self.is_ending = self.number + 1, None, False
+        if self.waits:
+            self._file_was = _state_of(self.file)
+
+    def is_held_up(self) -> bool:
+        """Count a lock that was refused; tell whether one other transaction holds it all the time.
+
+        SQLite has no queue for its lock: who waits long looks for it ten times a second, and those who come new are
+        ahead. So a transaction is run again as long as others write to the file.
+        """
+        if self.since is None or time.monotonic() - self.since < LOCKED_S:
+            return False  # it did not wait: a race that was lost
+        self.waits += 1
+        return self.waits >= WAITS and _state_of(self.file) == self._file_was
 
     def is_stale(self, told: TransportError) -> bool:
         """Tell whether a connection broke that is to be replaced unseen: once in a call, and where repeating is safe.
@@ -114,14 +137,14 @@ def _failure(error: Exception, rows: Rows, shown: str, this: Try) -> StoreError 
         return _not_taken(text, shown)  # by the driver: no server was asked
     is_refused = bool(codes & _LOCKED) or "database is locked" in text
     if this.since is not None and (isinstance(error, RacedError) or codes & _RACED or is_refused):
-        has_waited = is_refused and time.monotonic() - this.since >= LOCKED_S
-        if this.number < (2 if has_waited else TRIES):
+        is_held = is_refused and this.is_held_up()
+        if not is_held and this.number < TRIES:
             return None
         told: StoreError = EngineError(
             f"{shown}: another transaction holds what this call writes ({text}): is one of this program's open? End"
             " it, and repeat the call."
-            if has_waited
-            else f"{shown}: others write the same keys all the time: repeat the call later."
+            if is_held
+            else f"{shown}: others write all the time: repeat the call later."
         )
         told.retryable = True
     elif codes & _NO_ENTRY or "password authentication failed" in text:
@@ -164,6 +187,16 @@ def _broken(text: str, this: Try) -> TransportError:
 def _not_taken(text: str, shown: str) -> ConfigError:
     """Return what is raised for what a driver raised that was called with something wrong, such as a parameter."""
     return ConfigError(f"The driver does not take the URL of {shown} with its parameters: {text}.")
+
+
+def _state_of(file: str | None) -> list[tuple[int, int]]:
+    """Return what every commit to a file of SQLite changes, in whichever mode its journal is."""
+    found = []
+    for path in (file, f"{file}-wal") if file else ():
+        with suppress(OSError):
+            state = os.stat(path)
+            found.append((state.st_mtime_ns, state.st_size))
+    return found
 
 
 def _told(error: Exception) -> tuple[set[object], str]:
