@@ -25,7 +25,7 @@ from langchain_kv.runtime.slices import (
     whole,
 )
 from langchain_kv.stores.arguments import achecked_keys, achecked_pairs, unique_keys
-from langchain_kv.stores.coding import adecode_all
+from langchain_kv.stores.coding import decode_all
 
 
 def counting(done: list[int], count: int) -> Steps[str]:
@@ -157,7 +157,7 @@ WORK: dict[str, tuple[Any, Any]] = {
     "keys checked": (lambda: achecked_keys(KEYS), KEYS),
     "keys once": (lambda: unique_keys(KEYS), list(dict.fromkeys(KEYS))),
     "pairs checked": (lambda: achecked_pairs(zip(KEYS, KEYS, strict=True)), dict(zip(KEYS, KEYS, strict=True))),
-    "values": (lambda: adecode_all(lambda value: value, UNIQUE, UNIQUE, STORED), [1, None, b"x"] * MANY),
+    "values": (lambda: in_slices(decode_all(lambda value: value, UNIQUE, UNIQUE, STORED)), [1, None, b"x"] * MANY),
     "any part": (lambda: by_parts(list, KEYS), KEYS),
 }
 
@@ -175,7 +175,7 @@ async def test_one_value_that_is_damaged_is_found_in_any_part() -> None:
         stored = list(STORED)
         stored[at] = Damaged("why")
         with pytest.raises(DamagedValueError, match="why") as caught:
-            await adecode_all(lambda value: value, UNIQUE, UNIQUE, stored)
+            await in_slices(decode_all(lambda value: value, UNIQUE, UNIQUE, stored))
         assert list(caught.value.errors) == [UNIQUE[at]]
         assert len(caught.value.values) == len(STORED) - 1
 

@@ -22,6 +22,7 @@ from langchain_kv.backends.found import (
     Page,
     Skimmed,
     Stored,
+    alive_of,
     is_alive,
 )
 from langchain_kv.backends.merging import Merging
@@ -45,6 +46,7 @@ __all__ = [
     "Skimmed",
     "Stored",
     "SyncBackend",
+    "alive_of",
     "is_alive",
     "unsupported",
 ]

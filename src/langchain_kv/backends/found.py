@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ __all__ = [
     "Page",
     "Skimmed",
     "Stored",
+    "alive_of",
     "is_alive",
 ]
 
@@ -54,6 +55,11 @@ class Damaged(NamedTuple):
 
     reason: str
 
+    @property
+    def expires_at_ms(self) -> None:
+        """None: when it expires cannot be read, so it never does."""
+        return None
+
 
 Stored = Found | Damaged
 """What is read of a key that is there."""
@@ -61,7 +67,15 @@ Stored = Found | Damaged
 
 def is_alive(stored: Stored, now_ms: int) -> bool:
     """Return whether what is stored has not expired by now."""
-    return isinstance(stored, Damaged) or stored.expires_at_ms is None or stored.expires_at_ms > now_ms
+    return stored.expires_at_ms is None or stored.expires_at_ms > now_ms
+
+
+def alive_of(found: Mapping[Any, Stored], keys: Sequence[str], now_ms: int) -> list[Stored | None]:
+    """Return what was found of each key and has not expired by now, in order."""
+    return [
+        one if (one := found.get(key)) is None or one.expires_at_ms is None or one.expires_at_ms > now_ms else None
+        for key in keys
+    ]
 
 
 Page = list[tuple[str, Stored | None]]

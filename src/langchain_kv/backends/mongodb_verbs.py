@@ -13,7 +13,7 @@ from bson.datetime_ms import DatetimeMS
 from bson.errors import BSONError
 from pymongo import errors as mongo
 
-from langchain_kv.backends.base import Change, Page, Record, Stored, is_alive
+from langchain_kv.backends.base import Change, Page, Record, Stored, alive_of, is_alive
 from langchain_kv.backends.mongodb_documents import (
     DOCUMENT_MAX_BYTES,
     EXPIRY,
@@ -94,7 +94,7 @@ class Verbs:
             for batch in (yield from self._find({"_id": {"$in": list(some)}})):
                 found.update((document["_id"], found_in(document)) for document in parsed(batch))
                 yield PAUSE
-        return [one if (one := found.get(key)) is not None and is_alive(one, now) else None for key in keys]
+        return alive_of(found, keys, now)
 
     def page(self, prefix: str, after: str | None, *, values: bool) -> Plan[tuple[Page, str | None]]:
         """Return the next items in the order of the keys, and the last key, None at the end.

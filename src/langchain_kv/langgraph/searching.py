@@ -167,8 +167,8 @@ def _page(
                 continue
             if passes is None or passes(item.value):
                 answer.items.append(item)
-                if stored.expires_at_ms is not None:  # type: ignore[union-attr] # what is damaged is no item
-                    answer.expiring.append((key, cast("Found", stored)))
+                if stored.expires_at_ms is not None:
+                    answer.expiring.append((key, stored))
         start += len(keys)
     return answer, start
 

@@ -325,8 +325,8 @@ class LangGraphStore(BaseStore):
             except (AttributeError, TypeError, ValueError, LookupError):
                 damaged[key] = damage_of(stored) or "it is damaged"
                 continue
-            if stored.expires_at_ms is not None and op.refresh_ttl:  # type: ignore[union-attr]
-                _note_due(due, key, stored)  # type: ignore[arg-type]
+            if stored is not None and stored.expires_at_ms is not None and op.refresh_ttl:
+                _note_due(due, key, stored)
         if damaged:
             raise_damaged(damaged, {})
 

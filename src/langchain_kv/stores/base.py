@@ -13,7 +13,7 @@ from langchain_kv.places.arguments import Caller, Token, place_of, resolve
 from langchain_kv.runtime.slices import Steps, in_slices, is_short, whole
 from langchain_kv.stores import arguments
 from langchain_kv.stores.arguments import checked_keys, checked_pairs
-from langchain_kv.stores.coding import adecode_all, decode_all, encode, plain_values, usually
+from langchain_kv.stores.coding import decode_all, plain_values, usually
 from langchain_kv.stores.expiry import refreshing
 from langchain_kv.stores.extended import ExtendedStore
 from langchain_kv.stores.life import Options
@@ -33,6 +33,7 @@ V = TypeVar("V")
 W = TypeVar("W")
 
 _BYTES = (bytes, bytearray, memoryview)
+_BYTES_OR_NONE = {bytes, type(None)}
 _first = itemgetter(0)
 
 
@@ -41,6 +42,14 @@ def _plain_bytes(values: Sequence[Any]) -> Steps[list[Any] | None]:
     yield from ()
     is_usual = set(map(type, values)) == {bytes} and b'{"' not in {value[:2] for value in values}
     return list(values) if is_usual else None
+
+
+def _json_alone(values: list[Any]) -> list[Any] | None:
+    return None if bytes in set(map(type, values)) else values
+
+
+def _bytes_alone(values: list[Any]) -> list[Any] | None:
+    return values if set(map(type, values)) <= _BYTES_OR_NONE else None
 
 
 class KVBaseStore(ExtendedStore[V], BaseStore[str, V], Generic[V]):
@@ -227,7 +236,7 @@ class KVBaseStore(ExtendedStore[V], BaseStore[str, V], Generic[V]):
             if due:
                 with refreshing():
                     self._backend.touch_many(due, moment)
-        return decode_all(decode_value, wanted, unique, stored)
+        return whole(decode_all(decode_value, wanted, unique, stored))
 
     async def _aget(self, keys: Sequence[str], decode_value: Callable[[Any], W | None]) -> list[W | None]:
         short, rule = is_short(keys), self._key_rule
@@ -243,15 +252,11 @@ class KVBaseStore(ExtendedStore[V], BaseStore[str, V], Generic[V]):
             if due:
                 with refreshing():
                     await self._backend.atouch_many(due, moment)
-        return await adecode_all(decode_value, wanted, unique, stored)
+        return await in_slices(decode_all(decode_value, wanted, unique, stored))
 
     def _encode_all(self, pairs: Iterable[tuple[str, V]], ttl_s: float | None) -> list[Record]:
         moment = self._moment(ttl_s)
-        checked = checked_pairs(pairs, self._key_rule)
-        if len(checked) == 1:
-            ((key, value),) = checked.items()
-            return [encode(self.encode_value, key, value, moment)]
-        return whole(self._records(checked, moment))
+        return whole(self._records(checked_pairs(pairs, self._key_rule), moment))
 
 
 class KVStore(KVBaseStore[Any]):
@@ -273,6 +278,7 @@ class KVStore(KVBaseStore[Any]):
             refuse_type("", value, ())
         return value
 
+    @usually(_json_alone)
     def decode_value(self, value: Any) -> Any:
         """Return the value itself."""
         if isinstance(value, bytes):
@@ -301,6 +307,7 @@ class KVByteStore(KVBaseStore[bytes]):
         usual = value is None or (type(value) is bytes and value[:2] != b'{"')
         return value if usual else codecs.exact_bytes(value)
 
+    @usually(_bytes_alone)
     def decode_value(self, value: Any) -> bytes | None:
         """Return the bytes, which may be there as base64 text; None stays None."""
         return value if isinstance(value, bytes) else codecs.bytes_from_text(value)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
-from langchain_kv.backends.base import Damaged, Stored
+from langchain_kv.backends.base import Damaged, Found, Stored
 from langchain_kv.errors import InvalidValueError
-from langchain_kv.runtime.slices import ITEM_BYTES, SLICE_BYTES, Steps, by_bytes, by_parts, next_turn
+from langchain_kv.runtime.slices import ITEM_BYTES, SLICE_BYTES, SLICE_KEYS, Steps, by_bytes, parts
 from langchain_kv.stores.damage import raise_damaged
 from langchain_kv.values import codecs
 from langchain_kv.values.plain import are_plain
 from langchain_kv.values.records import Kind, Record
 from langchain_kv.values.refusals import name_key
 
-__all__ = ["adecode_all", "decode", "decode_all", "encode", "encode_pairs", "plain_values", "usual_of", "usually"]
+__all__ = ["decode", "decode_all", "encode", "encode_pairs", "plain_values", "usual_of", "usually"]
 
 V = TypeVar("V")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -22,6 +22,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 Encode = Callable[[V], Any]
 EncodeUsual = Callable[[Sequence[V]], Steps[list[Any] | None]]
 Decode = Callable[[Any], V | None]
+DecodeUsual = Callable[[list[Any]], list[Any] | None]
 
 RUN: Final = 100
 """Values that are encoded together: what is done in vain for one that is unusual, is done for so many."""
@@ -66,8 +67,10 @@ def encode_pairs(
         encode_usual: makes of some values what ``encode_value`` would, where all of that is plain JSON; else None.
             ``encode_value`` is not called for those.
     """
-    records: list[Record] = []
     left = list(pairs.items())
+    if len(left) == 1:
+        return [encode(encode_value, *left[0], expires_at_ms)]
+    records: list[Record] = []
     size_bytes = 0
     while len(records) < len(left):
         run = left[len(records) : len(records) + RUN]
@@ -108,26 +111,28 @@ def encode_pairs(
 
 class _Usual(NamedTuple):
     marked: Callable[..., Any]
-    encode_usual: EncodeUsual[Any]
+    of_many: Any
 
 
-def usually(encode_usual: EncodeUsual[Any]) -> Callable[[F], F]:
-    """Mark an ``encode_value`` with what makes the same of many usual values: whoever overrides it overrides both."""
+def usually(of_many: EncodeUsual[Any] | DecodeUsual) -> Callable[[F], F]:
+    """Mark an ``encode_value`` or ``decode_value`` with what makes the same of many usual values, and None where some
+    are not: whoever overrides the one overrides both."""
 
-    def mark(encode_value: F) -> F:
-        encode_value.usual = _Usual(encode_value, encode_usual)  # type: ignore[attr-defined]
-        return encode_value
+    def mark(of_one: F) -> F:
+        of_one.usual = _Usual(of_one, of_many)  # type: ignore[attr-defined]
+        return of_one
 
     return mark
 
 
-def usual_of(encode_value: Callable[..., Any]) -> EncodeUsual[Any] | None:
-    """Return what ``usually`` marked a store's ``encode_value`` with; None where another took its place."""
-    function = getattr(encode_value, "__func__", encode_value)
+def usual_of(of_one: Callable[..., Any]) -> Any:
+    """Return what ``usually`` marked a store's ``encode_value`` or ``decode_value`` with; None where another took its
+    place."""
+    function = getattr(of_one, "__func__", of_one)
     usual = getattr(function, "usual", None)  # others may have an attribute of that name
     if not isinstance(usual, _Usual) or usual.marked is not function:  # functools.wraps hands the mark on
         return None
-    return usual.encode_usual
+    return usual.of_many
 
 
 def plain_values(values: Sequence[Any]) -> Steps[list[Any] | None]:
@@ -152,8 +157,8 @@ def decode(decode_value: Decode[V], key: str, stored: Stored | None, damaged: di
 
 def decode_all(
     decode_value: Decode[V], wanted: Sequence[str], unique: Sequence[str], stored: Sequence[Stored | None]
-) -> list[V | None]:
-    """Return the value of each key that is wanted.
+) -> Steps[list[V | None]]:
+    """Return the value of each key that is wanted. The usual values are looked at together.
 
     Args:
         decode_value: makes a value of what ``encode_value`` answered.
@@ -164,35 +169,43 @@ def decode_all(
     Raises:
         DamagedValueError: something is damaged; it has the values of the others.
     """
-    damaged: dict[str, str] = {}
-    values = _decoded(decode_value, unique, stored, damaged)
-    if damaged:
-        _raise(damaged, unique, values)
+    values = (yield from _usual_values(decode_value, stored)) if len(stored) > 1 else None
+    if values is None:
+        damaged: dict[str, str] = {}
+        values = []
+        for some in by_bytes(stored, _size_of):
+            if values:
+                yield
+            values += _decoded(decode_value, unique[len(values) : len(values) + len(some)], some, damaged)
+        if damaged:
+            raise_damaged(damaged, {key: one for key, one in zip(unique, values, strict=True) if key not in damaged})
     if len(unique) == len(wanted):
         return values
     by_key = dict(zip(unique, values, strict=True))
-    return [by_key[key] for key in wanted]
+    ordered: list[V | None] = []
+    for keys in parts(wanted, SLICE_KEYS):
+        if ordered:
+            yield
+        ordered += [by_key[key] for key in keys]
+    return ordered
 
 
-async def adecode_all(
-    decode_value: Decode[V], wanted: Sequence[str], unique: Sequence[str], stored: Sequence[Stored | None]
-) -> list[V | None]:
-    """As ``decode_all``."""
-    if len(wanted) == 1:
-        return decode_all(decode_value, wanted, unique, stored)
-    damaged: dict[str, str] = {}
+def _usual_values(decode_value: Decode[V], stored: Sequence[Stored | None]) -> Steps[list[V | None] | None]:
+    """Return the value of all that is stored, where all of it is usual; else None."""
+    usual: DecodeUsual | None = usual_of(decode_value)
+    if usual is None:
+        return None
     values: list[V | None] = []
-    for some in by_bytes(stored, _size_of):
+    for some in parts(stored, SLICE_KEYS):
         if values:
-            await next_turn()
-        keys = unique[len(values) : len(values) + len(some)]
-        values += _decoded(decode_value, keys, some, damaged)
-    if damaged:
-        _raise(damaged, unique, values)
-    if len(unique) == len(wanted):
-        return values
-    by_key = dict(zip(unique, values, strict=True))
-    return list(await by_parts(lambda some: [by_key[key] for key in some], wanted))
+            yield
+        if Damaged in set(map(type, some)):
+            return None
+        found = usual([None if one is None else one.value for one in cast("Sequence[Found | None]", some)])
+        if found is None:
+            return None
+        values += found
+    return values
 
 
 def _decoded(
@@ -217,7 +230,3 @@ def _size_of(one: Stored | None) -> int:
         return 0
     value = one.value
     return len(value) if type(value) is str or type(value) is bytes else _PARSED_BYTES
-
-
-def _raise(damaged: dict[str, str], keys: Sequence[str], values: Sequence[Any]) -> None:
-    raise_damaged(damaged, {key: value for key, value in zip(keys, values, strict=True) if key not in damaged})

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
+from contextlib import aclosing
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 from langchain_kv import limits
 from langchain_kv._version import __version__
@@ -28,6 +28,8 @@ from langchain_kv.runtime.slices import in_slices
 from langchain_kv.values.namespaces import is_in_tree
 
 __all__ = ["DataAPIBackend"]
+
+T = TypeVar("T")
 
 
 class DataAPIBackend(HTTPBackend):
@@ -109,9 +111,12 @@ class DataAPIBackend(HTTPBackend):
         if not records:
             self._empty()
             return
-        async with self._form_in_force() as form:
+
+        async def put(form: CollectionForm) -> None:
             documents = await in_slices(encoded_in_parts(records, form))
             await self._do(lambda call: self._verbs.put(call, documents), writes=True)
+
+        await self._in_form(put)
 
     def check_many(self, records: Sequence[Record]) -> None:
         deque(encoded_in_parts(records, self._verbs.form), maxlen=0)
@@ -140,9 +145,12 @@ class DataAPIBackend(HTTPBackend):
     async def aadd_many(self, records: Sequence[Record]) -> list[bool]:
         if not records:
             return self._empty()
-        async with self._form_in_force() as form:
+
+        async def add_all(form: CollectionForm) -> list[bool]:
             documents = await in_slices(encoded_in_parts(records, form))
             return await self._do(lambda call: add(self._verbs, call, documents), writes=True)
+
+        return await self._in_form(add_all)
 
     @property
     def can_update(self) -> bool:  # type: ignore[override]
@@ -151,8 +159,9 @@ class DataAPIBackend(HTTPBackend):
     async def aupdate(self, key: str, change: Change) -> None:
         if not self.can_update:
             raise unsupported(self, "update")
-        async with self._form_in_force() as form:
-            await self._do(lambda call: update(self._verbs, call, key, change, form), writes=True)
+        await self._in_form(
+            lambda form: self._do(lambda call: update(self._verbs, call, key, change, form), writes=True)
+        )
 
     async def atouch_many(self, keys: Sequence[str], expires_at_ms: int) -> None:
         if not self.can_update:
@@ -166,10 +175,12 @@ class DataAPIBackend(HTTPBackend):
         return self._run(self.anearest(tree, vector, limit))
 
     async def anearest(self, tree: str, vector: bytes, limit: int) -> Nearest | None:
+        async def find(form: CollectionForm) -> Nearest | None:
+            spelled = spelled_for_service(vector) if len(vector) == 4 * form.dimension else None
+            return None if spelled is None else await self._nearest(tree, spelled, limit)
+
         try:
-            async with self._form_in_force() as form:
-                spelled = spelled_for_service(vector) if len(vector) == 4 * form.dimension else None
-                return None if spelled is None else await self._nearest(tree, spelled, limit)
+            return await self._in_form(find)
         except DataAPIError as error:
             if _is_about_vectors(error):
                 return None
@@ -188,16 +199,15 @@ class DataAPIBackend(HTTPBackend):
         await each(lambda look: look(), [compare, list_apart], 2)
         return Nearest(*found[0], apart[0])
 
-    @asynccontextmanager
-    async def _form_in_force(self) -> AsyncGenerator[CollectionForm]:
-        """Give the form of the collection; with SetupMode.OFF nobody has seen yet whether it has vectors.
+    async def _in_form(self, work: Callable[[CollectionForm], Awaitable[T]]) -> T:
+        """Do what goes by the collection's form; with SetupMode.OFF nobody has seen yet whether it has vectors.
 
         It is looked up again after an error about vectors: another program has made the collection anew, with others.
         """
         if self._verbs.form.takes_vectors and not self._has_seen_form:
             self._has_seen_form = await self._do(self._verbs.learn)
         try:
-            yield self._verbs.form
+            return await work(self._verbs.form)
         except StoreError as error:
             if _is_about_vectors(error):
                 self._has_seen_form = False

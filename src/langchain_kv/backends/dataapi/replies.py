@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from langchain_kv.backends.base import Damaged, Stored
+from langchain_kv.backends.base import Damaged, Kind, Stored
 from langchain_kv.backends.collections import VERSION
 from langchain_kv.backends.dataapi.commands import LARGE_BYTES
 from langchain_kv.backends.dataapi.service_errors import error_of, ids_of, no_envelope, refuse
@@ -81,7 +81,7 @@ def parse_page(status: int, body: bytes | bytearray, what: str) -> Page:
         if len(body) >= LARGE_BYTES or are_numbers_exact():
             return _split_page(body, what)
         reply = _PAGES.decode(body)
-        items = [(document.id, opened(document)) for document in reply.data.documents]
+        items = _items(reply.data.documents)
     except (ValueError, RecursionError):
         return _parse_page_slowly(body, what)
     return Page(items + _damaged(reply.errors, what), reply.data.state)
@@ -294,6 +294,18 @@ def _split_page(body: bytes | bytearray, what: str) -> Page:
     return Page(_damaged(reply.errors, what), reply.data.state, reply.data.documents)
 
 
+def _items(documents: Sequence[_Document]) -> list[tuple[Any, Stored]]:
+    """Return each document's ``_id`` and what it keeps. The usual ones are not looked at any closer."""
+    usual = Kind.JSON
+    return [
+        (
+            one.id,
+            one if one.kind is usual and one.expires_at_ms is None and one.body_blob is None else opened(one),
+        )
+        for one in documents
+    ]
+
+
 def _item(text: bytes) -> tuple[Any, Stored]:
     """Return a document's ``_id`` and what it keeps."""
     if not are_numbers_exact():
@@ -320,5 +332,5 @@ def _parse_page_slowly(body: bytes | bytearray, what: str) -> Page:
         page = None
     if page is None:
         raise no_envelope(200, what)
-    items = [(document.id, opened(document)) for document in page.data.documents]
+    items = _items(page.data.documents)
     return Page(items + _damaged(page.errors, what), page.data.state)

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Final
 
 from langchain_kv import limits
-from langchain_kv.backends.base import Page, Stored, is_alive
+from langchain_kv.backends.base import Page, Stored, alive_of, is_alive
 from langchain_kv.backends.collections import PLAIN, CollectionForm
 from langchain_kv.backends.dataapi import commands, replies
 from langchain_kv.backends.dataapi.client import Pool
@@ -444,5 +444,5 @@ def _in_order(found: Mapping[Any, Stored], keys: Sequence[str]) -> Steps[list[St
     for some in parts(keys, SLICE_KEYS):
         if ordered:
             yield
-        ordered += [one if (one := found.get(key)) is None or is_alive(one, now) else None for key in some]
+        ordered += alive_of(found, some, now)
     return ordered
