@@ -13,7 +13,7 @@ from langchain_kv.places.arguments import Caller, Token, place_of, resolve
 from langchain_kv.runtime.slices import Steps, in_slices, is_short, whole
 from langchain_kv.stores import arguments
 from langchain_kv.stores.arguments import checked_keys, checked_pairs
-from langchain_kv.stores.coding import decode_all, plain_values, usually
+from langchain_kv.stores.coding import decode_all, encode, plain_values, usually
 from langchain_kv.stores.expiry import refreshing
 from langchain_kv.stores.extended import ExtendedStore
 from langchain_kv.stores.life import Options
@@ -256,7 +256,11 @@ class KVBaseStore(ExtendedStore[V], BaseStore[str, V], Generic[V]):
 
     def _encode_all(self, pairs: Iterable[tuple[str, V]], ttl_s: float | None) -> list[Record]:
         moment = self._moment(ttl_s)
-        return whole(self._records(checked_pairs(pairs, self._key_rule), moment))
+        checked = checked_pairs(pairs, self._key_rule)
+        if len(checked) == 1:
+            ((key, value),) = checked.items()
+            return [encode(self.encode_value, key, value, moment)]
+        return whole(self._records(checked, moment))
 
 
 class KVStore(KVBaseStore[Any]):

@@ -10,7 +10,7 @@ from langchain_kv.errors import InvalidValueError
 from langchain_kv.runtime.slices import ITEM_BYTES, SLICE_BYTES, SLICE_KEYS, Steps, by_bytes, parts
 from langchain_kv.stores.damage import raise_damaged
 from langchain_kv.values import codecs
-from langchain_kv.values.plain import are_plain
+from langchain_kv.values.plain import are_plain, is_flat
 from langchain_kv.values.records import Kind, Record
 from langchain_kv.values.refusals import name_key
 
@@ -68,7 +68,7 @@ def encode_pairs(
             ``encode_value`` is not called for those.
     """
     left = list(pairs.items())
-    if len(left) == 1:
+    if len(left) == 1 and is_flat(left[0][1]):
         return [encode(encode_value, *left[0], expires_at_ms)]
     records: list[Record] = []
     size_bytes = 0
