@@ -137,6 +137,18 @@ class Backend(ABC):
     def ascan(self, prefix: str, *, values: bool) -> AsyncGenerator[Page]:
         """As ``scan``."""
 
+    def scan_keys(self, prefix: str) -> Generator[list[str]]:
+        """As ``scan`` without values: the keys alone."""
+        with closing(self.scan(prefix, values=False)) as pages:
+            for page in pages:
+                yield [key for key, _ in page]
+
+    async def ascan_keys(self, prefix: str) -> AsyncGenerator[list[str]]:
+        """As ``scan_keys``."""
+        async with aclosing(self.ascan(prefix, values=False)) as pages:
+            async for page in pages:
+                yield [key for key, _ in page]
+
     def scan_after(self, prefix: str, after: str) -> Generator[Page]:
         """As ``scan`` with values, from behind a key on, which need not be there any more. Plain calls only: it is for
         copies that go on after an end that came too early.

@@ -149,7 +149,20 @@ class EngineBackend(OverEngine[Engine], SyncBackend):
     def scan(self, prefix: str, *, values: bool) -> Generator[Page]:
         scan = _Scan(self._collection, prefix, PAGE_DOCUMENTS if values else KEYS_PAGE)
         while scan.going_on:
-            yield whole(_items(scan.rows(self._engine))) if values else scan.keys(self._engine)
+            yield whole(_items(scan.rows(self._engine))) if values else _without_values(scan.keys(self._engine))
+
+    def scan_keys(self, prefix: str) -> Generator[list[str]]:  # no pair is made of each of a million keys
+        scan = _Scan(self._collection, prefix, KEYS_PAGE)
+        while scan.going_on:
+            yield scan.keys(self._engine)
+
+    async def ascan_keys(self, prefix: str) -> AsyncGenerator[list[str]]:
+        import asyncio
+
+        scan = _Scan(self._collection, prefix, SHORT_KEYS_PAGE)
+        while scan.going_on:
+            yield await self.bridge.read_short(scan.keys, self._engine)
+            await asyncio.sleep(0)
 
     def scan_after(self, prefix: str, after: str) -> Generator[Page]:
         scan = _Scan(self._collection, prefix, PAGE_DOCUMENTS, after)
@@ -164,14 +177,18 @@ class EngineBackend(OverEngine[Engine], SyncBackend):
             if values:
                 yield await in_slices(_items(await self.bridge.read(scan.rows, self._engine)))
             else:
-                yield await self.bridge.read_short(scan.keys, self._engine)
+                yield _without_values(await self.bridge.read_short(scan.keys, self._engine))
             await asyncio.sleep(0)
 
     def scan_tree(self, tree: str, *, values: bool, holding: Held | None = None) -> Generator[Skimmed]:
         for prefix in tree_prefixes(tree):
             scan = _Scan(self._collection, prefix, PAGE_DOCUMENTS if values else KEYS_PAGE)
             while scan.going_on:
-                yield skimmed(scan.rows(self._engine, holding), now_ms()) if values else [*scan.keys(self._engine)]
+                yield (
+                    skimmed(scan.rows(self._engine, holding), now_ms())
+                    if values
+                    else [*_without_values(scan.keys(self._engine))]
+                )
 
     async def ascan_tree(self, tree: str, *, values: bool, holding: Held | None = None) -> AsyncGenerator[Skimmed]:
         import asyncio
@@ -182,7 +199,7 @@ class EngineBackend(OverEngine[Engine], SyncBackend):
                 if values:
                     yield skimmed(await self.bridge.read(scan.rows, self._engine, holding), now_ms())
                 else:
-                    yield [*await self.bridge.read_short(scan.keys, self._engine)]
+                    yield [*_without_values(await self.bridge.read_short(scan.keys, self._engine))]
                 await asyncio.sleep(0)
 
     def namespaces(self, tree: str) -> set[str]:
@@ -277,6 +294,10 @@ def _items(rows: Sequence[Row]) -> Steps[Page]:
     return [(cast(str, row[0]), one) for row, one in zip(rows, stored, strict=True) if one is not None]
 
 
+def _without_values(keys: Sequence[str]) -> Page:
+    return list(zip(keys, repeat(None)))
+
+
 class _Scan:
     """Where a scan stands.
 
@@ -288,13 +309,13 @@ class _Scan:
         self.going_on = True
         self._where: dict[str, Any] = {"collection": collection, "prefix": prefix, "limit": limit, "after": after}
 
-    def keys(self, engine: Engine) -> Page:
+    def keys(self, engine: Engine) -> list[str]:
         """Return the next page of text keys that have not expired; the last may be empty."""
         ids = engine.scan_ids(**self._where, now_ms=now_ms())
         self._advance(ids[-1] if ids else None, is_last=len(ids) < self._where["limit"])
         if not ids or isinstance(ids[-1], str):  # text comes first: then they all are
-            return list(zip(cast("list[str]", ids), repeat(None)))
-        return [(key, None) for key in ids if isinstance(key, str)]
+            return cast("list[str]", ids)
+        return [key for key in ids if isinstance(key, str)]
 
     def rows(self, engine: Engine, holding: Held | None = None) -> list[Row]:
         """As ``keys``, whole rows, also expired ones; a page ends by its bytes, too.

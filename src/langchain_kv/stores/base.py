@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing, closing
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from langchain_core.stores import BaseStore
@@ -34,7 +33,6 @@ W = TypeVar("W")
 
 _BYTES = (bytes, bytearray, memoryview)
 _BYTES_OR_NONE = {bytes, type(None)}
-_first = itemgetter(0)
 
 
 def _plain_bytes(values: Sequence[Any]) -> Steps[list[Any] | None]:
@@ -212,16 +210,16 @@ class KVBaseStore(ExtendedStore[V], BaseStore[str, V], Generic[V]):
         No value is read. Keys that others write or remove meanwhile may or may not be seen.
         """
         self._begin()
-        with closing(self._backend.scan(self._checked_prefix(prefix), values=False)) as pages:
+        with closing(self._backend.scan_keys(self._checked_prefix(prefix))) as pages:
             for page in pages:
-                yield from map(_first, page)
+                yield from page
 
     async def ayield_keys(self, *, prefix: str | None = None) -> AsyncIterator[str]:
         """As ``yield_keys``."""
         await self._abegin()
-        async with aclosing(self._backend.ascan(self._checked_prefix(prefix), values=False)) as pages:
+        async with aclosing(self._backend.ascan_keys(self._checked_prefix(prefix))) as pages:
             async for page in pages:
-                for key, _ in page:
+                for key in page:
                     yield key
 
     # -- inside -------------------------------------------------------------------------------------------------------

@@ -95,7 +95,9 @@ class Face(BaseFace):
         """Return the keys that a scan lists, sorted."""
         page = self.scan(prefix, values=False)
         assert all(stored is None for _, stored in page)
-        return sorted(key for key, _ in page)
+        keys = sorted(key for key, _ in page)
+        assert sorted(key for page in self.scan_keys(prefix) for key in page) == keys
+        return keys
 
     def in_tree(self, tree: str, *, values: bool = True, holding: Held | None = None) -> Page:
         """Return what a whole scan of a namespace and of those below it yields, parsed, in the order of the keys."""
