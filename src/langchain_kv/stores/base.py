@@ -12,7 +12,7 @@ from langchain_kv.places.arguments import Caller, Token, place_of, resolve
 from langchain_kv.runtime.slices import Steps, in_slices, is_short, whole
 from langchain_kv.stores import arguments
 from langchain_kv.stores.arguments import checked_keys, checked_pairs
-from langchain_kv.stores.coding import decode_all, encode, plain_values, usually
+from langchain_kv.stores.coding import decode_all, decode_one, encode, plain_values, usually
 from langchain_kv.stores.expiry import refreshing
 from langchain_kv.stores.extended import ExtendedStore
 from langchain_kv.stores.life import Options
@@ -234,6 +234,8 @@ class KVBaseStore(ExtendedStore[V], BaseStore[str, V], Generic[V]):
             if due:
                 with refreshing():
                     self._backend.touch_many(due, moment)
+        if len(wanted) == 1:
+            return [decode_one(decode_value, wanted[0], stored[0])]
         return whole(decode_all(decode_value, wanted, unique, stored))
 
     async def _aget(self, keys: Sequence[str], decode_value: Callable[[Any], W | None]) -> list[W | None]:
@@ -250,6 +252,8 @@ class KVBaseStore(ExtendedStore[V], BaseStore[str, V], Generic[V]):
             if due:
                 with refreshing():
                     await self._backend.atouch_many(due, moment)
+        if len(wanted) == 1:
+            return [decode_one(decode_value, wanted[0], stored[0])]
         return await in_slices(decode_all(decode_value, wanted, unique, stored))
 
     def _encode_all(self, pairs: Iterable[tuple[str, V]], ttl_s: float | None) -> list[Record]:

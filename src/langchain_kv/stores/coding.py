@@ -14,7 +14,7 @@ from langchain_kv.values.plain import are_plain, is_flat
 from langchain_kv.values.records import Kind, Record
 from langchain_kv.values.refusals import name_key
 
-__all__ = ["decode", "decode_all", "encode", "encode_pairs", "plain_values", "usual_of", "usually"]
+__all__ = ["decode", "decode_all", "decode_one", "encode", "encode_pairs", "plain_values", "usual_of", "usually"]
 
 V = TypeVar("V")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -155,10 +155,19 @@ def decode(decode_value: Decode[V], key: str, stored: Stored | None, damaged: di
         return None
 
 
+def decode_one(decode_value: Decode[V], key: str, stored: Stored | None) -> V | None:
+    """As ``decode_all``, of one key."""
+    damaged: dict[str, str] = {}
+    value = decode(decode_value, key, stored, damaged)
+    if damaged:
+        raise_damaged(damaged, {})
+    return value
+
+
 def decode_all(
     decode_value: Decode[V], wanted: Sequence[str], unique: Sequence[str], stored: Sequence[Stored | None]
 ) -> Steps[list[V | None]]:
-    """Return the value of each key that is wanted. The usual values are looked at together.
+    """Return the value of each key that is wanted, of several. The usual values are looked at together.
 
     Args:
         decode_value: makes a value of what ``encode_value`` answered.
@@ -169,7 +178,7 @@ def decode_all(
     Raises:
         DamagedValueError: something is damaged; it has the values of the others.
     """
-    values = (yield from _usual_values(decode_value, stored)) if len(stored) > 1 else None
+    values = yield from _usual_values(decode_value, stored)
     if values is None:
         damaged: dict[str, str] = {}
         values = []
