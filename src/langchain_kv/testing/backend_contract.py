@@ -93,10 +93,8 @@ class Face(BaseFace):
 
     def keys(self, prefix: str = "") -> list[str]:
         """Return the keys that a scan lists, sorted."""
-        page = self.scan(prefix, values=False)
-        assert all(stored is None for _, stored in page)
-        keys = sorted(key for key, _ in page)
-        assert sorted(key for page in self.scan_keys(prefix) for key in page) == keys
+        keys = sorted(key for page in self.scan_keys(prefix) for key in page)
+        assert sorted(self.scan(prefix, values=False), key=itemgetter(0)) == [(key, None) for key in keys]
         return keys
 
     def in_tree(self, tree: str, *, values: bool = True, holding: Held | None = None) -> Page:
