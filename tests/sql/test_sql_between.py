@@ -14,6 +14,7 @@ from sqlalchemy import create_engine, event, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from langchain_kv import ConfigError, KVStore, SQLPlace, StoreError
+from langchain_kv.backends import sql_errors
 from langchain_kv.backends.sql_errors import TRIES
 from langchain_kv.runtime import loop_thread
 from langchain_kv.stores.sql import SQLStore
@@ -132,6 +133,28 @@ def test_a_lock_that_is_refused_while_others_write_is_waited_for_longer(
             assert tries - left == min(tries, TRIES)
             assert store.mget(["k"]) == [2 if ends_well else 1]
     loop_thread.run(engine.dispose()) if driver == "aiosqlite" else engine.dispose()
+
+
+def test_a_lock_is_not_waited_for_longer_than_half_a_minute(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert sql_errors.WAITED_S == 30
+    monkeypatch.setattr(sql_errors, "WAITED_S", 0.4)
+    engine = create_engine(f"sqlite:///{tmp_path / 'kv.db'}", connect_args={"timeout": 0.15})
+    with KVStore("c", SQLPlace(engine)) as store, closing(sqlite3.connect(tmp_path / "kv.db")) as other:
+        store.mset([("k", 1)])
+        tries = 0
+
+        @event.listens_for(engine, "before_cursor_execute")
+        def another_commits(*_: Any) -> None:
+            nonlocal tries
+            tries += 1
+            other.execute(f"PRAGMA user_version = {tries}")
+            other.commit()
+            other.execute("BEGIN IMMEDIATE")
+
+        with pytest.raises(StoreError, match="others write all the time"):
+            store.mset([("k", 2)])
+        assert 2 <= tries <= 3
+    engine.dispose()
 
 
 def test_a_lock_that_stays_is_waited_for_twice_and_told(tmp_path: Any) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections import Counter
 from collections.abc import Awaitable
 from typing import Any
@@ -89,27 +91,34 @@ async def test_many_at_work_do_one_part_in_a_turn_of_the_loop() -> None:
     task.cancel()
     assert parts_of_turn.total() == 70
     assert max(parts_of_turn.values()) == 1
+    assert loop_turn <= 75  # no place is left free
 
 
 async def test_who_is_cancelled_while_it_waits_keeps_no_turn() -> None:
     waiting = [asyncio.create_task(next_turn()) for _ in range(5)]
     await asyncio.sleep(0)
-    for task in waiting[:4]:
+    for task in waiting[:-1]:
         task.cancel()
-    await waiting[4]
-    assert [task.cancelled() for task in waiting] == [True, True, True, True, False]
+    await waiting[-1]
+    assert [task.cancelled() for task in waiting] == [True] * 4 + [False]
     async with asyncio.timeout(5):
         await next_turn()
 
 
-def test_each_loop_has_its_own_turns() -> None:
+def test_each_loop_has_its_own_turns_and_is_not_kept_for_them() -> None:
+    loops = []
+
     async def left_waiting() -> None:
-        tasks = [asyncio.create_task(next_turn()) for _ in range(3)]
+        loops.append(weakref.ref(asyncio.get_running_loop()))
+        await asyncio.gather(*(next_turn() for _ in range(5)))
+        tasks = [asyncio.create_task(next_turn()) for _ in range(5)]
         await asyncio.sleep(0)
         assert not any(task.done() for task in tasks)  # asyncio.run cancels them
 
     for _ in range(3):
         asyncio.run(left_waiting())
+    gc.collect()
+    assert [loop() for loop in loops] == [None] * 3
 
 
 async def test_an_error_is_passed_on() -> None:
@@ -160,6 +169,11 @@ WORK: dict[str, tuple[Any, Any]] = {
     "values": (lambda: in_slices(decode_all(lambda value: value, UNIQUE, UNIQUE, STORED)), [1, None, b"x"] * MANY),
     "any part": (lambda: by_parts(list, KEYS), KEYS),
 }
+
+
+async def test_what_is_one_part_waits_for_no_turn() -> None:
+    for work in (achecked_pairs([("a", 1)]), unique_keys(["a", "a"]), achecked_keys(["a"])):
+        assert (await turns_of(work))[1] == 0
 
 
 @pytest.mark.parametrize("name", WORK)

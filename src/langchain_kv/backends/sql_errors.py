@@ -29,7 +29,10 @@ TRIES: Final = 20
 """How often a transaction is run that others win against; each time one of them went on."""
 
 WAITS: Final = 2
-"""How often a transaction waits for a lock that is held all the time."""
+"""How often a transaction waits for a lock, at least; on a file of SQLite it goes on as long as others write."""
+
+WAITED_S: Final = 30.0
+"""For how long, about, a transaction goes on waiting for a lock where others write."""
 
 LOCKED_S: Final = 0.1
 """How long a transaction that was refused a lock has waited for it, at least; less is a race that was lost."""
@@ -75,6 +78,7 @@ class Try:
     is_ending: bool = False
     waits: int = 0
     broke: TransportError | None = None
+    _waited_s: float = 0.0
     _file_was: list[tuple[int, int]] = field(default_factory=list)
 
     def begin(self) -> None:
@@ -87,12 +91,18 @@ class Try:
         """Count a lock that was refused; tell whether one other transaction holds it all the time.
 
         SQLite has no queue for its lock: who waits long looks for it ten times a second, and those who come new are
-        ahead. So a transaction is run again as long as others write to the file.
+        ahead. So a transaction is run again where others have changed the file meanwhile.
         """
         if self.since is None or time.monotonic() - self.since < LOCKED_S:
             return False  # it did not wait: a race that was lost
         self.waits += 1
+        self._waited_s += time.monotonic() - self.since
         return self.waits >= WAITS and _state_of(self.file) == self._file_was
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether there is to be another try, where others are only faster."""
+        return self.number < TRIES and (self.waits < WAITS or self._waited_s < WAITED_S)
 
     def is_stale(self, told: TransportError) -> bool:
         """Tell whether a connection broke that is to be replaced unseen: once in a call, and where repeating is safe.
@@ -138,7 +148,7 @@ def _failure(error: Exception, rows: Rows, shown: str, this: Try) -> StoreError 
     is_refused = bool(codes & _LOCKED) or "database is locked" in text
     if this.since is not None and (isinstance(error, RacedError) or codes & _RACED or is_refused):
         is_held = is_refused and this.is_held_up()
-        if not is_held and this.number < TRIES:
+        if not is_held and this.may_go_on:
             return None
         told: StoreError = EngineError(
             f"{shown}: another transaction holds what this call writes ({text}): is one of this program's open? End"
@@ -190,7 +200,7 @@ def _not_taken(text: str, shown: str) -> ConfigError:
 
 
 def _state_of(file: str | None) -> list[tuple[int, int]]:
-    """Return what every commit to a file of SQLite changes, in whichever mode its journal is."""
+    """Return what a commit that changes something in a file of SQLite changes, in whichever mode its journal is."""
     found = []
     for path in (file, f"{file}-wal") if file else ():
         with suppress(OSError):

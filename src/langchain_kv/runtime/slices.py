@@ -9,7 +9,9 @@ their parts but the first of each one is done in a turn of the loop (``next_turn
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -59,14 +61,52 @@ def whole(steps: Steps[T]) -> T:
 
 
 async def next_turn() -> None:
-    """Let the loop run what waits, until a turn comes in which nobody else who waits here works."""
+    """Let the loop run what waits, until a turn comes in which none of the others here works, first come first served.
+
+    With two in one turn, reading large values by 12 requests at once still held up the loop for 20 ms (measured).
+    """
     import asyncio
 
-    async with _turns.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
-        await asyncio.sleep(0)
+    await _turns.setdefault(asyncio.get_running_loop(), _Turns()).next()
 
 
-_turns: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]] = WeakKeyDictionary()
+class _Turns:
+    """The turns of one event loop. Holds no loop while nobody waits: a loop that was left can go."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._is_next_taken = False
+
+    async def next(self) -> None:
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        if not self._is_next_taken:
+            self._is_next_taken = True
+            loop.call_soon(self._admit, loop)
+            await asyncio.sleep(0)
+            return
+        turn = loop.create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            with suppress(ValueError):  # it was its turn already
+                self._waiting.remove(turn)
+            raise
+
+    def _admit(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Say whose turn the next one is; called in each turn that is taken."""
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                loop.call_soon(self._admit, loop)
+                return
+        self._is_next_taken = False
+
+
+_turns: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, _Turns]] = WeakKeyDictionary()
 
 
 async def in_slices(steps: Steps[T]) -> T:

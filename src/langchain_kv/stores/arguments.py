@@ -44,8 +44,9 @@ async def unique_keys(keys: Sequence[str]) -> list[str]:
     """Return each of the keys once, in the order of their first places."""
     unique: dict[str, None] = {}
     for some in parts(keys, SLICE_KEYS):
+        if unique:
+            await next_turn()
         unique.update(dict.fromkeys(some))
-        await next_turn()
     return list(unique)
 
 
@@ -79,13 +80,14 @@ async def achecked_pairs(
         return checked_pairs(pairs, rule, verb=verb)
     checked: dict[str, Any] = {}
     for some in parts(list(pairs), SLICE_KEYS):
+        if checked:
+            await next_turn()
         found = checked_pairs(some, rule, verb=verb, first_wins=first_wins)
         if first_wins:
             for key, value in found.items():
                 checked.setdefault(key, value)
         else:
             checked.update(found)
-        await next_turn()
     return checked
 
 
