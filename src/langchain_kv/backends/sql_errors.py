@@ -29,7 +29,7 @@ TRIES: Final = 20
 """How often a transaction is run that others win against; each time one of them went on."""
 
 WAITS: Final = 2
-"""How often a transaction waits for a lock, at least; on a file of SQLite it goes on as long as others write."""
+"""How often a transaction waits for a lock, at least; on a file of SQLite for WAITED_S while others write."""
 
 WAITED_S: Final = 30.0
 """For how long, about, a transaction goes on waiting for a lock where others write."""
