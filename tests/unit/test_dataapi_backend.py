@@ -32,6 +32,7 @@ from langchain_kv.errors import (
     StoreError,
     UnknownCollectionError,
 )
+from loop_turns import counted_turns
 
 pytestmark = pytest.mark.usefixtures("no_waiting")
 
@@ -246,28 +247,20 @@ async def test_large_replies_that_come_together_are_read_in_turns_of_their_own(
 ) -> None:
     body = json.dumps({"data": {"documents": [{"_id": "a", "value": "x" * LARGE_BYTES}], "nextPageState": None}})
     read_in_turn: list[int] = []
-    turn = 0
-
-    async def count() -> None:
-        nonlocal turn
-        while True:
-            turn += 1
-            await asyncio.sleep(0)
 
     async def answered_at_once(*_: Any) -> Reply:
         return Reply(200, body.encode())
 
     def noting(*arguments: Any) -> replies.Page:
-        read_in_turn.append(turn)
+        read_in_turn.append(turns.count)
         return parse_page(*arguments)
 
     parse_page = replies.parse_page
     monkeypatch.setattr(Pool, "post", answered_at_once)
     monkeypatch.setattr(replies, "parse_page", noting)
     backend = _backend(server)
-    task = asyncio.create_task(count())
-    found = await asyncio.gather(*(backend.aget_many(["a"]) for _ in range(10)))
-    task.cancel()
+    async with counted_turns() as turns:
+        found = await asyncio.gather(*(backend.aget_many(["a"]) for _ in range(10)))
     await backend.aclose()
     assert found == [[Found("x" * LARGE_BYTES)]] * 10
     assert len(set(read_in_turn)) == 10

@@ -41,6 +41,7 @@ from langchain_kv import (
 )
 from langchain_kv.embeddings import call, vectors
 from langchain_kv.testing import DataAPIServer
+from loop_turns import counted_turns
 
 TEXTS = [f"text {number}" for number in range(1_000)]
 RIGHT = [vector_of(text) for text in TEXTS]
@@ -686,20 +687,11 @@ async def test_a_coroutine_gives_its_loop_back_between_slices() -> None:
     model.wrong = lambda right: array.tolist()
     cache = EmbeddingCache(model, KVByteStore("slices", "memory:slices"), batch_size=300)
     texts = [f"t{number}" for number in range(300)]
-    turns = 0
-
-    async def count() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    counting = asyncio.create_task(count())
-    for _ in range(2):
-        turns = 0
-        assert await cache.aembed_documents(texts) == array.tolist()
-        assert turns >= 300 * 1_536 * 4 // call.SLICE_BYTES
-    counting.cancel()
+    async with counted_turns() as turns:
+        for _ in range(2):
+            turns.count = 0
+            assert await cache.aembed_documents(texts) == array.tolist()
+            assert turns.count >= 300 * 1_536 * 4 // call.SLICE_BYTES
 
 
 def test_the_json_of_an_older_cache_is_what_langchain_writes() -> None:

@@ -29,6 +29,7 @@ from langchain_kv.errors import (
     UnsupportedError,
 )
 from langchain_kv.runtime import slices
+from loop_turns import counted_turns
 
 KV = CollectionName("ks", "kv")
 
@@ -114,22 +115,13 @@ async def test_long_async_reads_let_small_ones_pass(backend: EngineBackend) -> N
 @pytest.mark.parametrize("what", ["reads", "keys"])
 async def test_short_reads_one_after_the_other_let_others_run(backend: EngineBackend, what: str) -> None:
     backend.put_many([record(f"{number:05}") for number in range(5 * engine_module.KEYS_PAGE)])
-    turns = 0
-
-    async def count() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    counting = asyncio.create_task(count())
-    if what == "reads":
-        for _ in range(5):
-            await backend.aget_many(["00001"])
-    else:
-        await collected(backend.ascan("", values=False))
-    counting.cancel()
-    assert turns >= 5
+    async with counted_turns() as turns:
+        if what == "reads":
+            for _ in range(5):
+                await backend.aget_many(["00001"])
+        else:
+            await collected(backend.ascan("", values=False))
+    assert turns.count >= 5
 
 
 async def test_a_large_read_is_parsed_in_parts(backend: EngineBackend, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,7 @@ from langchain_kv.runtime.slices import (
 )
 from langchain_kv.stores.arguments import achecked_keys, achecked_pairs, unique_keys
 from langchain_kv.stores.coding import decode_all
+from loop_turns import counted_turns
 
 
 def counting(done: list[int], count: int) -> Steps[str]:
@@ -40,18 +41,8 @@ def counting(done: list[int], count: int) -> Steps[str]:
 
 async def turns_of(work: Awaitable[Any]) -> tuple[Any, int]:
     """Return what the work returns, and how often another task ran meanwhile."""
-    turns = 0
-
-    async def count() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    task = asyncio.create_task(count())
-    result = await work
-    task.cancel()
-    return result, turns
+    async with counted_turns() as turns:
+        return await work, turns.count
 
 
 async def test_sync_and_async_return_the_same() -> None:
@@ -70,28 +61,19 @@ async def test_one_part_costs_no_turn() -> None:
 
 
 async def test_many_at_work_do_one_part_in_a_turn_of_the_loop() -> None:
-    loop_turn = 0
     parts_of_turn: Counter[int] = Counter()
-
-    async def count() -> None:
-        nonlocal loop_turn
-        while True:
-            loop_turn += 1
-            await asyncio.sleep(0)
 
     def noting() -> Steps[None]:
         for _ in range(10):
             yield
-            parts_of_turn[loop_turn] += 1
+            parts_of_turn[turns.count] += 1
 
-    task = asyncio.create_task(count())
-    async with asyncio.TaskGroup() as group:
+    async with counted_turns() as turns, asyncio.TaskGroup() as group:
         for _ in range(7):
             group.create_task(in_slices(noting()))
-    task.cancel()
     assert parts_of_turn.total() == 70
     assert max(parts_of_turn.values()) == 1
-    assert loop_turn <= 75  # no place is left free
+    assert turns.count <= 75  # no place is left free
 
 
 async def test_who_is_cancelled_while_it_waits_keeps_no_turn() -> None:

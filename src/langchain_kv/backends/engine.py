@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from functools import partial
 from itertools import repeat
 from typing import Any, Final, cast
@@ -147,9 +147,12 @@ class EngineBackend(OverEngine[Engine], SyncBackend):
     # Sync and async scans differ in how a page is fetched; what is fetched, and when it ends, is said once, in _Scan.
 
     def scan(self, prefix: str, *, values: bool) -> Generator[Page]:
-        scan = _Scan(self._collection, prefix, PAGE_DOCUMENTS if values else KEYS_PAGE)
+        if not values:
+            yield from map(_without_values, self.scan_keys(prefix))
+            return
+        scan = _Scan(self._collection, prefix, PAGE_DOCUMENTS)
         while scan.going_on:
-            yield whole(_items(scan.rows(self._engine))) if values else _without_values(scan.keys(self._engine))
+            yield whole(_items(scan.rows(self._engine)))
 
     def scan_keys(self, prefix: str) -> Generator[list[str]]:  # no pair is made of each of a million keys
         scan = _Scan(self._collection, prefix, KEYS_PAGE)
@@ -172,12 +175,14 @@ class EngineBackend(OverEngine[Engine], SyncBackend):
     async def ascan(self, prefix: str, *, values: bool) -> AsyncGenerator[Page]:
         import asyncio
 
-        scan = _Scan(self._collection, prefix, PAGE_DOCUMENTS if values else SHORT_KEYS_PAGE)
+        if not values:
+            async with aclosing(self.ascan_keys(prefix)) as pages:
+                async for keys in pages:
+                    yield _without_values(keys)
+            return
+        scan = _Scan(self._collection, prefix, PAGE_DOCUMENTS)
         while scan.going_on:
-            if values:
-                yield await in_slices(_items(await self.bridge.read(scan.rows, self._engine)))
-            else:
-                yield _without_values(await self.bridge.read_short(scan.keys, self._engine))
+            yield await in_slices(_items(await self.bridge.read(scan.rows, self._engine)))
             await asyncio.sleep(0)
 
     def scan_tree(self, tree: str, *, values: bool, holding: Held | None = None) -> Generator[Skimmed]:

@@ -93,10 +93,11 @@ class Try:
         SQLite has no queue for its lock: who waits long looks for it ten times a second, and those who come new are
         ahead. So a transaction is run again where others have changed the file meanwhile.
         """
-        if self.since is None or time.monotonic() - self.since < LOCKED_S:
+        waited_s = 0.0 if self.since is None else time.monotonic() - self.since
+        if waited_s < LOCKED_S:
             return False  # it did not wait: a race that was lost
         self.waits += 1
-        self._waited_s += time.monotonic() - self.since
+        self._waited_s += waited_s
         return self.waits >= WAITS and _state_of(self.file) == self._file_was
 
     @property

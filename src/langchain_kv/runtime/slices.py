@@ -67,7 +67,11 @@ async def next_turn() -> None:
     """
     import asyncio
 
-    await _turns.setdefault(asyncio.get_running_loop(), _Turns()).next()
+    loop = asyncio.get_running_loop()
+    turns = _turns.get(loop)
+    if turns is None:
+        turns = _turns.setdefault(loop, _Turns())
+    await turns.next(loop)
 
 
 class _Turns:
@@ -77,10 +81,9 @@ class _Turns:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._is_next_taken = False
 
-    async def next(self) -> None:
+    async def next(self, loop: asyncio.AbstractEventLoop) -> None:
         import asyncio
 
-        loop = asyncio.get_running_loop()
         if not self._is_next_taken:
             self._is_next_taken = True
             loop.call_soon(self._admit, loop)

@@ -159,8 +159,7 @@ def decode_one(decode_value: Decode[V], key: str, stored: Stored | None) -> V | 
     """As ``decode_all``, of one key."""
     damaged: dict[str, str] = {}
     value = decode(decode_value, key, stored, damaged)
-    if damaged:
-        raise_damaged(damaged, {})
+    raise_damaged(damaged, {})  # where anything is
     return value
 
 
