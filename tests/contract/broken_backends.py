@@ -14,9 +14,11 @@ from threading import Barrier, BrokenBarrierError
 from typing import Any, ClassVar
 from unittest import mock
 
+import orjson
 from msgspec.structs import replace
 
 from langchain_kv import Kind, Place, Record, SyncBackend
+from langchain_kv.backends.base import Merge
 from langchain_kv.backends.engine import EngineBackend
 from langchain_kv.engines.base import CollectionName
 from langchain_kv.engines.memory import MemoryEngine
@@ -444,6 +446,23 @@ class MergesInTwoSteps(Right):
 class ReplacesInsteadOfMerging(Right):
     def merge_many(self, records, merge):
         self.put_many(records)
+
+
+@broken(backend="test_merging_by_an_ending_is_merging")
+class KeepsWhateverStandsAtTheEnd(Right):
+    def merge_many(self, records, merge):
+        def at_the_end(record, stored):
+            there = orjson.dumps(stored.value) if stored.kind is Kind.JSON else stored.value
+            return replace(record, payload=merge.ending.with_text(record.payload, there[-4:-2]))
+
+        self.below.merge_many(records, merge if merge.ending is None else Merge(at_the_end))
+
+
+@broken(backend="test_what_has_no_ending_is_merged_beside_what_has")
+class ForgetsMomentsWhereEndingsAreKept(Right):
+    def merge_many(self, records, merge):
+        given = records if merge.ending is None else [replace(record, expires_at_ms=None) for record in records]
+        self.below.merge_many(given, merge)
 
 
 @broken(backend="test_an_update_sees_what_is_there", store="test_an_update_sees_and_changes_the_value")

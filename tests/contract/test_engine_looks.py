@@ -13,7 +13,7 @@ from langchain_kv.engines.sqlite.engine import SQLiteEngine
 
 NAME = CollectionName("default_keyspace", "c")
 HELD = Held('"003', '"\\')
-ENDING = Ending(b',"at":"', 3, 3)
+ENDING = Ending(',"at":"[0-9][0-9][0-9]"[}][}]', 3, 3)
 
 
 @pytest.fixture(params=["memory", "sqlite"])

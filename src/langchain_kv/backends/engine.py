@@ -10,13 +10,14 @@ from functools import partial
 from itertools import repeat
 from typing import Any, Final, cast
 
-from langchain_kv.backends.base import Change, Merge, Page, Record, Skimmed, Stored, SyncBackend
+from langchain_kv.backends.base import Change, Kind, Merge, Page, Record, Skimmed, Stored, SyncBackend
 from langchain_kv.backends.collections import check_settings
 from langchain_kv.backends.rows import (
     OverEngine,
     adding,
     changing,
     found_all,
+    in_document,
     merging,
     open_collection,
     parsed,
@@ -246,6 +247,10 @@ class EngineBackend(OverEngine[Engine], SyncBackend):
 
     def _merge(self, rows: Sequence[Row], records: Sequence[Record], merge: Merge) -> None:
         change = merging(rows, records, merge, keeps_raw=self._keeps_raw)
+        usual = Kind.JSON
+        if merge.ending and all(record.kind is usual and record.expires_at_ms is None for record in records):
+            self._engine.merge(self._collection, rows, in_document(merge.ending), change)
+            return
         self._engine.modify(self._collection, [row[0] for row in rows], change)
         self._purge_some(rows)
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from langchain_kv.engines.base import Ending
 from langchain_kv.values.records import Kind, Record
 
 __all__ = [
@@ -96,13 +97,13 @@ class Merge:
 
     Attributes:
         of_stored: answers that.
-        of_text: the same by JSON texts of documents (``documents.py``) that hold an id and a plain value, nothing else:
-            sees that of the record and that of what is there, and answers that of what is stored; None where it is to
-            be parsed. A backend need not call it.
+        ending: the same, by payloads of JSON, where both end with a text at this place: the record is stored with that
+            of what is there. None: there is no such place. Every record that is given has the text, unless its kind is
+            another. A backend need not look at it.
     """
 
     of_stored: Callable[[Record, Stored], Record]
-    of_text: Callable[[bytes, bytes], bytes | None] | None = None
+    ending: Ending | None = None
 
     def __call__(self, record: Record, stored: Stored) -> Record:
         return self.of_stored(record, stored)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any, Final, Generic, TypeVar, cast
 
 import orjson
@@ -12,7 +13,7 @@ from langchain_kv.backends.base import Change, Found, Kind, Merge, Record, Skimm
 from langchain_kv.backends.collections import PLAIN, CollectionForm
 from langchain_kv.backends.documents import check_size, document_of, finder, in_form, with_new_version
 from langchain_kv.engines import base as engines
-from langchain_kv.engines.base import KEEP, CollectionName, DocId, Engine, Keep, Row, Settings
+from langchain_kv.engines.base import KEEP, CollectionName, DocId, Ending, Engine, Keep, Row, Settings
 from langchain_kv.engines.rows import has_expired, postponed
 from langchain_kv.errors import StoreClosedError, StoreError, UnknownCollectionError, UnknownKeyspaceError
 from langchain_kv.limits import DOCUMENT_MAX_UTF16
@@ -207,7 +208,7 @@ def merging(
     rows: Sequence[Row], records: Sequence[Record], merge: Merge, *, keeps_raw: bool, form: CollectionForm = PLAIN
 ) -> engines.Change:
     """Return the change that stores the rows of these records, merged where their ids are there."""
-    of_text = merge.of_text if form == PLAIN else None
+    ending = None if merge.ending is None or form != PLAIN else in_document(merge.ending)
     given = dict(zip([row[0] for row in rows], zip(rows, records, strict=True), strict=True))
     now = now_ms()
 
@@ -216,14 +217,20 @@ def merging(
         if row is None:
             return new
         is_usual = row[3] is None and not row[2]
-        if is_usual and of_text is not None and record.kind is Kind.JSON and record.expires_at_ms is None:
-            text = of_text(new[1], row[1])  # both usual: nothing stands behind the value
-            if text is not None and len(text) <= SMALL_BYTES:
-                return new[0], text, False, None
+        if is_usual and ending is not None and record.kind is Kind.JSON and record.expires_at_ms is None:
+            text = ending.text_in(row[1])
+            if text is not None:
+                return new[0], ending.with_text(new[1], text), False, None
         stored = finder()(row[1]) if is_usual else _found(row, now)
         return new if stored is None else rows_of([merge(record, stored)], keeps_raw=keeps_raw, form=form)[0]
 
     return change_row
+
+
+@lru_cache
+def in_document(ending: Ending) -> Ending:
+    """Return where a text near the end of a plain value stands in the document of it."""
+    return Ending(ending.pattern + "[}]", ending.length, ending.after + 1)
 
 
 def postponing(expires_at_ms: int, form: CollectionForm = PLAIN) -> engines.Change:

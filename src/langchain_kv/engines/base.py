@@ -7,9 +7,12 @@ Where it ``keeps_raw_values``, a body may also be a value of bytes, as it is.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
@@ -79,18 +82,45 @@ class CollectionName(NamedTuple):
     name: str
 
 
-class Ending(NamedTuple):
-    """A text near the end of bodies.
+_CLASS: Final = re.compile(r"\[[^]]*\]")
+
+
+@dataclass(frozen=True)
+class Ending:
+    """A text of a fixed length at a fixed place from the end of bodies.
 
     Attributes:
-        before: the bytes right before it, by which bodies are told that have it there.
+        pattern: what a body ends with that has it there: ASCII characters that stand for themselves, and classes of one
+            character each, such as ``[0-9]`` and ``[.]``, which GLOB and regular expressions read alike.
         length: its bytes.
         after: the bytes between it and the end of the body.
     """
 
-    before: bytes
+    pattern: str
     length: int
     after: int
+
+    @cached_property
+    def size(self) -> int:
+        """The bytes that the pattern matches."""
+        return len(_CLASS.sub(".", self.pattern))
+
+    @cached_property
+    def before(self) -> bytes:
+        """The characters that the pattern begins with, which come before any class."""
+        return self.pattern.partition("[")[0].encode()
+
+    @cached_property
+    def _matches(self) -> Callable[[bytes], object]:
+        return re.compile(self.pattern.encode()).fullmatch
+
+    def text_in(self, body: bytes) -> bytes | None:
+        """Return the text of a body; None where it has none."""
+        return body[-self.length - self.after : -self.after] if self._matches(body[-self.size :]) else None
+
+    def with_text(self, body: bytes, text: bytes) -> bytes:
+        """Return a body that has the ending with this text."""
+        return b"".join((body[: -self.length - self.after], text, body[-self.after :]))
 
 
 class Held(NamedTuple):
@@ -169,6 +199,18 @@ class Engine(ABC):
         without ``atomic_batches``, where something was by then, it is among the ``errors`` of a PartialWriteError.
         """
 
+    def merge(self, collection: CollectionName, rows: Sequence[Row], ending: Ending, change: Change) -> None:
+        """Store every row; where its id exists, with the text of that row near its end.
+
+        Args:
+            collection: where.
+            rows: each id once, neither raw nor expiring, each with such a text.
+            ending: which text.
+            change: as of ``modify``, of any of these ids: what is done where the row that is there has no such text, is
+                raw or expires. It does the same as this where that has the text.
+        """
+        self.modify(collection, [row[0] for row in rows], change)
+
     @abstractmethod
     def delete(self, collection: CollectionName, ids: Sequence[DocId]) -> int:
         """Remove the documents that exist; return how many there were. ``atomic_batches``: all or none."""
@@ -237,7 +279,7 @@ class Engine(ABC):
 
         Args:
             collection: where to look.
-            ending: which text.
+            ending: which text. What the pattern begins with is looked at, not the rest.
             start: only ids from here on.
             end: only ids before this.
             limit: at most this many; None: all.

@@ -10,7 +10,6 @@ exists is given the moment at which that was created without being parsed.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -37,7 +36,6 @@ __all__ = [
     "encode",
     "item_of",
     "key_of",
-    "moments_in",
     "name_items",
     "namespace_in",
     "search_item_of",
@@ -48,9 +46,6 @@ __all__ = [
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MOMENT: Final = 32
 """Characters of a moment: 2026-11-27T16:00:00.000000+00:00."""
-
-_CREATED: Final = len(b'"created_at":"') + _MOMENT + len(b'"}')
-"""Bytes of the end of an item's text, from the field ``created_at`` on."""
 
 
 # -- keys -------------------------------------------------------------------------------------------------------------
@@ -164,36 +159,21 @@ def _written(moment_us: int) -> str:
 def with_vectors(record: Record, vectors: Sequence[str]) -> Record:
     """Return the record of an item with its vectors."""
     text = record.payload
-    field = b'"vectors":["%b"],' % '","'.join(vectors).encode()
-    return replace(record, payload=text[:-_CREATED] + field + text[-_CREATED:])
+    field = b',"vectors":["%b"]' % '","'.join(vectors).encode()
+    return replace(record, payload=text[: -_CREATED.size] + field + text[-_CREATED.size :])
 
 
-_TAIL_OF_TEXT: Final = re.compile(
-    rb',"updated_at":"([0-9T:.+-]{%d})","created_at":"([0-9T:.+-]{%d})"\}\}\Z' % (_MOMENT, _MOMENT)
+_DATE: Final = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]"
+_PATTERN: Final = f"{_DATE}T[0-9][0-9]:[0-9][0-9]:[0-9][0-9][.]{'[0-9]' * 6}[+]00:00"
+_CREATED: Final = Ending(f',"created_at":"{_PATTERN}"[}}]', _MOMENT, len('"}'))
+"""Where the moment at which an item was created stands in its text."""
+
+UPDATED: Final = Ending(
+    f',"updated_at":"{_PATTERN}","created_at":"{_PATTERN}"[}}][}}]', _MOMENT, len('","created_at":""}}') + _MOMENT
 )
-UPDATED: Final = Ending(b',"updated_at":"', _MOMENT, len(b'","created_at":""}}') + _MOMENT)
-"""Where the moment of the last update stands in the text of the document of an item."""
+"""Where the moment of the last update stands in the text of the document of an item, the usual one.
 
-_TAIL_BYTES: Final = len(b',"updated_at":"","created_at":""}}') + 2 * _MOMENT
-
-
-def moments_in(text: bytes) -> tuple[bytes, bytes] | None:
-    """Return when an item was updated and created, of the text of its document; None where that is to be parsed.
-
-    Only the usual item ends so. In one that is nested in another value there would be one brace more.
-    """
-    found = _TAIL_OF_TEXT.match(text, max(len(text) - _TAIL_BYTES, 0))
-    return None if found is None else found.groups()  # type: ignore[return-value]
-
-
-def _created_in_text(text: bytes, there: bytes) -> bytes | None:
-    moments = moments_in(there)
-    return None if moments is None else b"".join((text[: -_MOMENT - 3], moments[1], b'"}}'))
-
-
-def _with_created(record: Record, created: bytes) -> Record:
-    payload = b"".join((record.payload[: -_MOMENT - 2], created, b'"}'))
-    return Record(record.key, payload, record.kind, record.expires_at_ms)
+In an item that is nested in another value there would be one brace more."""
 
 
 def _created_of(record: Record, stored: Stored) -> Record:
@@ -204,10 +184,10 @@ def _created_of(record: Record, stored: Stored) -> Record:
         datetime.fromisoformat(created)
     except (AttributeError, TypeError, ValueError, LookupError):  # it is damaged, or no item
         return record
-    return _with_created(record, created.encode())
+    return replace(record, payload=_CREATED.with_text(record.payload, created.encode()))
 
 
-created_earlier: Final = Merge(_created_of, _created_in_text)
+created_earlier: Final = Merge(_created_of, _CREATED)
 """Gives a record the moment at which the item that is there was created."""
 
 

@@ -14,7 +14,7 @@ from langchain_kv.backends.base import Found, Nearest, Skimmed, Stored
 from langchain_kv.backends.documents import found_in
 from langchain_kv.errors import UsageError
 from langchain_kv.langgraph.filters import Predicate, compiled, held_by
-from langchain_kv.langgraph.items import damage_of, moments_in, search_item_of
+from langchain_kv.langgraph.items import UPDATED, damage_of, search_item_of
 from langchain_kv.langgraph.meaning import Scorer
 from langchain_kv.langgraph.paging import Pages, Ranking
 from langchain_kv.langgraph.records import Access
@@ -122,7 +122,9 @@ def search(question: Question, access: Access, pages: Pages, scorer: Scorer | No
             yield access.scan_tree(question.tree, looked.take, question.holding)
             ranking, kept = looked.ranking(), looked.kept
     answer, end = yield from _page(question, access, ranking, start, kept)
-    if end < len(ranking.keys):
+    if end == len(ranking.keys):  # whoever got a whole page asks for another; a short search may have more
+        ranking, end = Ranking([], []), 0
+    if ranking.keys or (len(answer.items) == question.limit and not question.is_short):
         pages.keep(question.signature, question.offset + len(answer.items), ranking, end)
     return answer
 
@@ -216,9 +218,9 @@ class _Looked:
         """Return the moments and the keys of a page of items that all pass: most are not parsed."""
         found: list[tuple[bytes, str]] = []
         for key, one in page:
-            moments = moments_in(one) if type(one) is bytes else None
-            if moments is not None:
-                found.append((moments[0], key))
+            updated = UPDATED.text_in(one) if type(one) is bytes else None
+            if updated is not None:
+                found.append((updated, key))
             else:
                 found += self._parsed([(key, one)])
         return found

@@ -12,22 +12,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from operator import itemgetter
 from typing import Any
 
 import pytest
 
-from langchain_kv.backends.base import Backend, Merge, Page, Record
-from langchain_kv.backends.documents import found_in
+from langchain_kv.backends.base import Backend, Record
 from langchain_kv.engines.base import Held
 from langchain_kv.errors import PartialWriteError, StoreClosedError, UnsupportedError
 from langchain_kv.runtime import clock
-from langchain_kv.testing.contract import BaseFace, Clock, Contract
+from langchain_kv.testing.contract import Clock
+from langchain_kv.testing.merge_contract import FUTURE_MS, PAST_MS, Face, MergeContract, values_of
 from langchain_kv.values.records import Kind
 
 __all__ = ["BackendContract", "Face"]
-
-PAST_MS, FUTURE_MS = 1, 2**45
 
 RECORDS = [
     Record("object", b'{"n":1,"list":[1,2.5,null,true,"x"]}'),
@@ -84,30 +81,7 @@ TREES: dict[str, list[str]] = {
 IN_NONE = ["a", "ab", "k", "\x1e", "\x1ek"]
 
 
-class Face(BaseFace):
-    """The face of a backend."""
-
-    def scan(self, prefix: str = "", *, values: bool = True) -> Page:
-        """Return what a whole scan yields."""
-        return [item for page in super().__getattr__("scan")(prefix, values=values) for item in page]
-
-    def keys(self, prefix: str = "") -> list[str]:
-        """Return the keys that a scan lists, sorted."""
-        keys = sorted(key for page in self.scan_keys(prefix) for key in page)
-        assert sorted(self.scan(prefix, values=False), key=itemgetter(0)) == [(key, None) for key in keys]
-        return keys
-
-    def in_tree(self, tree: str, *, values: bool = True, holding: Held | None = None) -> Page:
-        """Return what a whole scan of a namespace and of those below it yields, parsed, in the order of the keys."""
-        page = [item for page in self.scan_tree(tree, values=values, holding=holding) for item in page]
-        return sorted([(key, found_in(one) if type(one) is bytes else one) for key, one in page], key=itemgetter(0))
-
-
-def _values(stored: list[Any]) -> list[Any]:
-    return [None if one is None else one.value for one in stored]
-
-
-class BackendContract(Contract):
+class BackendContract(MergeContract):
     """The tests. A subclass defines ``open``, and may override the attributes.
 
     Attributes:
@@ -143,16 +117,16 @@ class BackendContract(Contract):
         face.put_many(RECORDS)
         found = face.get_many([record.key for record in RECORDS])
         if self.keeps_bytes_apart:
-            assert _values(found) == VALUES
+            assert values_of(found) == VALUES
             assert [one.kind is Kind.BYTES for one in found] == [record.kind is Kind.BYTES for record in RECORDS]
             scanned = dict(face.scan())
-            assert _values([scanned[record.key] for record in RECORDS]) == VALUES
+            assert values_of([scanned[record.key] for record in RECORDS]) == VALUES
         else:
-            assert _values(found)[:6] == VALUES[:6]
+            assert values_of(found)[:6] == VALUES[:6]
 
     def test_answers_come_in_the_order_of_the_keys(self, face: Face) -> None:
         face.put_many([Record("a", b"1"), Record("b", b"2")])
-        assert _values(face.get_many(["b", "x", "a"])) == [2, None, 1]
+        assert values_of(face.get_many(["b", "x", "a"])) == [2, None, 1]
         assert face.get_many(["x"]) == [None]
         assert face.get_many([]) == []
 
@@ -174,7 +148,7 @@ class BackendContract(Contract):
     def test_batches_may_have_any_size(self, face: Face) -> None:
         keys = [f"k{number:05}" for number in range(1_234)]
         face.put_many([Record(key, b'"%b"' % key.encode()) for key in keys])
-        assert _values(face.get_many(keys[::-1])) == keys[::-1]
+        assert values_of(face.get_many(keys[::-1])) == keys[::-1]
         assert face.keys() == keys
         assert face.count("k0000") == 10
         assert sorted(key for key, _ in face.scan("k00")) == keys[:1_000]
@@ -191,9 +165,9 @@ class BackendContract(Contract):
     def test_both_ways_of_calling_see_the_same(self, backend: Backend) -> None:
         plain, coroutines = Face(backend, False), Face(backend, True)
         plain.put_many([Record("a", b"1")])
-        assert _values(coroutines.get_many(["a"])) == [1]
+        assert values_of(coroutines.get_many(["a"])) == [1]
         coroutines.put_many([Record("a", b"2")])
-        assert _values(plain.get_many(["a"])) == [2]
+        assert values_of(plain.get_many(["a"])) == [2]
 
     def test_keys_that_stay_are_listed_once_while_others_change(self, face: Face) -> None:
         keys = [f"k{number:04}" for number in range(700)]
@@ -219,21 +193,21 @@ class BackendContract(Contract):
         backend.delete_many([at])
         left = [(key, stored) for page in backend.scan_after("a", at) for key, stored in page]
         assert [key for key, _ in left] == listed[601:]
-        assert _values([stored for _, stored in left]) == [1] * 633
+        assert values_of([stored for _, stored in left]) == [1] * 633
 
     def test_bytes_are_read_as_bytes_if_only_copies_wrote_them(self, face: Face) -> None:
         kind = Kind.BYTES if face.target.keeps_bytes else Kind.MARKED_BYTES
         face.put_many([Record("a", b"\x00\xff", kind, FUTURE_MS), Record("b", b"", kind)])
         found = face.get_many(["a", "b"])
         assert [(one.value, one.kind) for one in found] == [(b"\x00\xff", Kind.BYTES), (b"", Kind.BYTES)]
-        assert _values([stored for _, stored in sorted(face.scan(), key=lambda item: item[0])]) == [b"\x00\xff", b""]
+        assert values_of([stored for _, stored in sorted(face.scan(), key=lambda item: item[0])]) == [b"\x00\xff", b""]
 
     def test_threads_may_share_it(self, backend: Backend) -> None:
         def work(worker: int) -> list[Any]:
             face = Face(backend, worker % 2 == 1)
             for number in range(10):
                 face.put_many([Record(f"{worker}-{number}", b"%d" % number)])
-            return _values(face.get_many([f"{worker}-{number}" for number in range(10)]))
+            return values_of(face.get_many([f"{worker}-{number}" for number in range(10)]))
 
         with ThreadPoolExecutor(6) as pool:
             assert list(pool.map(work, range(6))) == [list(range(10))] * 6
@@ -248,7 +222,7 @@ class BackendContract(Contract):
             assert face.in_tree(tree, values=False) == [(key, None) for key in some]
             found = face.in_tree(tree)
             assert [key for key, _ in found] == some
-            assert _values([stored for _, stored in found]) == [len(key) for key in some]
+            assert values_of([stored for _, stored in found]) == [len(key) for key in some]
 
     def test_a_scan_for_what_holds_a_text_leaves_none_of_it_out(self, face: Face) -> None:
         face.put_many(
@@ -263,7 +237,7 @@ class BackendContract(Contract):
         found = dict(face.in_tree("\x1fa", holding=Held('"needle', '"\\')))
         found.pop("\x1fa\x1e2", None)  # which may be left out
         assert list(found) == ["\x1fa\x1e1", "\x1fa\x1e4", "\x1fa\x1fb\x1e3"]
-        assert _values([*found.values()]) == [{"n": ["needle"]}, {"$ref": "needle"}, "needle"]
+        assert values_of([*found.values()]) == [{"n": ["needle"]}, {"$ref": "needle"}, "needle"]
 
     def test_the_namespaces_are_those_that_keys_are_in(self, face: Face) -> None:
         keys = sorted({key for some in TREES.values() for key in some})
@@ -287,7 +261,7 @@ class BackendContract(Contract):
     def test_what_has_expired_is_neither_served_nor_listed(self, face: Face) -> None:
         face.put_many([Record("old", b"1", Kind.JSON, PAST_MS), Record("bytes", b"1", Kind.BYTES, PAST_MS)])
         face.put_many([Record("new", b"2", Kind.JSON, FUTURE_MS), Record("for ever", b"3")])
-        assert _values(face.get_many(["old", "new", "for ever", "bytes"])) == [None, 2, 3, None]
+        assert values_of(face.get_many(["old", "new", "for ever", "bytes"])) == [None, 2, 3, None]
         assert face.keys() == ["for ever", "new"]
         assert sorted(key for key, _ in face.scan()) == ["for ever", "new"]
         assert face.count("") == 2
@@ -316,7 +290,7 @@ class BackendContract(Contract):
         with self._supported(self.adds):
             added = face.add_many([Record("there", b"2"), Record("new", b"2"), Record("expired", b"2")])
             assert added == [False, True, True]
-            assert _values(face.get_many(["there", "new", "expired"])) == [1, 2, 2]
+            assert values_of(face.get_many(["there", "new", "expired"])) == [1, 2, 2]
 
     def test_of_many_who_add_one_key_one_wins(self, backend: Backend) -> None:
         barrier = threading.Barrier(8)
@@ -329,7 +303,7 @@ class BackendContract(Contract):
         with self._supported(self.adds), ThreadPoolExecutor(8) as pool:
             winners = list(pool.map(add, range(8)))
             assert winners.count(True) == 1
-            assert _values(backend.get_many(["a"])) == [winners.index(True)]
+            assert values_of(backend.get_many(["a"])) == [winners.index(True)]
 
     def test_an_update_sees_what_is_there(self, face: Face) -> None:
         seen: list[Any] = []
@@ -342,7 +316,7 @@ class BackendContract(Contract):
             for _ in range(4):
                 face.update("a", change)
             assert seen == [None, 1, 2, None]
-            assert _values(face.get_many(["a"])) == [4]
+            assert values_of(face.get_many(["a"])) == [4]
 
     def test_touching_moves_moments_of_expiry_away_only(self, face: Face) -> None:
         now = clock.now_ms()
@@ -353,7 +327,7 @@ class BackendContract(Contract):
         with self._supported(self.updates):
             face.touch_many(["a", "b", "c", "d", "gone", "x"], late)
             found = face.get_many(["a", "b", "c", "d", "gone", "x"])
-            assert _values(found) == [1, b"b" if self.keeps_bytes_apart else "Yg==", 3, {"$x": 4}, None, None]
+            assert values_of(found) == [1, b"b" if self.keeps_bytes_apart else "Yg==", 3, {"$x": 4}, None, None]
             assert [one and one.expires_at_ms for one in found] == [late, late, None, later, None, None]
 
     def test_what_an_update_raises_changes_nothing(self, face: Face) -> None:
@@ -364,7 +338,7 @@ class BackendContract(Contract):
 
         with self._supported(self.updates), pytest.raises(ZeroDivisionError):
             face.update("a", change)
-        assert _values(face.get_many(["a"])) == [1]
+        assert values_of(face.get_many(["a"])) == [1]
 
     def test_no_update_is_lost(self, backend: Backend) -> None:
         def change(stored: Any) -> Record:
@@ -376,39 +350,7 @@ class BackendContract(Contract):
 
         with self._supported(self.updates), ThreadPoolExecutor(4) as pool:
             list(pool.map(work, range(4)))
-            assert _values(backend.get_many(["a"])) == [80]
-
-    def test_merging_stores_what_is_absent_and_merges_the_rest(self, face: Face) -> None:
-        face.put_many(
-            [Record("there", b"1"), Record("bytes", b"1", Kind.BYTES), Record("gone", b"1", Kind.JSON, PAST_MS)]
-        )
-        seen: list[tuple[str, Any]] = []
-
-        def merge(record: Record, stored: Any) -> Record:
-            seen.append((record.key, stored.value))
-            return Record(record.key, b"[%b,1]" % record.payload, record.kind, FUTURE_MS)
-
-        keys = ["new", "there", "gone", "bytes", *(f"{n:03}" for n in range(600))]
-        with self._supported(self.updates):
-            face.merge_many([], Merge(merge))
-            face.merge_many([Record(key, b"2") for key in keys], Merge(merge))
-            found = face.get_many(keys)
-            assert _values(found) == [2, [2, 1], 2, [2, 1], *[2] * 600]
-            assert [one.expires_at_ms for one in found[:4]] == [None, FUTURE_MS, None, FUTURE_MS]
-            assert {key for key, _ in seen} == {"there", "bytes"}
-            assert dict(seen)["there"] == 1
-
-    def test_no_merge_is_lost(self, backend: Backend) -> None:
-        def merge(_: Record, stored: Any) -> Record:
-            return Record("a", b"%d" % (stored.value + 1))
-
-        def work(worker: int) -> None:
-            for _ in range(20):
-                Face(backend, worker % 2 == 1).merge_many([Record("a", b"1")], Merge(merge))
-
-        with self._supported(self.updates), ThreadPoolExecutor(4) as pool:
-            list(pool.map(work, range(4)))
-            assert _values(backend.get_many(["a"])) == [80]
+            assert values_of(backend.get_many(["a"])) == [80]
 
     def test_clearing_a_prefix_leaves_the_rest(self, face: Face) -> None:
         face.put_many([Record(key, b"1") for key in ("a", "ab", "b")])
@@ -447,4 +389,4 @@ class BackendContract(Contract):
             assert error.unwritten == ("too large",)
         except ValueError as error:
             assert "too large" in str(error)
-            assert _values(face.get_many(["a"])) == [1]
+            assert values_of(face.get_many(["a"])) == [1]

@@ -12,7 +12,7 @@ from functools import partial
 from operator import itemgetter
 from typing import Any, TypeVar
 
-from langchain_kv.engines.base import KEEP, Change, CollectionName, DocId, Row, Settings
+from langchain_kv.engines.base import Change, CollectionName, DocId, Ending, Row, Settings
 from langchain_kv.engines.catalog import unknown_collection, unknown_keyspace
 from langchain_kv.engines.sqlite.catalog import (
     NO_TABLE,
@@ -33,6 +33,7 @@ from langchain_kv.engines.sqlite.rows import (
     bounded,
     delete_rows,
     has_expired,
+    modify_rows,
     page_of,
     range_of,
     row_by_id,
@@ -51,13 +52,15 @@ from langchain_kv.errors import (
     UnknownCollectionError,
     UsageError,
 )
-from langchain_kv.limits import DEFAULT_KEYSPACE, SQLITE_IN_MAX
+from langchain_kv.limits import DEFAULT_KEYSPACE
 from langchain_kv.runtime.forks import importing
 from langchain_kv.runtime.work_queue import Bridge, Outcome, QueueBridge, run_each
 
 __all__ = ["SQLiteEngine"]
 
 T = TypeVar("T")
+
+_Work = Callable[[Connection, int], T]
 
 
 class SQLiteEngine(Looks):
@@ -143,24 +146,26 @@ class SQLiteEngine(Looks):
         self._change(collection, lambda connection, table: upsert(connection, table, rows), single=single)
 
     def modify(self, collection: CollectionName, ids: Sequence[DocId], change: Change) -> None:
+        self._modify(collection, ids, change, lambda *_: False)
+
+    def merge(self, collection: CollectionName, rows: Sequence[Row], ending: Ending, change: Change) -> None:
+        def store(connection: Connection, table: int) -> bool:
+            return upsert(connection, table, rows, ending) == len(rows)
+
+        if len(rows) != 1 or not self._change(collection, store, single=True):
+            self._modify(collection, [row[0] for row in rows], change, store)
+
+    def _modify(self, collection: CollectionName, ids: Sequence[DocId], change: Change, first: _Work[bool]) -> None:
+        """As ``modify``, unless what comes first in the transaction has done it all."""
         if not self._pool.has_file(look=False):
             raise self._without_file(collection)
 
         def store(connection: Connection) -> None:
             with self._translated:
                 table = table_of(connection, collection)
-            for start in range(0, len(ids), SQLITE_IN_MAX):
-                chunk = ids[start : start + SQLITE_IN_MAX]
-                with self._translated:
-                    found: dict[DocId, Row | None] = {**rows_by_id(connection, table, chunk, COLUMNS)}
-                changed: dict[DocId, Row | None] = {}
-                for doc_id in chunk:
-                    new = change(doc_id, found.get(doc_id))  # what it raises is passed on as it is
-                    if new is not KEEP:
-                        found[doc_id] = changed[doc_id] = new
-                with self._translated:
-                    upsert(connection, table, [row for row in changed.values() if row is not None])
-                    delete_rows(connection, table, [key for key, row in changed.items() if row is None])
+                is_done = first(connection, table)
+            if not is_done:
+                modify_rows(connection, table, ids, change, self._translated)
 
         self._pool.change(store)
 
@@ -230,9 +235,8 @@ class SQLiteEngine(Looks):
     def purge(self, collection: CollectionName, *, now_ms: int, limit: int) -> int:
         def remove(connection: Connection, table: int) -> int:
             expired = f"SELECT rowid FROM docs_{table} WHERE expires_at<=? LIMIT ?"
-            return connection.execute(
-                f"DELETE FROM docs_{table} WHERE rowid IN ({expired})", (now_ms, bounded(limit))
-            ).rowcount
+            values = now_ms, bounded(limit)
+            return connection.execute(f"DELETE FROM docs_{table} WHERE rowid IN ({expired})", values).rowcount
 
         return self._change(collection, remove)
 
@@ -242,7 +246,6 @@ class SQLiteEngine(Looks):
         text = json.dumps(settings)
         if not self._has_file() and collection.keyspace != DEFAULT_KEYSPACE:
             raise unknown_keyspace(collection.keyspace)
-
         if self._pool.read_only:
             with suppress(UnknownCollectionError):
                 return self.settings(collection)
@@ -282,7 +285,6 @@ class SQLiteEngine(Looks):
             if keyspace != DEFAULT_KEYSPACE:
                 raise unknown_keyspace(keyspace)
             return {}
-
         return self._pool.read(lambda connection: collections_of(connection, keyspace))
 
     def create_keyspace(self, keyspace: str) -> None:
@@ -393,13 +395,13 @@ class SQLiteEngine(Looks):
         if not self._has_file():
             raise EngineError(otherwise.format(self._pool.path))
 
-    def _query(self, collection: CollectionName, query: Callable[[Connection, int], T]) -> T:
+    def _query(self, collection: CollectionName, query: _Work[T]) -> T:
         """Run ``query`` on the collection's table, which another process may drop and re-create at any moment."""
         if not self._pool.has_file():
             raise self._without_file(collection)
         return self._pool.read(lambda connection: self._on_table(connection, collection, query))
 
-    def _change(self, collection: CollectionName, work: Callable[[Connection, int], T], *, single: bool = False) -> T:
+    def _change(self, collection: CollectionName, work: _Work[T], *, single: bool = False) -> T:
         """Run ``work`` on the collection's table in a write transaction.
 
         Its first statement, which is the only one where it is ``single``, fails where the table is gone.
@@ -410,7 +412,7 @@ class SQLiteEngine(Looks):
             return self._pool.change(lambda connection: self._on_table(connection, collection, work), single=True)
         return self._change_catalog(lambda connection: self._on_table(connection, collection, work))
 
-    def _on_table(self, connection: Connection, collection: CollectionName, work: Callable[[Connection, int], T]) -> T:
+    def _on_table(self, connection: Connection, collection: CollectionName, work: _Work[T]) -> T:
         known = connection.file
         missing: int | None = None
         while True:

@@ -6,13 +6,13 @@ import sqlite3
 import sys
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import AbstractContextManager, closing, suppress
 from functools import lru_cache
 from itertools import chain, groupby, islice
 from operator import itemgetter
 from typing import Any, Final, TypeVar
 
-from langchain_kv.engines.base import DocId, Row
+from langchain_kv.engines.base import KEEP, Change, DocId, Ending, Row
 from langchain_kv.engines.ids import prefix_end
 from langchain_kv.engines.pages import cut
 from langchain_kv.engines.sqlite.copies import restore_command
@@ -27,6 +27,7 @@ __all__ = [
     "delete_rows",
     "has_expired",
     "in_chunks",
+    "modify_rows",
     "page_of",
     "range_of",
     "row_by_id",
@@ -112,40 +113,74 @@ def _cells_alike(row: Row) -> tuple[bool, bool]:
     return row[2], row[3] is not None
 
 
-def upsert(connection: sqlite3.Connection, table: int, rows: Sequence[Row]) -> None:
-    """Store rows, the last of repeated ids."""
+def upsert(connection: sqlite3.Connection, table: int, rows: Sequence[Row], keeping: Ending | None = None) -> int:
+    """Store rows, the last of repeated ids; return how many were.
+
+    With ``keeping`` they are as ``Engine.merge`` has them, and those that it leaves to its ``change`` are not stored.
+    """
     if len(rows) == 1:  # the usual case, some microseconds sooner
         ((doc_id, content, is_raw, expires_at),) = rows
         moment = () if expires_at is None else (expires_at,)
-        connection.execute(_upsert(table, 1, is_raw, expires_at is not None), (doc_id, content, *moment))
-        return
+        statement = _upsert(table, 1, is_raw, expires_at is not None, keeping)
+        return connection.execute(statement, (doc_id, content, *moment)).rowcount
+    stored = 0
     for (is_raw, expires), alike in groupby(rows, _cells_alike):
         left = list(map(itemgetter(0, 1, 3) if expires else itemgetter(0, 1), alike))
         together = max([len(cells[1]) for cells in left]) <= _TOGETHER_BYTES
         # One statement for fifty rows takes three fifths of the time that fifty statements do.
         for count in (50, 10, len(left) % 10) if together else (1,):
             if fitting := count and len(left) // count * count:
-                connection.executemany(
-                    _upsert(table, count, is_raw, expires),
+                stored += connection.executemany(
+                    _upsert(table, count, is_raw, expires, keeping),
                     [list(chain.from_iterable(some)) for some in parts(left[:fitting], count)],
-                )
+                ).rowcount
                 left = left[fitting:]
+    return stored
 
 
 @lru_cache
-def _upsert(table: int, count: int, is_raw: bool, expires: bool) -> str:
+def _upsert(table: int, count: int, is_raw: bool, expires: bool, keeping: Ending | None) -> str:
     """Return the statement that stores so many rows: of id, content and, if they expire, when, of each."""
     # What kind they are is not given with each one: the sqlite3 module takes longer for that than SQLite does.
     row = f"(?,?,{is_raw:d},{'?' if expires else 'NULL'})"
+    content, where = "excluded.content", ""
+    if keeping is not None:
+        end = keeping.length + keeping.after
+        new = f"substr(excluded.content,1,length(excluded.content)-{end})"
+        content = f"CAST({new}||substr(content,-{end}) AS BLOB)"
+        has_text = f"CAST(substr(content,-{keeping.size}) AS TEXT) GLOB '{keeping.pattern}'"
+        where = f" WHERE is_raw=0 AND expires_at IS NULL AND {has_text}"
     return (
         f"INSERT INTO docs_{table}(id, content, is_raw, expires_at) VALUES {','.join([row] * count)} ON CONFLICT(id)"
-        f" DO UPDATE SET content=excluded.content, is_raw={is_raw:d}, expires_at=excluded.expires_at"
+        f" DO UPDATE SET content={content}, is_raw={is_raw:d}, expires_at=excluded.expires_at{where}"
     )
 
 
 def delete_rows(connection: sqlite3.Connection, table: int, ids: Sequence[DocId]) -> int:
     """Delete rows; return how many there were."""
     return sum(cursor.rowcount for cursor in _in_chunks(connection, f"DELETE FROM docs_{table}", ids))
+
+
+def modify_rows(
+    connection: sqlite3.Connection,
+    table: int,
+    ids: Sequence[DocId],
+    change: Change,
+    translated: AbstractContextManager[object],
+) -> None:
+    """Apply ``change`` as ``Engine.modify`` does; within ``translated`` everything but the change itself."""
+    for start in range(0, len(ids), SQLITE_IN_MAX):
+        chunk = ids[start : start + SQLITE_IN_MAX]
+        with translated:
+            found: dict[DocId, Row | None] = {**rows_by_id(connection, table, chunk, COLUMNS)}
+        changed: dict[DocId, Row | None] = {}
+        for doc_id in chunk:
+            new = change(doc_id, found.get(doc_id))  # what it raises is passed on as it is
+            if new is not KEEP:
+                found[doc_id] = changed[doc_id] = new
+        with translated:
+            upsert(connection, table, [row for row in changed.values() if row is not None])
+            delete_rows(connection, table, [key for key, row in changed.items() if row is None])
 
 
 # -- pages ---------------------------------------------------------------------------------------------------------
