@@ -78,6 +78,7 @@ PLACES: dict[str, set[str]] = {
         "backends/sql",
         "backends/sql_rows",
         "backends/sql_statements",
+        "backends/sql_driver",
         "backends/sql_engines",
         "backends/sql_errors",
         "backends/sql_tables",

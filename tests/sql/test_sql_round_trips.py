@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 
 import pytest
+from langgraph.store.base import PutOp
 
-from langchain_kv import ConnectError, KVStore, TransportError
+from langchain_kv import ConnectError, KVStore, LangGraphStore, TransportError
 
 
 class Relay:
@@ -107,8 +108,8 @@ def relayed_postgresql(postgresql: str) -> Iterator[Relayed]:
         (lambda store: store.clear(), 1),
         (lambda store: list(store.yield_keys()), 1),
         (lambda store: list(store.yield_items()), 2),  # which keys, so that a page has few bytes, and their rows
-        (lambda store: store.mset([("a", 3), ("b", 3)]), 3),  # BEGIN, the statement, COMMIT
-        (lambda store: store.update("a", lambda value: value), 4),
+        (lambda store: store.mset([("a", 3), ("b", 3)]), 1),
+        (lambda store: store.update("a", lambda value: value), 4),  # BEGIN, the two statements, COMMIT
     ],
 )
 def test_what_is_one_statement_waits_for_nothing_else(
@@ -122,6 +123,20 @@ def test_what_is_one_statement_waits_for_nothing_else(
         call(store)
         sent.append(relay.sent - before)
     assert sent[-1] == messages
+
+
+@pytest.mark.parametrize(("count", "messages"), [(1, 1), (2, 3)])
+def test_items_that_exist_are_stored_by_one_statement(
+    relayed_postgresql: Relayed, postgresql: str, count: int, messages: int
+) -> None:
+    _, relay = relayed_postgresql
+    with LangGraphStore(re.sub(r":\d+/", f":{relay.port}/", postgresql), collection="round_trips_again") as store:
+        sent = []
+        for _ in range(8):
+            before = relay.sent
+            store.batch([PutOp(("a",), f"{n}", {"n": n}) for n in range(count)])
+            sent.append(relay.sent - before)
+    assert sent[-1] == messages  # of more than one BEGIN and COMMIT, because some may be read after all
 
 
 def test_a_connection_that_broke_between_calls_is_replaced_unseen(relayed: Relayed) -> None:

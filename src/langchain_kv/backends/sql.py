@@ -143,7 +143,7 @@ class SQLBackend(SyncBackend):
         return self._do_bare(self._rows.get, keys)
 
     def put_many(self, records: Sequence[Record]) -> None:
-        do = self._do_bare if len(records) == 1 else self._do
+        do = self._do_bare if self._rows.is_put_at_once(records) else self._do
         do(self._rows.put, records)
 
     def check_many(self, records: Sequence[Record]) -> None:
@@ -176,7 +176,9 @@ class SQLBackend(SyncBackend):
         self._do(self._rows.update, key, change)
 
     def merge_many(self, records: Sequence[Record], merge: Merge) -> None:
-        self._do(self._rows.merge, records, merge)
+        ending = self._rows.ending_of(records, merge) if len(records) == 1 else None
+        if ending is None or not self._do_bare(self._rows.merge_at_once, records, ending):
+            self._do(self._rows.merge, records, merge)
 
     def touch_many(self, keys: Sequence[str], expires_at_ms: int) -> None:
         self._do_bare(self._rows.touch, keys, expires_at_ms)
@@ -299,7 +301,7 @@ class AsyncSQLBackend(AtHomeBackend):
         return await self._do_bare(self._rows.get, keys)
 
     async def aput_many(self, records: Sequence[Record]) -> None:
-        do = self._do_bare if len(records) == 1 else self._do
+        do = self._do_bare if self._rows.is_put_at_once(records) else self._do
         await do(self._rows.put, records)
 
     def check_many(self, records: Sequence[Record]) -> None:
@@ -327,7 +329,9 @@ class AsyncSQLBackend(AtHomeBackend):
         await self._do(self._rows.update, key, change)
 
     async def amerge_many(self, records: Sequence[Record], merge: Merge) -> None:
-        await self._do(self._rows.merge, records, merge)
+        ending = self._rows.ending_of(records, merge) if len(records) == 1 else None
+        if ending is None or not await self._do_bare(self._rows.merge_at_once, records, ending):
+            await self._do(self._rows.merge, records, merge)
 
     async def atouch_many(self, keys: Sequence[str], expires_at_ms: int) -> None:
         await self._do_bare(self._rows.touch, keys, expires_at_ms)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from operator import itemgetter
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -12,8 +11,18 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from langchain_kv import limits
 from langchain_kv.backends.base import Change, Damaged, Found, Kind, Merge, Page, Record, Stored, is_alive
+from langchain_kv.backends.sql_driver import ByDriver
 from langchain_kv.backends.sql_statements import KEYS, LATER, NOW, SOME, Statements
-from langchain_kv.backends.sql_tables import KEY_MAX_BYTES, MYSQL, NAMESPACE_MAX_BYTES, OURS, UPSTREAM
+from langchain_kv.backends.sql_tables import (
+    JSON_CODE,
+    KEY_MAX_BYTES,
+    MYSQL,
+    NAMESPACE_MAX_BYTES,
+    OURS,
+    UPSTREAM,
+    text_of,
+)
+from langchain_kv.engines.base import Ending
 from langchain_kv.engines.ids import prefix_end
 from langchain_kv.errors import (
     CollectionConflictError,
@@ -35,7 +44,7 @@ CHUNK: Final = 500
 PAGE_KEYS: Final = 1_000
 PAGE_BYTES: Final = 4 * 1024 * 1024
 _UPSTREAM_KEY_MAX_BYTES: Final = 1_000_000
-_CODES: Final = {Kind.JSON: 0, Kind.TEXT: 1, Kind.BYTES: 2, Kind.BODY_BLOB: 3}
+_CODES: Final = {Kind.JSON: JSON_CODE, Kind.TEXT: 1, Kind.BYTES: 2, Kind.BODY_BLOB: 3}
 _KINDS: Final = {code: kind for kind, code in _CODES.items()}
 
 _logger = logging.getLogger("langchain_kv")
@@ -82,7 +91,8 @@ class Rows:
         self._read = [column for column in table.c if column.name != "namespace"]
         self._statements = Statements(table, namespace, dialect)
         self._packet_bytes: int | None = None
-        self._compiled: dict[Any, Any] = {}
+        self._by_driver = ByDriver()
+        self._is_raw = self._key.type.is_raw(dialect)  # type: ignore[attr-defined]
 
     @property
     def key_max_bytes(self) -> int:
@@ -100,11 +110,12 @@ class Rows:
     def _found(self, connection: sa.Connection, keys: Sequence[str]) -> dict[str, Stored]:
         now = now_ms()
         found: dict[str, Stored] = {}
+        rest: list[Any]
         for some in self._chunks(keys):
-            for key, *rest in connection.execute(self._statements.select, self._these(some)):
+            for key, *rest in self._carry_out(connection, self._statements.select, self._these(some)):
                 stored = _stored(*rest)
                 if is_alive(stored, now):
-                    found[key] = stored
+                    found[text_of(key)] = stored
         return found
 
     def page(self, connection: sa.Connection, prefix: str, after: str | None, values: bool) -> tuple[Page, str | None]:
@@ -139,13 +150,17 @@ class Rows:
         ordered = sorted(records, key=lambda record: record.key)
         if self._dialect == "postgresql":
             for some in _by_bytes(ordered):
-                connection.execute(self._statements.upsert_arrays, self._arrays(some))
+                self._by_driver.arrays(connection, self._statements.upsert_arrays, self._arrays(some))
         elif ordered:
-            self._write(connection, self._statements.upsert, ordered)
+            self._by_driver.rows(connection, self._statements.upsert, [self._row(record) for record in ordered])
+
+    def is_put_at_once(self, records: Sequence[Record]) -> bool:
+        """Whether ``put`` stores them by one statement."""
+        return len(records) == 1 or (self._dialect == "postgresql" and len(list(_by_bytes(records))) == 1)
 
     def delete(self, connection: sa.Connection, keys: Sequence[str]) -> None:
         for some in self._chunks(sorted(keys)):
-            connection.execute(self._statements.delete, self._these(some))
+            self._carry_out(connection, self._statements.delete, self._these(some))
 
     def add(self, connection: sa.Connection, records: Sequence[Record]) -> list[bool]:
         self.check(connection, records)
@@ -178,16 +193,36 @@ class Rows:
         elif row is not None:
             self.delete(connection, [key])
 
+    def ending_of(self, records: Sequence[Record], merge: Merge) -> Ending | None:
+        """Return by which ending ``merge_at_once`` is for them; None where it is not."""
+        is_usual = (
+            self._dialect == "postgresql" and self._expires and all(record.kind is Kind.JSON for record in records)
+        )
+        return merge.ending if is_usual else None
+
+    def merge_at_once(self, connection: sa.Connection, records: Sequence[Record], ending: Ending) -> bool:
+        """Merge by one statement, or some if they are large; return whether all were. The others are not stored."""
+        self.check(connection, records)
+        statement, now, stored = self._statements.merge_arrays(ending), now_ms(), 0
+        for some in _by_bytes(sorted(records, key=lambda record: record.key)):
+            values = self._arrays(some) | {NOW: now}
+            stored += self._by_driver.arrays(connection, statement, values).rowcount
+        return stored == len(records)
+
     def merge(self, connection: sa.Connection, records: Sequence[Record], merge: Merge) -> None:
+        ending = self.ending_of(records, merge)
+        if ending is not None and self.merge_at_once(connection, records, ending):
+            return
         self.check(connection, records)
         by_key = {record.key: record for record in sorted(records, key=lambda record: record.key)}
         now = now_ms()
         there: list[Record] = []
+        rest: list[Any]
         for some in self._chunks(list(by_key)):
             if self._dialect == "sqlite":  # as in update
                 connection.execute(self._statements.lock, self._these(some[:1]))
-            for key, *rest in connection.execute(self._statements.select_locked, self._these(some)):
-                record, stored = by_key.pop(key), _stored(*rest)
+            for key, *rest in self._carry_out(connection, self._statements.select_locked, self._these(some)):
+                record, stored = by_key.pop(text_of(key)), _stored(*rest)
                 there.append(_merged(merge, record, stored) if is_alive(stored, now) else record)
         self.put(connection, there)
         try:
@@ -261,9 +296,10 @@ class Rows:
 
     def _these(self, keys: Sequence[str]) -> dict[str, Any]:
         """Return the parameters of a statement about these keys."""
-        if self._dialect == "postgresql":
-            self._refuse_nul(keys)
-        return {KEYS: list(keys)}
+        if self._dialect != "postgresql":
+            return {KEYS: list(keys)}
+        self._refuse_nul(keys)
+        return {KEYS: [key.encode() for key in keys] if self._is_raw else list(keys)}
 
     def _conditions(self, prefix: str, *, expired: bool = False) -> list[sa.ColumnElement[bool]]:
         conditions: list[sa.ColumnElement[bool]] = [self._own]
@@ -311,7 +347,8 @@ class Rows:
             )
 
     def _row(self, record: Record) -> dict[str, Any]:
-        row: dict[str, Any] = {"namespace": self._namespace, "key": record.key, "value": record.payload}
+        key: str | bytes = record.key.encode() if self._is_raw else record.key
+        row: dict[str, Any] = {"namespace": self._namespace, "key": key, "value": record.payload}
         if self._expires:
             row |= {"kind": _CODES[record.kind], "expires_at": record.expires_at_ms}
         return row
@@ -331,30 +368,20 @@ class Rows:
     def _insert_all(self, connection: sa.Connection, records: Sequence[Record]) -> None:
         if self._dialect == "postgresql":
             for some in _by_bytes(records):
-                connection.execute(self._statements.insert_arrays, self._arrays(some))
+                self._by_driver.arrays(connection, self._statements.insert_arrays, self._arrays(some))
         elif records:
-            self._write(connection, self._statements.insert_row, records)
-
-    def _write(self, connection: sa.Connection, statement: Any, records: Sequence[Record]) -> None:
-        """Carry out a statement on MySQL, MariaDB or SQLite that takes a row of values."""
-        rows = [self._row(record) for record in records]
-        if "schema_translate_map" in connection.get_execution_options():
-            connection.execute(statement, rows)
-            return
-        # By the driver itself: SQLAlchemy takes longer to look at each value of each row than SQLite to store it.
-        if statement not in self._compiled:
-            self._compiled[statement] = statement.compile(dialect=connection.dialect, column_keys=list(rows[0]))
-        compiled = self._compiled[statement]
-        if self._dialect in MYSQL:
-            for row in rows:
-                row |= {"namespace": row["namespace"].encode(), "key": row["key"].encode()}
-        names = compiled.positiontup
-        connection.exec_driver_sql(compiled.string, rows if names is None else list(map(itemgetter(*names), rows)))
+            self._by_driver.rows(connection, self._statements.insert_row, [self._row(record) for record in records])
 
     def _arrays(self, records: Sequence[Record]) -> dict[str, Any]:
         """Return the parameters of PostgreSQL's statements that store records."""
         rows = [self._row(record) for record in records]
         return {f"{each.name}_array": [row[each.name] for row in rows] for each in self._read}
+
+    def _carry_out(self, connection: sa.Connection, statement: Any, values: dict[str, Any]) -> sa.CursorResult[Any]:
+        """Carry out a statement about these keys."""
+        if self._dialect != "postgresql":
+            return connection.execute(statement, values)
+        return self._by_driver.arrays(connection, statement, values)
 
 
 def _merged(merge: Merge, record: Record, stored: Stored) -> Record:

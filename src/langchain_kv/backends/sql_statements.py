@@ -13,11 +13,12 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from langchain_kv.backends.sql_tables import MYSQL
+from langchain_kv.backends.sql_tables import JSON_CODE, MYSQL
+from langchain_kv.engines.base import Ending
 
 __all__ = ["KEYS", "LATER", "NOW", "SOME", "Statements"]
 
-KEYS: Final = "these_keys"
+KEYS: Final = "key_array"
 """The name of the parameter that is the keys which a statement is about."""
 
 SOME: Final = "some"
@@ -44,6 +45,7 @@ class Statements:
         self._key: sa.Column[str] = table.c.key
         self._own = table.c.namespace == namespace
         self._columns = [column for column in table.c if column.name != "namespace"]
+        self._merges: dict[Ending, Any] = {}
 
     @cached_property
     def are_these(self) -> sa.ColumnElement[bool]:
@@ -111,6 +113,30 @@ class Statements:
         put = self.insert_arrays
         return put.on_conflict_do_update(
             index_elements=["namespace", "key"], set_={each.name: put.excluded[each.name] for each in self._columns[1:]}
+        )
+
+    def merge_arrays(self, ending: Ending) -> Any:
+        """The same, where what is there is JSON with this ending: with the text of that. Others are left as they are.
+
+        What has expired by NOW is replaced.
+        """
+        if ending not in self._merges:
+            self._merges[ending] = self._merge_arrays(ending)
+        return self._merges[ending]
+
+    def _merge_arrays(self, ending: Ending) -> Any:
+        put, there, size = self.insert_arrays, self._table.c, sa.func.length
+        new, cut = put.excluded.value, ending.length + ending.after
+        kept = sa.func.substr(there.value, size(there.value) - (cut - 1))
+        merged = sa.func.substr(new, 1, size(new) - cut).op("||")(kept)
+        end = sa.func.encode(sa.func.substr(there.value, size(there.value) - (ending.size - 1)), "escape")
+        is_usual = sa.and_(there["kind"] == JSON_CODE, end.regexp_match(f"^{ending.pattern}$"))
+        names = [each.name for each in self._columns[1:]]
+        return put.on_conflict_do_update(
+            index_elements=["namespace", "key"],
+            set_={name: put.excluded[name] for name in names}
+            | {"value": sa.case((self.has_expired, new), else_=merged)},
+            where=sa.or_(self.has_expired, is_usual),
         )
 
     @cached_property

@@ -21,7 +21,7 @@ from sqlalchemy.dialects.postgresql import BYTEA
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
-__all__ = ["KEY_MAX_BYTES", "MYSQL", "NAMESPACE_MAX_BYTES", "OURS", "UPSTREAM"]
+__all__ = ["JSON_CODE", "KEY_MAX_BYTES", "MYSQL", "NAMESPACE_MAX_BYTES", "OURS", "UPSTREAM", "text_of"]
 
 MYSQL: Final = ("mysql", "mariadb")
 """SQLAlchemy's names of these, which are one to it or two, by its version."""
@@ -29,10 +29,18 @@ MYSQL: Final = ("mysql", "mariadb")
 KEY_MAX_BYTES: Final = 2_560
 """Bytes of a key in an index of PostgreSQL, whose row takes 2,704, and of InnoDB, whose key takes 3,072 (measured)."""
 
+JSON_CODE: Final = 0
+"""The kind of JSON, as the table has it."""
+
 NAMESPACE_MAX_BYTES: Final = 512
 """Bytes of a namespace in MySQL and MariaDB, whose columns of a key have a length."""
 
 _FOREIGN: Final = "surrogateescape"  # what others wrote may be no UTF-8: it is paged over, and left out
+
+
+def text_of(name: str | bytes | memoryview) -> str:
+    """Return a key or a namespace as a driver reads it."""
+    return name if isinstance(name, str) else bytes(name).decode(errors=_FOREIGN)
 
 
 class _Name(TypeDecorator[str]):
@@ -60,11 +68,11 @@ class _Name(TypeDecorator[str]):
         return dialect.type_descriptor(BYTEA() if self.is_raw(dialect.name) else String())
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> Any:
-        return value.encode(errors=_FOREIGN) if value is not None and self.is_raw(dialect.name) else value
+        is_text = isinstance(value, str) and self.is_raw(dialect.name)
+        return value.encode(errors=_FOREIGN) if is_text else value  # type: ignore[union-attr]
 
     def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
-        text: str | None = bytes(value).decode(errors=_FOREIGN) if isinstance(value, bytes | memoryview) else value
-        return text
+        return None if value is None else text_of(value)
 
 
 def _table(name: str, key: _Name, *more: Column[Any]) -> Table:
