@@ -122,6 +122,14 @@ class Backend(ABC):
     async def adelete_many(self, keys: Sequence[str]) -> None:
         """As ``delete_many``."""
 
+    def skim_many(self, keys: Sequence[str]) -> list[Stored | bytes | None]:
+        """As ``get_many``; some may come unparsed, as the JSON text of a document of ``documents.py``."""
+        return [*self.get_many(keys)]
+
+    async def askim_many(self, keys: Sequence[str]) -> list[Stored | bytes | None]:
+        """As ``skim_many``."""
+        return [*await self.aget_many(keys)]
+
     @abstractmethod
     def scan(self, prefix: str, *, values: bool) -> Generator[Page]:
         """Yield pages of the keys that start with ``prefix``, each key once, in no promised order.

@@ -25,6 +25,7 @@ from langchain_kv.backends.rows import (
     rows_in_parts,
     rows_of,
     skimmed,
+    unparsed,
 )
 from langchain_kv.engines.base import CollectionName, DocId, Ending, Engine, Held, Row, Settings
 from langchain_kv.engines.pages import PAGE_BYTES, PAGE_DOCUMENTS, is_last
@@ -98,6 +99,9 @@ class EngineBackend(OverEngine[Engine], SyncBackend):
 
     def get_many(self, keys: Sequence[str]) -> list[Stored | None]:
         return found_all(self._engine.read(self._collection, keys), now_ms())
+
+    def skim_many(self, keys: Sequence[str]) -> list[Stored | bytes | None]:  # coroutines have it parsed in slices
+        return unparsed(self._engine.read(self._collection, keys), now_ms())
 
     async def aget_many(self, keys: Sequence[str]) -> list[Stored | None]:
         import asyncio

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Final, Generic, TypeVar, cast
 
 import orjson
 
@@ -155,17 +155,15 @@ def parsed(rows: Sequence[Row | None]) -> Steps[list[Stored | None]]:
     return found
 
 
+def unparsed(rows: Sequence[Row | None], now: int) -> list[Stored | bytes | None]:
+    """As ``found_all``, with the usual documents as text."""
+    return [None if row is None else row[1] if row[3] is None and not row[2] else _found(row, now) for row in rows]
+
+
 def skimmed(rows: Sequence[Row], now: int) -> Skimmed:
     """Return the keys of what has not expired, with the usual documents as text."""
-    return [
-        (cast("str", row[0]), row[1] if row[3] is None and not row[2] else one)
-        for row, one in zip(rows, _unusual(rows, now), strict=True)
-        if one is not None
-    ]
-
-
-def _unusual(rows: Sequence[Row], now: int) -> list[Any]:
-    return [True if row[3] is None and not row[2] else _found(row, now) for row in rows]
+    found = unparsed(rows, now)
+    return [(cast("str", row[0]), one) for row, one in zip(rows, found, strict=True) if one is not None]
 
 
 def _found(row: Row, now: int) -> Stored | None:

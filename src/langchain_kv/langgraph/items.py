@@ -15,10 +15,12 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
 
+import msgspec
 from langgraph.store.base import GetOp, Item, PutOp, SearchItem, validate_op_namespace
 from msgspec.structs import replace
 
-from langchain_kv.backends.base import Damaged, Found, Merge, Record, Stored
+from langchain_kv.backends.base import Damaged, Found, Kind, Merge, Record, Stored
+from langchain_kv.backends.documents import EXPIRY, Envelope, found_in
 from langchain_kv.engines.base import Ending
 from langchain_kv.errors import InvalidValueTypeError, StoreError, UsageError
 from langchain_kv.runtime.clock import now_us
@@ -194,52 +196,79 @@ created_earlier: Final = Merge(_created_of, _CREATED)
 # -- reading ----------------------------------------------------------------------------------------------------------
 
 
-def damage_of(stored: Stored) -> str | None:
+class _Item(msgspec.Struct, gc=False):
+    value: dict[str, Any]
+    updated_at: str
+    created_at: str
+
+
+class _Document(Envelope, gc=False, rename={"kind": "encoding", "expires_at_ms": EXPIRY}):
+    value: _Item | None = None
+
+
+_decode = msgspec.json.Decoder(_Document).decode
+
+
+def _item_in(stored: Stored | bytes) -> _Item:
+    """Return what is stored as an item, its moments as they stand there; raises as ``item_of`` where it is none."""
+    if type(stored) is bytes:
+        try:
+            document = _decode(stored)  # sooner than all that a document may keep
+            if document.kind is Kind.JSON and document.expires_at_ms is None and document.value is not None:
+                return document.value
+        except (ValueError, RecursionError):
+            pass
+        stored = found_in(stored)
+    item = stored.value  # type: ignore[union-attr]
+    if type(item["value"]) is not dict:
+        raise TypeError
+    return _Item(item["value"], item["updated_at"], item["created_at"])
+
+
+def damage_of(stored: Stored | bytes) -> str | None:
     """Return why what is stored is no item; None where it is one."""
+    if isinstance(stored, bytes):
+        stored = found_in(stored)
     if isinstance(stored, Damaged):
         return stored.reason
-    item = stored.value
     try:
-        if type(item["value"]) is dict:
-            datetime.fromisoformat(item["created_at"])
-            datetime.fromisoformat(item["updated_at"])
-            return None
-    except (TypeError, ValueError, LookupError):
-        pass
-    return "it is no item of a LangGraphStore: it is encrypted, or another store wrote it"
+        item = _item_in(stored)
+        datetime.fromisoformat(item.updated_at)
+        datetime.fromisoformat(item.created_at)
+    except (AttributeError, TypeError, ValueError, LookupError):
+        return "it is no item of a LangGraphStore: it is encrypted, or another store wrote it"
+    return None
 
 
-def item_of(op: GetOp, stored: Found) -> Item:
-    """Return the item that was asked for; raises TypeError, ValueError or LookupError where what is stored is none."""
-    item = stored.value
-    parse = datetime.fromisoformat
-    value = item["value"]
-    if type(value) is not dict:
-        raise TypeError
+def item_of(op: GetOp, stored: Stored | bytes) -> Item:
+    """Return the item that was asked for.
+
+    Raises:
+        AttributeError, TypeError, ValueError, LookupError: what is stored is none.
+    """
+    item = _item_in(stored)
     return Item(
-        value=value,
+        value=item.value,
         key=op.key if type(op.key) is str else str(op.key),
         namespace=op.namespace,
-        created_at=parse(item["created_at"]),
-        updated_at=parse(item["updated_at"]),
+        created_at=datetime.fromisoformat(item.created_at),
+        updated_at=datetime.fromisoformat(item.updated_at),
     )
 
 
-def search_item_of(record_key: str, stored: Stored, score: float | None) -> SearchItem:
-    """Return the item of a record with its score; raises as ``item_of``, and AttributeError, where it is none."""
-    item = stored.value  # type: ignore[union-attr]
-    parse = datetime.fromisoformat
+def search_item_of(record_key: str, stored: Stored | bytes, score: float | None) -> SearchItem:
+    """Return the item of a record with its score; raises as ``item_of``."""
+    item = _item_in(stored)
     at = record_key.index("\x1e") + 1
     namespace = namespace_in(record_key[:at]) or ()
-    created, updated = item["created_at"], item["updated_at"]
-    created_at = parse(created)
-    updated_at = created_at if updated == created else parse(updated)
-    return SearchItem(namespace, record_key[at:], item["value"], created_at, updated_at, score)
+    created_at = datetime.fromisoformat(item.created_at)
+    updated_at = created_at if item.updated_at == item.created_at else datetime.fromisoformat(item.updated_at)
+    return SearchItem(namespace, record_key[at:], item.value, created_at, updated_at, score)
 
 
-def ttl_s_of(stored: Found) -> float | None:
+def ttl_s_of(stored: Stored | bytes) -> float | None:
     """Return how many seconds an item lives from each reading on; None where it does not expire."""
-    if stored.expires_at_ms is None:
+    if not isinstance(stored, Found) or stored.expires_at_ms is None:
         return None
     ttl = stored.value.get("ttl")
     return ttl * 60.0 if isinstance(ttl, int | float) and not isinstance(ttl, bool) and ttl > 0 else None

@@ -60,11 +60,11 @@ class Records(KVBaseStore[Any]):
     def decode_value(self, value: Any) -> Any:
         return value
 
-    def get_many(self, keys: Sequence[str]) -> list[Stored | None]:
-        return self._backend.get_many(keys)
+    def skim_many(self, keys: Sequence[str]) -> list[Stored | bytes | None]:
+        return self._backend.skim_many(keys)
 
-    async def aget_many(self, keys: Sequence[str]) -> list[Stored | None]:
-        return await self._backend.aget_many(keys)
+    async def askim_many(self, keys: Sequence[str]) -> list[Stored | bytes | None]:
+        return await self._backend.askim_many(keys)
 
     def write(self, writes: Writes) -> None:
         if writes.records and self._backend.can_update:
@@ -165,12 +165,12 @@ class Access:
     def __init__(self, records: Records) -> None:
         self._records = records
         self.begin = Step(records.begin, records.abegin)
-        self._gets: Gathering[Sequence[str], Sequence[Stored | None]] = Gathering(self._aget_all)
+        self._gets: Gathering[Sequence[str], Sequence[Stored | bytes | None]] = Gathering(self._aget_all)
         self._writes: Gathering[Writes, None] = Gathering(self._awrite_all)
 
     def get(self, keys: Sequence[str]) -> Step:
-        """Read the keys, each once."""
-        return Step(partial(self._records.get_many, keys), partial(self._gets.call, keys))
+        """Read the keys, each once; some may come unparsed."""
+        return Step(partial(self._records.skim_many, keys), partial(self._gets.call, keys))
 
     def write(self, writes: Writes) -> Step:
         return Step(partial(self._records.write, writes), partial(self._writes.call, writes))
@@ -195,11 +195,11 @@ class Access:
         """Have the keys expire at their moments, where they expire sooner."""
         return Step.of(self._records.touch, self._records.atouch, due)
 
-    async def _aget_all(self, calls: Sequence[Sequence[str]]) -> Sequence[Sequence[Stored | None]]:
+    async def _aget_all(self, calls: Sequence[Sequence[str]]) -> Sequence[Sequence[Stored | bytes | None]]:
         if len(calls) == 1:
-            return [await self._records.aget_many(calls[0])]
+            return [await self._records.askim_many(calls[0])]
         keys = list(dict.fromkeys(key for call in calls for key in call))
-        found = dict(zip(keys, await self._records.aget_many(keys), strict=True))
+        found = dict(zip(keys, await self._records.askim_many(keys), strict=True))
         return [[found[key] for key in call] for call in calls]
 
     async def _awrite_all(self, calls: Sequence[Writes]) -> Sequence[None]:

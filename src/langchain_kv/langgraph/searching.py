@@ -156,7 +156,7 @@ def _page(
     while start < len(ranking.keys) and len(answer.items) < question.limit:
         keys = ranking.keys[start : start + question.limit - len(answer.items)]
         if kept:
-            found: Sequence[Stored | None] = [_parsed(kept[key]) for key in keys]
+            found: Sequence[Stored | bytes | None] = [kept[key] for key in keys]
         else:
             found = yield access.get(keys)
         for at, (key, stored) in enumerate(zip(keys, found, strict=True), start):
@@ -169,7 +169,7 @@ def _page(
                 continue
             if passes is None or passes(item.value):
                 answer.items.append(item)
-                if stored.expires_at_ms is not None:
+                if isinstance(stored, Found) and stored.expires_at_ms is not None:
                     answer.expiring.append((key, stored))
         start += len(keys)
     return answer, start
@@ -266,7 +266,7 @@ def _parsed(one: Stored | bytes) -> Stored:
     return found_in(one) if type(one) is bytes else cast("Stored", one)
 
 
-def _warn(key: str, stored: Stored) -> None:
+def _warn(key: str, stored: Stored | bytes) -> None:
     _logger.warning("A search leaves out the item %s: %s", shown(key), damage_of(stored) or "it is damaged")
 
 

@@ -311,7 +311,7 @@ class LangGraphStore(BaseStore):
     def _get(self, batch: _Batch, due: dict[int, list[str]]) -> Plan[None]:
         asked = [key for _, key, _ in batch.gets]
         keys = list(dict.fromkeys(asked))
-        found: Sequence[Stored | None] = yield self._access.get(keys)
+        found: Sequence[Stored | bytes | None] = yield self._access.get(keys)
         if len(keys) < len(asked):
             by_key = dict(zip(keys, found, strict=True))
             found = [by_key[key] for key in asked]
@@ -321,11 +321,11 @@ class LangGraphStore(BaseStore):
             if stored is None:
                 continue
             try:
-                results[at] = item_of(op, stored)  # type: ignore[arg-type]
+                results[at] = item_of(op, stored)
             except (AttributeError, TypeError, ValueError, LookupError):
                 damaged[key] = damage_of(stored) or "it is damaged"
                 continue
-            if stored is not None and stored.expires_at_ms is not None and op.refresh_ttl:
+            if isinstance(stored, Found) and stored.expires_at_ms is not None and op.refresh_ttl:
                 _note_due(due, key, stored)
         if damaged:
             raise_damaged(damaged, {})

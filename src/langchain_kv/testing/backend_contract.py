@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from langchain_kv.backends.base import Backend, Record
+from langchain_kv.backends.documents import found_in
 from langchain_kv.engines.base import Held
 from langchain_kv.errors import PartialWriteError, StoreClosedError, UnsupportedError
 from langchain_kv.runtime import clock
@@ -129,6 +130,13 @@ class BackendContract(MergeContract):
         assert values_of(face.get_many(["b", "x", "a"])) == [2, None, 1]
         assert face.get_many(["x"]) == [None]
         assert face.get_many([]) == []
+
+    def test_what_is_skimmed_is_what_is_read(self, face: Face) -> None:
+        face.put_many([*RECORDS, Record("lives", b"1", Kind.JSON, FUTURE_MS), Record("gone", b"1", Kind.JSON, PAST_MS)])
+        keys = ["lives", "gone", "x", *[record.key for record in RECORDS]]
+        skimmed = [found_in(one) if type(one) is bytes else one for one in face.skim_many(keys)]
+        assert skimmed == face.get_many(keys)
+        assert face.skim_many([]) == []
 
     def test_what_exists_is_replaced_whole(self, face: Face) -> None:
         face.put_many([Record("a", b'{"$x":1}', Kind.TEXT, FUTURE_MS), Record("b", b"b", Kind.BYTES)])
