@@ -307,6 +307,25 @@ class Questions:
         store.put(NS, "new", {})
         assert keys(store.search(NS, limit=1)) == ["new"]
 
+    @pytest.mark.parametrize("limit", [10, 30])
+    def test_a_search_beyond_the_end_looks_anew(self, store: BaseFace, limit: int) -> None:
+        store.batch([PutOp(NS, f"{n:02}", {}) for n in range(3)])
+        assert store.search(NS, limit=limit, offset=5) == []
+        store.batch([PutOp(NS, f"{n:02}", {}) for n in range(90)])
+        assert len(store.search(NS, limit=limit, offset=5)) == limit
+
+    @pytest.mark.parametrize("first", [10, 20, 30])
+    @pytest.mark.parametrize("second", [10, 20, 30])
+    def test_a_second_reading_sees_what_came_after_the_first(self, store: BaseFace, first: int, second: int) -> None:
+        wanted: list[str] = []
+        for limit, count in ((first, 60), (second, 120)):
+            wanted = [f"{n:03}" for n in range(count)]
+            store.batch([PutOp(NS, key, {}) for key in wanted])
+            seen: list[str] = []
+            while page := store.search(NS, limit=limit, offset=len(seen)):
+                seen += keys(page)
+            assert seen == wanted
+
     def test_a_page_that_nobody_asked_for_in_a_minute_is_looked_for_anew(self, store: BaseFace, time: Clock) -> None:
         store.batch([PutOp(NS, f"{n:02}", {}) for n in range(30)])
         store.search(NS)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
 
+import psycopg
 import pytest
 from langgraph.store.base import PutOp
 from sqlalchemy import Engine, create_engine, text
@@ -17,6 +20,7 @@ from langchain_kv.backends.base import Merge, Record
 from langchain_kv.backends.sql_rows import Rows
 from langchain_kv.backends.sql_tables import OURS
 from langchain_kv.langgraph.items import created_earlier
+from langchain_kv.stores.sql import SQLStore
 from langchain_kv.values.records import Kind
 from sql_servers import alchemy_url
 
@@ -79,13 +83,60 @@ def test_items_keep_when_they_were_created_by_every_driver(place: SQLPlace) -> N
             store.batch([put._replace(value=None, ttl=None) for put in first])
 
 
+def test_a_batch_that_takes_two_statements_in_one_order_of_its_records_is_stored_whole_or_not(postgresql: str) -> None:
+    with KVByteStore("drivers_whole", postgresql) as store, closing(psycopg.connect(_plain(postgresql))) as other:
+        store.mset([("z", b"old")])
+        other.execute("SELECT FROM langchain_kv WHERE key='z'::bytea FOR UPDATE")  # which holds up the second one
+        writer = threading.Thread(target=store.mset, args=([("z", b"new"), ("a", bytes(5_000_000))],))
+        writer.start()
+        time.sleep(0.5)
+        assert store.mget(["z", "a"]) == [b"old", None]
+        other.rollback()
+        writer.join()
+        assert store.mget(["z", "a"]) == [b"new", bytes(5_000_000)]
+        store.clear()
+
+
+def test_what_has_expired_under_a_key_that_is_no_utf_8_is_purged(postgresql: str) -> None:
+    with KVStore("drivers_purge", postgresql) as store:
+        with closing(psycopg.connect(_plain(postgresql), autocommit=True)) as other:
+            other.execute("INSERT INTO langchain_kv VALUES('default_keyspace.drivers_purge', %s, '1', 0, 1)", [b"\xff"])
+        assert store.purge() == 1
+
+
+@pytest.mark.parametrize("charset", ["latin1", "gbk", "utf8mb4"])
+def test_a_namespace_is_told_apart_by_its_bytes_whatever_the_connections_characters(mariadb: str, charset: str) -> None:
+    url = alchemy_url(mariadb).replace("asyncmy", "pymysql")
+    namespace = "caf\u00e9 \u65e5\u672c"
+    engine, plain = create_engine(f"{url}?charset={charset}"), create_engine(url)
+    with closing(SQLStore(namespace=namespace, engine=engine)) as store:
+        store.create_schema()
+        store.mset([("a", b"1"), ("\u65e5", b"\xff")])
+        store.mset([("a", b"2")])
+        assert store.mget(["a", "\u65e5"]) == [b"2", b"\xff"]
+        with plain.begin() as connection:
+            where = {"namespace": namespace.encode()}
+            counted = text("SELECT count(*) FROM langchain_key_value_stores WHERE namespace = :namespace")
+            assert connection.execute(counted, where).scalar() == 2
+        store.mdelete(["a", "\u65e5"])
+    engine.dispose()
+    plain.dispose()
+
+
+def _plain(url: str) -> str:
+    return url.replace("+asyncpg", "")
+
+
 def test_what_is_one_statement_is_known_before() -> None:
     rows = Rows(OURS, "kv", "postgresql", "p")
     large = [Record(key, b"x" * 3_000_000, Kind.BYTES) for key in "abc"]
-    assert [rows.is_put_at_once(some) for some in ([], large[:1], large[:2], large)] == [False, True, True, False]
-    assert not Rows(OURS, "kv", "mariadb", "m").is_put_at_once(large[:2])
+    tiny = [Record("z", b"x", Kind.BYTES), Record("a", bytes(5_000_000), Kind.BYTES)]  # two in the order of their keys
+    cases = [], large[:1], tiny[:1] * 2, large[:2], tiny, tiny[:1] * 10_000, tiny[:1] * 10_001
+    assert [rows.is_put_at_once(some) for some in cases] == [False, True, True, False, False, True, False]
+    assert not Rows(OURS, "kv", "mariadb", "m").is_put_at_once(tiny[:1] * 2)
     small = [Record("a", b"1"), Record("b", b"1", Kind.JSON, 5)]
     assert rows.ending_of(small, created_earlier) is created_earlier.ending
     assert rows.ending_of(small, Merge(created_earlier)) is None
+    assert rows.ending_of([*small, Record("c", b"{}", Kind.TEXT)], created_earlier) is created_earlier.ending
     assert rows.ending_of([*small, large[0]], created_earlier) is None
     assert Rows(OURS, "kv", "sqlite", "s").ending_of(small, created_earlier) is None

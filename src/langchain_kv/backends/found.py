@@ -97,9 +97,9 @@ class Merge:
 
     Attributes:
         of_stored: answers that.
-        ending: the same, by payloads of JSON, where both end with a text at this place: the record is stored with that
-            of what is there. None: there is no such place. Every record that is given has the text, unless its kind is
-            another. A backend need not look at it.
+        ending: the same, by payloads of JSON (and of Kind.TEXT), where both end with a text at this place: the record
+            is stored with that of what is there. None: there is no such place. Every record that is given has the
+            text, unless its kind is another. A backend need not look at it.
     """
 
     of_stored: Callable[[Record, Stored], Record]

@@ -19,7 +19,9 @@ from langchain_kv.backends.sql_tables import (
     MYSQL,
     NAMESPACE_MAX_BYTES,
     OURS,
+    TEXT_CODE,
     UPSTREAM,
+    bytes_of,
     text_of,
 )
 from langchain_kv.engines.base import Ending
@@ -43,8 +45,10 @@ CHUNK: Final = 500
 
 PAGE_KEYS: Final = 1_000
 PAGE_BYTES: Final = 4 * 1024 * 1024
+PAGE_ROWS: Final = 10_000
 _UPSTREAM_KEY_MAX_BYTES: Final = 1_000_000
-_CODES: Final = {Kind.JSON: JSON_CODE, Kind.TEXT: 1, Kind.BYTES: 2, Kind.BODY_BLOB: 3}
+_CODES: Final = {Kind.JSON: JSON_CODE, Kind.TEXT: TEXT_CODE, Kind.BYTES: 2, Kind.BODY_BLOB: 3}
+_OF_JSON: Final = (Kind.JSON, Kind.TEXT)
 _KINDS: Final = {code: kind for kind, code in _CODES.items()}
 
 _logger = logging.getLogger("langchain_kv")
@@ -93,6 +97,7 @@ class Rows:
         self._packet_bytes: int | None = None
         self._by_driver = ByDriver()
         self._is_raw = self._key.type.is_raw(dialect)  # type: ignore[attr-defined]
+        self._driver_namespace = bytes_of(namespace) if dialect in MYSQL else namespace
 
     @property
     def key_max_bytes(self) -> int:
@@ -155,8 +160,10 @@ class Rows:
             self._by_driver.rows(connection, self._statements.upsert, [self._row(record) for record in ordered])
 
     def is_put_at_once(self, records: Sequence[Record]) -> bool:
-        """Whether ``put`` stores them by one statement."""
-        return len(records) == 1 or (self._dialect == "postgresql" and len(list(_by_bytes(records))) == 1)
+        """Whether ``put`` stores them by one statement, in whatever order it takes them."""
+        if len(records) == 1 or self._dialect != "postgresql":
+            return len(records) == 1
+        return 1 < len(records) <= PAGE_ROWS and sum([len(record.payload) for record in records]) <= PAGE_BYTES
 
     def delete(self, connection: sa.Connection, keys: Sequence[str]) -> None:
         for some in self._chunks(sorted(keys)):
@@ -196,7 +203,7 @@ class Rows:
     def ending_of(self, records: Sequence[Record], merge: Merge) -> Ending | None:
         """Return by which ending ``merge_at_once`` is for them; None where it is not."""
         is_usual = (
-            self._dialect == "postgresql" and self._expires and all(record.kind is Kind.JSON for record in records)
+            self._dialect == "postgresql" and self._expires and all(record.kind in _OF_JSON for record in records)
         )
         return merge.ending if is_usual else None
 
@@ -299,7 +306,7 @@ class Rows:
         if self._dialect != "postgresql":
             return {KEYS: list(keys)}
         self._refuse_nul(keys)
-        return {KEYS: [key.encode() for key in keys] if self._is_raw else list(keys)}
+        return {KEYS: [bytes_of(key) for key in keys] if self._is_raw else list(keys)}
 
     def _conditions(self, prefix: str, *, expired: bool = False) -> list[sa.ColumnElement[bool]]:
         conditions: list[sa.ColumnElement[bool]] = [self._own]
@@ -347,8 +354,11 @@ class Rows:
             )
 
     def _row(self, record: Record) -> dict[str, Any]:
-        key: str | bytes = record.key.encode() if self._is_raw else record.key
-        row: dict[str, Any] = {"namespace": self._namespace, "key": key, "value": record.payload}
+        row: dict[str, Any] = {
+            "namespace": self._driver_namespace,
+            "key": bytes_of(record.key) if self._is_raw else record.key,
+            "value": record.payload,
+        }
         if self._expires:
             row |= {"kind": _CODES[record.kind], "expires_at": record.expires_at_ms}
         return row
@@ -415,7 +425,7 @@ def _is_text(key: str) -> bool:
 def _by_bytes(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
     start = size = 0
     for end, record in enumerate(records):
-        if size > PAGE_BYTES or end - start == 10_000:
+        if size > PAGE_BYTES or end - start == PAGE_ROWS:
             yield records[start:end]
             start, size = end, 0
         size += len(record.payload)

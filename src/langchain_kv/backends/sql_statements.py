@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from langchain_kv.backends.sql_tables import JSON_CODE, MYSQL
+from langchain_kv.backends.sql_tables import JSON_CODE, MYSQL, TEXT_CODE
 from langchain_kv.engines.base import Ending
 
 __all__ = ["KEYS", "LATER", "NOW", "SOME", "Statements"]
@@ -130,7 +130,9 @@ class Statements:
         kept = sa.func.substr(there.value, size(there.value) - (cut - 1))
         merged = sa.func.substr(new, 1, size(new) - cut).op("||")(kept)
         end = sa.func.encode(sa.func.substr(there.value, size(there.value) - (ending.size - 1)), "escape")
-        is_usual = sa.and_(there["kind"] == JSON_CODE, end.regexp_match(f"^{ending.pattern}$"))
+        is_usual = sa.and_(
+            sa.or_(there["kind"] == JSON_CODE, there["kind"] == TEXT_CODE), end.regexp_match(f"^{ending.pattern}$")
+        )
         names = [each.name for each in self._columns[1:]]
         return put.on_conflict_do_update(
             index_elements=["namespace", "key"],

@@ -21,7 +21,17 @@ from sqlalchemy.dialects.postgresql import BYTEA
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
-__all__ = ["JSON_CODE", "KEY_MAX_BYTES", "MYSQL", "NAMESPACE_MAX_BYTES", "OURS", "UPSTREAM", "text_of"]
+__all__ = [
+    "JSON_CODE",
+    "KEY_MAX_BYTES",
+    "MYSQL",
+    "NAMESPACE_MAX_BYTES",
+    "OURS",
+    "TEXT_CODE",
+    "UPSTREAM",
+    "bytes_of",
+    "text_of",
+]
 
 MYSQL: Final = ("mysql", "mariadb")
 """SQLAlchemy's names of these, which are one to it or two, by its version."""
@@ -30,12 +40,18 @@ KEY_MAX_BYTES: Final = 2_560
 """Bytes of a key in an index of PostgreSQL, whose row takes 2,704, and of InnoDB, whose key takes 3,072 (measured)."""
 
 JSON_CODE: Final = 0
-"""The kind of JSON, as the table has it."""
+TEXT_CODE: Final = 1
+"""The two kinds of JSON, as the table has them."""
 
 NAMESPACE_MAX_BYTES: Final = 512
 """Bytes of a namespace in MySQL and MariaDB, whose columns of a key have a length."""
 
 _FOREIGN: Final = "surrogateescape"  # what others wrote may be no UTF-8: it is paged over, and left out
+
+
+def bytes_of(name: str) -> bytes:
+    """Return a key or a namespace as the bytes by which it is told apart."""
+    return name.encode(errors=_FOREIGN)
 
 
 def text_of(name: str | bytes | memoryview) -> str:
@@ -69,7 +85,7 @@ class _Name(TypeDecorator[str]):
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> Any:
         is_text = isinstance(value, str) and self.is_raw(dialect.name)
-        return value.encode(errors=_FOREIGN) if is_text else value  # type: ignore[union-attr]
+        return bytes_of(value) if is_text else value  # type: ignore[arg-type]
 
     def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
         return None if value is None else text_of(value)

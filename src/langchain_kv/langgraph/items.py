@@ -165,8 +165,8 @@ def with_vectors(record: Record, vectors: Sequence[str]) -> Record:
     return replace(record, payload=text[: -_CREATED.size] + field + text[-_CREATED.size :])
 
 
-_DATE: Final = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]"
-_PATTERN: Final = f"{_DATE}T[0-9][0-9]:[0-9][0-9]:[0-9][0-9][.]{'[0-9]' * 6}[+]00:00"
+_DATE: Final = "[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]"
+_PATTERN: Final = f"{_DATE}T[0-2][0-9]:[0-5][0-9]:[0-5][0-9][.]{'[0-9]' * 6}[+]00:00"
 _CREATED: Final = Ending(f',"created_at":"{_PATTERN}"[}}]', _MOMENT, len('"}'))
 """Where the moment at which an item was created stands in its text."""
 

@@ -63,7 +63,8 @@ class Question:
         text: what is asked by its meaning; None where nothing is.
         is_plain: whether it asks for all items.
         is_short: whether it begins, and asks for few, as nobody does who takes page after page.
-        signature: the same for searches that ask the same, whatever part of the answer they want.
+        signature: the same for searches that ask the same by pages of the same length, whichever page they want. So
+            each reader begins with a list of his own: nothing is kept from where he asks for his second page.
     """
 
     def __init__(self, op: SearchOp, *, by_meaning: bool) -> None:
@@ -76,7 +77,7 @@ class Question:
         self.is_plain = self.passes is None and self.text is None
         self.is_short = not self.offset and self.limit <= SHORT_MAX
         self.refresh = op.refresh_ttl
-        self.signature = (self.tree, repr(op.filter), self.text)
+        self.signature = (self.tree, repr(op.filter), self.text, self.limit)
 
 
 class Answer(NamedTuple):
@@ -122,7 +123,7 @@ def search(question: Question, access: Access, pages: Pages, scorer: Scorer | No
             yield access.scan_tree(question.tree, looked.take, question.holding)
             ranking, kept = looked.ranking(), looked.kept
     answer, end = yield from _page(question, access, ranking, start, kept)
-    if end == len(ranking.keys):  # whoever got a whole page asks for another; a short search may have more
+    if end >= len(ranking.keys):  # whoever got a whole page asks for another; a short search may have more
         ranking, end = Ranking([], []), 0
     if ranking.keys or (len(answer.items) == question.limit and not question.is_short):
         pages.keep(question.signature, question.offset + len(answer.items), ranking, end)
