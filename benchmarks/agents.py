@@ -168,7 +168,7 @@ def _rows(contenders: dict[str, Any], rounds: int) -> dict[str, list[Figures]]:
     works: dict[str, tuple[Callable[[Any, int], Any], Callable[[int, Any], None]]] = {
         "put again": (lambda store, number: _put(store, NAMES, values(0), BATCH), _nothing),
         "get": (lambda store, number: _get(store, COUNT, BATCH), check_values),
-        "page all": (lambda store, number: store.pages(), check_count),
+        "search for all, by pages of 100": (lambda store, number: store.pages(), check_count),
         "put one again": (lambda store, number: _put(store, NAMES, values(0)[:SINGLES], 1), _nothing),
         "get one": (lambda store, number: _get(store, READS, 1), check_values),
         "put new": (lambda store, number: _put(store, fresh(number), values(0), BATCH), _nothing),
