@@ -467,6 +467,16 @@ class KeepsWhateverStandsAtTheEnd(Right):
         self.below.merge_many(records, merge if merge.ending is None else Merge(at_the_end))
 
 
+@broken(backend="test_keys_are_ranked_by_their_endings_or_not_at_all")
+class RanksInTheOrderOfKeys(Right):
+    def keys_by_ending(self, tree, ending, limit):
+        keys = sorted(key for page in self.scan_tree(tree, values=False) for key, _ in page)
+        return keys if limit is None else keys[:limit]
+
+    async def akeys_by_ending(self, tree, ending, limit):
+        return self.keys_by_ending(tree, ending, limit)
+
+
 @broken(backend="test_what_has_no_ending_is_merged_beside_what_has")
 class ForgetsMomentsWhereEndingsAreKept(Right):
     def merge_many(self, records, merge):

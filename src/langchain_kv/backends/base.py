@@ -195,7 +195,14 @@ class Backend(ABC):
             return {namespace_of(key) async for page in pages for key, _ in page}
 
     def keys_by_ending(self, tree: str, ending: Ending, limit: int | None) -> list[str] | None:
-        """Return the keys of ``scan_tree`` as ``Engine.ids_by_ending`` does; None where that is not to be had."""
+        """Return the keys of ``scan_tree`` in the order of the texts near the end of their payloads, the last text
+        first, then of themselves; None where that is not to be had, and where a payload has no such text.
+
+        Args:
+            tree: as of ``scan_tree``.
+            ending: which text. What the pattern begins with is looked at, not the rest.
+            limit: at most so many; None: all.
+        """
         return None
 
     async def akeys_by_ending(self, tree: str, ending: Ending, limit: int | None) -> list[str] | None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -26,6 +27,7 @@ from langchain_kv import limits
 from langchain_kv.backends.base import Damaged, Found, Kind, Record, Stored
 from langchain_kv.backends.collections import NAMESPACES, PLAIN, VERSION, CollectionForm
 from langchain_kv.backends.own_vectors import apart_names, own_vector
+from langchain_kv.engines.base import Ending
 from langchain_kv.engines.rows import moment_of
 from langchain_kv.errors import InvalidKeyError, InvalidValueError
 from langchain_kv.runtime.slices import Steps, by_bytes
@@ -45,6 +47,7 @@ __all__ = [
     "encoded_in_parts",
     "finder",
     "found_in",
+    "in_document",
     "in_form",
     "new_version",
     "opened",
@@ -176,6 +179,12 @@ def new_version() -> str:
 def with_new_version(document: bytes) -> bytes:
     """Return the document of an atomic collection with another version, as each change of it leaves one."""
     return _LAST_VERSION.sub(b'"%b":"%b"}' % (VERSION.encode(), new_version().encode()), document)
+
+
+@lru_cache
+def in_document(ending: Ending) -> Ending:
+    """Return where a text near the end of a plain value stands in the document of it."""
+    return Ending(ending.pattern + "[}]", ending.length, ending.after + 1)
 
 
 def check_size(record: Record) -> None:

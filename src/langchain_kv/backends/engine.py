@@ -12,12 +12,12 @@ from typing import Any, Final, cast
 
 from langchain_kv.backends.base import Change, Kind, Merge, Page, Record, Skimmed, Stored, SyncBackend
 from langchain_kv.backends.collections import check_settings
+from langchain_kv.backends.documents import in_document
 from langchain_kv.backends.rows import (
     OverEngine,
     adding,
     changing,
     found_all,
-    in_document,
     merging,
     open_collection,
     parsed,
@@ -221,7 +221,7 @@ class EngineBackend(OverEngine[Engine], SyncBackend):
 
     def keys_by_ending(self, tree: str, ending: Ending, limit: int | None) -> list[str] | None:
         start, end = tree_range(tree)
-        return self._engine.ids_by_ending(self._collection, ending, start=start, end=end, limit=limit)
+        return self._engine.ids_by_ending(self._collection, in_document(ending), start=start, end=end, limit=limit)
 
     async def akeys_by_ending(self, tree: str, ending: Ending, limit: int | None) -> list[str] | None:
         return await self.bridge.read(self.keys_by_ending, tree, ending, limit)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import lru_cache
 from typing import Final, Generic, TypeVar, cast
 
 import orjson
 
 from langchain_kv.backends.base import Change, Found, Kind, Merge, Record, Skimmed, Stored, is_alive
 from langchain_kv.backends.collections import PLAIN, CollectionForm
-from langchain_kv.backends.documents import check_size, document_of, finder, in_form, with_new_version
+from langchain_kv.backends.documents import check_size, document_of, finder, in_document, in_form, with_new_version
 from langchain_kv.engines import base as engines
-from langchain_kv.engines.base import KEEP, CollectionName, DocId, Ending, Engine, Keep, Row, Settings
+from langchain_kv.engines.base import KEEP, CollectionName, DocId, Engine, Keep, Row, Settings
 from langchain_kv.engines.rows import has_expired, postponed
 from langchain_kv.errors import StoreClosedError, StoreError, UnknownCollectionError, UnknownKeyspaceError
 from langchain_kv.limits import DOCUMENT_MAX_UTF16
@@ -223,12 +222,6 @@ def merging(
         return new if stored is None else rows_of([merge(record, stored)], keeps_raw=keeps_raw, form=form)[0]
 
     return change_row
-
-
-@lru_cache
-def in_document(ending: Ending) -> Ending:
-    """Return where a text near the end of a plain value stands in the document of it."""
-    return Ending(ending.pattern + "[}]", ending.length, ending.after + 1)
 
 
 def postponing(expires_at_ms: int, form: CollectionForm = PLAIN) -> engines.Change:

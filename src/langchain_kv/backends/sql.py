@@ -21,6 +21,7 @@ from langchain_kv.backends.base import Change, Merge, Page, Record, Stored, Sync
 from langchain_kv.backends.sql_engines import in_transactions, is_autocommit, refuse_autocommit, turns
 from langchain_kv.backends.sql_errors import TRANSLATED, TRIES, Try, raised_for
 from langchain_kv.backends.sql_rows import Rows
+from langchain_kv.engines.base import Ending
 from langchain_kv.engines.os_errors import require_folder
 from langchain_kv.errors import (
     EngineError,
@@ -183,6 +184,12 @@ class SQLBackend(SyncBackend):
     def touch_many(self, keys: Sequence[str], expires_at_ms: int) -> None:
         self._do_bare(self._rows.touch, keys, expires_at_ms)
 
+    def keys_by_ending(self, tree: str, ending: Ending, limit: int | None) -> list[str] | None:
+        return self._do_bare(self._rows.keys_by_ending, tree, ending, limit)
+
+    async def akeys_by_ending(self, tree: str, ending: Ending, limit: int | None) -> list[str] | None:
+        return await self.bridge.read(self.keys_by_ending, tree, ending, limit)
+
     def count(self, prefix: str) -> int:
         return self._do_bare(self._rows.count, prefix)
 
@@ -335,6 +342,12 @@ class AsyncSQLBackend(AtHomeBackend):
 
     async def atouch_many(self, keys: Sequence[str], expires_at_ms: int) -> None:
         await self._do_bare(self._rows.touch, keys, expires_at_ms)
+
+    def keys_by_ending(self, tree: str, ending: Ending, limit: int | None) -> list[str] | None:
+        return self._run(self.akeys_by_ending(tree, ending, limit))
+
+    async def akeys_by_ending(self, tree: str, ending: Ending, limit: int | None) -> list[str] | None:
+        return await self._do_bare(self._rows.keys_by_ending, tree, ending, limit)
 
     async def acount(self, prefix: str) -> int:
         return await self._do_bare(self._rows.count, prefix)

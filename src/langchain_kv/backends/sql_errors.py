@@ -44,7 +44,7 @@ STALE_S: Final = 1.0
 _RACED: Final[set[object]] = {"40001", "40P01", 1020, 1213}
 _LOCKED: Final[set[object]] = {"55P03", 1205}
 # What a transaction may be told by, where its connection broke.
-_READS: Final = ("get", "page", "count", "names", "check_table")
+_READS: Final = ("get", "page", "keys_by_ending", "count", "names", "check_table")
 _ONCE: Final = ("add", "update", "merge")
 _NO_TABLE: Final[set[object]] = {"42P01", 1146}
 _TOO_LONG: Final[set[object]] = {"54000"}

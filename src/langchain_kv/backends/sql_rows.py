@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from langchain_kv import limits
-from langchain_kv.backends.base import Change, Damaged, Found, Kind, Merge, Page, Record, Stored, is_alive
+from langchain_kv.backends.base import Change, Kind, Merge, Page, Record, Stored, is_alive
 from langchain_kv.backends.sql_driver import ByDriver
 from langchain_kv.backends.sql_statements import KEYS, LATER, NOW, SOME, Statements
 from langchain_kv.backends.sql_tables import (
-    JSON_CODE,
+    CODES,
     KEY_MAX_BYTES,
     MYSQL,
     NAMESPACE_MAX_BYTES,
     OURS,
-    TEXT_CODE,
     UPSTREAM,
     bytes_of,
+    stored_of,
     text_of,
 )
 from langchain_kv.engines.base import Ending
@@ -36,7 +37,7 @@ from langchain_kv.errors import (
 )
 from langchain_kv.runtime.clock import now_ms
 from langchain_kv.values.keys import shown
-from langchain_kv.values.lenient import parse_json
+from langchain_kv.values.namespaces import tree_range
 
 __all__ = ["ChangeError", "RacedError", "Rows"]
 
@@ -47,9 +48,7 @@ PAGE_KEYS: Final = 1_000
 PAGE_BYTES: Final = 4 * 1024 * 1024
 PAGE_ROWS: Final = 10_000
 _UPSTREAM_KEY_MAX_BYTES: Final = 1_000_000
-_CODES: Final = {Kind.JSON: JSON_CODE, Kind.TEXT: TEXT_CODE, Kind.BYTES: 2, Kind.BODY_BLOB: 3}
 _OF_JSON: Final = (Kind.JSON, Kind.TEXT)
-_KINDS: Final = {code: kind for kind, code in _CODES.items()}
 
 _logger = logging.getLogger("langchain_kv")
 
@@ -118,7 +117,7 @@ class Rows:
         rest: list[Any]
         for some in self._chunks(keys):
             for key, *rest in self._carry_out(connection, self._statements.select, self._these(some)):
-                stored = _stored(*rest)
+                stored = stored_of(*rest)
                 if is_alive(stored, now):
                     found[text_of(key)] = stored
         return found
@@ -143,6 +142,24 @@ class Rows:
             return [(key, None) for key in texts], more
         found = self._found(connection, texts)
         return [(key, found[key]) for key in texts if key in found], more
+
+    def keys_by_ending(
+        self, connection: sa.Connection, tree: str, ending: Ending, limit: int | None
+    ) -> list[str] | None:
+        """See ``Backend.keys_by_ending``."""
+        if not self._expires:
+            return None
+        start, end = tree_range(tree)
+        found = self._statements.ending(ending).where(*self._conditions(""), self._key >= start, self._key < end)
+        if limit is not None:
+            text = found.selected_columns.text
+            found = found.order_by(text.is_(None).desc(), text.desc(), self._key).limit(limit)
+        rows = connection.execute(found).all()
+        if any(text is None for _, text in rows):
+            return None
+        ranked = sorted([(key, bytes(text)) for key, text in rows if _is_text(key)])
+        ranked.sort(key=itemgetter(1), reverse=True)
+        return [key for key, _ in ranked]
 
     def count(self, connection: sa.Connection, prefix: str) -> int:
         return int(connection.scalar(sa.select(sa.func.count()).where(*self._conditions(prefix))) or 0)
@@ -186,7 +203,7 @@ class Rows:
         if self._dialect == "sqlite":  # where a write that changes nothing is the lock
             connection.execute(self._statements.lock, self._these([key]))
         row = connection.execute(self._statements.select_locked, self._these([key])).first()
-        stored = None if row is None else _stored(*row[1:])
+        stored = None if row is None else stored_of(*row[1:])
         try:
             record = change(stored if stored is not None and is_alive(stored, now_ms()) else None)
         except Exception as error:
@@ -229,7 +246,7 @@ class Rows:
             if self._dialect == "sqlite":  # as in update
                 connection.execute(self._statements.lock, self._these(some[:1]))
             for key, *rest in self._carry_out(connection, self._statements.select_locked, self._these(some)):
-                record, stored = by_key.pop(text_of(key)), _stored(*rest)
+                record, stored = by_key.pop(text_of(key)), stored_of(*rest)
                 there.append(_merged(merge, record, stored) if is_alive(stored, now) else record)
         self.put(connection, there)
         try:
@@ -360,7 +377,7 @@ class Rows:
             "value": record.payload,
         }
         if self._expires:
-            row |= {"kind": _CODES[record.kind], "expires_at": record.expires_at_ms}
+            row |= {"kind": CODES[record.kind], "expires_at": record.expires_at_ms}
         return row
 
     def _insert(self, connection: sa.Connection, record: Record) -> bool:
@@ -399,19 +416,6 @@ def _merged(merge: Merge, record: Record, stored: Stored) -> Record:
         return merge(record, stored)
     except Exception as error:
         raise ChangeError from error
-
-
-def _stored(value: Any, code: int = 2, expires_at_ms: int | None = None) -> Stored:
-    payload = bytes(value)
-    kind = _KINDS.get(code)
-    if kind is Kind.BYTES:
-        return Found(payload, kind, expires_at_ms)
-    if kind is None:
-        return Damaged(f"its kind is {code}, which this version does not know")
-    try:
-        return Found(parse_json(payload.decode()), kind, expires_at_ms)
-    except ValueError:
-        return Damaged("the text of the value is not valid JSON")
 
 
 def _is_text(key: str) -> bool:

@@ -13,8 +13,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from langchain_kv.backends.sql_tables import JSON_CODE, MYSQL, TEXT_CODE
+from langchain_kv.backends.sql_tables import CODES, MYSQL
 from langchain_kv.engines.base import Ending
+from langchain_kv.values.records import Kind
 
 __all__ = ["KEYS", "LATER", "NOW", "SOME", "Statements"]
 
@@ -92,6 +93,19 @@ class Statements:
         lives = moment > sa.bindparam(NOW, type_=sa.BigInteger)
         return sa.update(self._table).where(self._own, self.are_these, lives, moment < later).values(expires_at=later)
 
+    def ending(self, ending: Ending) -> Any:
+        """Select each key with its text near the end, NULL where it is without."""
+        value = self._table.c.value
+
+        def cut(after: int, length: int) -> sa.ColumnElement[bytes]:
+            return sa.func.substr(value, sa.func.length(value) - (after + length - 1), length, type_=sa.LargeBinary)
+
+        before = ending.before
+        is_usual = cut(ending.size - len(before), len(before)) == before
+        of_json = _is_json(self._table.c)
+        text = sa.case((sa.and_(of_json, is_usual), cut(ending.after, ending.length)))
+        return sa.select(self._key, text.label("text"))
+
     @cached_property
     def insert_row(self) -> Any:
         return sa.insert(self._table)
@@ -130,9 +144,7 @@ class Statements:
         kept = sa.func.substr(there.value, size(there.value) - (cut - 1))
         merged = sa.func.substr(new, 1, size(new) - cut).op("||")(kept)
         end = sa.func.encode(sa.func.substr(there.value, size(there.value) - (ending.size - 1)), "escape")
-        is_usual = sa.and_(
-            sa.or_(there["kind"] == JSON_CODE, there["kind"] == TEXT_CODE), end.regexp_match(f"^{ending.pattern}$")
-        )
+        is_usual = sa.and_(_is_json(there), end.regexp_match(f"^{ending.pattern}$"))
         names = [each.name for each in self._columns[1:]]
         return put.on_conflict_do_update(
             index_elements=["namespace", "key"],
@@ -149,3 +161,7 @@ class Statements:
         return postgresql.insert(self._table).from_select(
             ["namespace", *(each.name for each in self._columns)], sa.select(sa.literal(self._namespace), *new.c)
         )
+
+
+def _is_json(columns: Any) -> sa.ColumnElement[bool]:
+    return sa.or_(*[columns["kind"] == CODES[kind] for kind in (Kind.JSON, Kind.TEXT)])

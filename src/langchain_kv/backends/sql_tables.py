@@ -21,15 +21,18 @@ from sqlalchemy.dialects.postgresql import BYTEA
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
+from langchain_kv.backends.base import Damaged, Found, Kind, Stored
+from langchain_kv.values.lenient import parse_json
+
 __all__ = [
-    "JSON_CODE",
+    "CODES",
     "KEY_MAX_BYTES",
     "MYSQL",
     "NAMESPACE_MAX_BYTES",
     "OURS",
-    "TEXT_CODE",
     "UPSTREAM",
     "bytes_of",
+    "stored_of",
     "text_of",
 ]
 
@@ -39,9 +42,10 @@ MYSQL: Final = ("mysql", "mariadb")
 KEY_MAX_BYTES: Final = 2_560
 """Bytes of a key in an index of PostgreSQL, whose row takes 2,704, and of InnoDB, whose key takes 3,072 (measured)."""
 
-JSON_CODE: Final = 0
-TEXT_CODE: Final = 1
-"""The two kinds of JSON, as the table has them."""
+CODES: Final = {Kind.JSON: 0, Kind.TEXT: 1, Kind.BYTES: 2, Kind.BODY_BLOB: 3}
+"""What the table has of each kind."""
+
+_KINDS: Final = {code: kind for kind, code in CODES.items()}
 
 NAMESPACE_MAX_BYTES: Final = 512
 """Bytes of a namespace in MySQL and MariaDB, whose columns of a key have a length."""
@@ -110,3 +114,17 @@ OURS: Final = _table(
     Column("expires_at", BigInteger),
 )
 UPSTREAM: Final = _table("langchain_key_value_stores", _Name(KEY_MAX_BYTES))
+
+
+def stored_of(value: Any, code: int = 2, expires_at_ms: int | None = None) -> Stored:
+    """Return what a row keeps."""
+    payload = bytes(value)
+    kind = _KINDS.get(code)
+    if kind is Kind.BYTES:
+        return Found(payload, kind, expires_at_ms)
+    if kind is None:
+        return Damaged(f"its kind is {code}, which this version does not know")
+    try:
+        return Found(parse_json(payload.decode()), kind, expires_at_ms)
+    except ValueError:
+        return Damaged("the text of the value is not valid JSON")

@@ -171,11 +171,9 @@ _CREATED: Final = Ending(f',"created_at":"{_PATTERN}"[}}]', _MOMENT, len('"}'))
 """Where the moment at which an item was created stands in its text."""
 
 UPDATED: Final = Ending(
-    f',"updated_at":"{_PATTERN}","created_at":"{_PATTERN}"[}}][}}]', _MOMENT, len('","created_at":""}}') + _MOMENT
+    f',"updated_at":"{_PATTERN}","created_at":"{_PATTERN}"[}}]', _MOMENT, len('","created_at":""}') + _MOMENT
 )
-"""Where the moment of the last update stands in the text of the document of an item, the usual one.
-
-In an item that is nested in another value there would be one brace more."""
+"""Where the moment of the last update stands in the text of the usual item."""
 
 
 def _created_of(record: Record, stored: Stored) -> Record:

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, cast
 from langgraph.store.base import SearchItem, SearchOp, validate_op_namespace
 
 from langchain_kv.backends.base import Found, Nearest, Skimmed, Stored
-from langchain_kv.backends.documents import found_in
+from langchain_kv.backends.documents import found_in, in_document
 from langchain_kv.errors import UsageError
 from langchain_kv.langgraph.filters import Predicate, compiled, held_by
 from langchain_kv.langgraph.items import UPDATED, damage_of, search_item_of
@@ -36,6 +36,8 @@ FILTERED_MORE: Final = 40
 
 SCORES_EQUAL: Final = 1e-6
 """How far scores may differ that are one to a target, which computes them in another order."""
+
+_UPDATED: Final = in_document(UPDATED)  # in an item that is nested in another value there would be one brace more
 
 _logger = logging.getLogger("langchain_kv")
 
@@ -219,7 +221,7 @@ class _Looked:
         """Return the moments and the keys of a page of items that all pass: most are not parsed."""
         found: list[tuple[bytes, str]] = []
         for key, one in page:
-            updated = UPDATED.text_in(one) if type(one) is bytes else None
+            updated = _UPDATED.text_in(one) if type(one) is bytes else None
             if updated is not None:
                 found.append((updated, key))
             else:

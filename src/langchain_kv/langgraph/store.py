@@ -72,9 +72,9 @@ class LangGraphStore(BaseStore):
     A search answers the items that were updated last first, then by namespace and key. Paging by ``offset``, by more
     than 20 items a page, goes on in the list that the first page was cut from, for a minute: an item that is updated
     between two pages is neither lost nor seen twice, a new one is not on them, and one that was removed is left out. A
-    search from the beginning always looks anew. It looks at the whole namespace, on a file without fetching it, and
-    elsewhere, or with a filter or a query, reading it: more than a hundred thousand items are better divided. Over HTTP
-    a short search with a query reads what is nearest only.
+    search from the beginning always looks anew. It looks at the whole namespace, on a file and in a SQL database
+    without fetching it, and elsewhere, or with a filter or a query, reading it: more than a hundred thousand items are
+    better divided. Over HTTP a short search with a query reads what is nearest only.
 
     Items expire ``ttl`` minutes after they were put, or read, and are not served from then on. Moments are those of
     the reading machine's clock.

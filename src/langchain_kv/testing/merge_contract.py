@@ -1,4 +1,4 @@
-"""What every backend promises of ``merge_many``, as tests: a part of ``BackendContract``."""
+"""What every backend promises of ``merge_many`` and of endings, as tests: a part of ``BackendContract``."""
 
 from __future__ import annotations
 
@@ -141,3 +141,20 @@ class MergeContract(Contract):
             found = face.get_many(["a", "b", "c"])
             assert values_of(found) == [{"v": 1, "at": "01"}, {"$v": 1, "at": "01"}, {"v": 1, "at": "01"}]
             assert [one.expires_at_ms for one in found] == [None, None, FUTURE_MS]
+
+    def test_keys_are_ranked_by_their_endings_or_not_at_all(self, face: Face) -> None:
+        times = {"b": "02", "a": "02", "\U0001f600": "01", "\uffff": "01", "\x1e": "09", "c": "00"}
+        face.put_many([Record(f"\x1fn\x1e{key}", b'{"v":"x","at":"%b"}' % at.encode()) for key, at in times.items()])
+        face.put_many(
+            [Record(key, b'{"v":0,"at":"50"}') for key in ("\x1fn\x1fm\x1e", "\x1fnm\x1ek", "\x1fm\x1ek", "k")]
+        )
+        face.put_many([Record("\x1fn\x1egone", b'{"v":0,"at":"60"}', Kind.JSON, PAST_MS)])
+        wanted = ["\x1fn\x1fm\x1e", *(f"\x1fn\x1e{key}" for key in ("\x1e", "a", "b", "\uffff", "\U0001f600", "c"))]
+        for limit in (None, 0, 3, 100):
+            assert face.keys_by_ending("\x1fn", AT, limit) in (None, wanted[:limit])
+        assert face.keys_by_ending("\x1fnone", AT, None) in (None, [])
+        for odd in (b"5", b"{}", b'{"at":"01","v":0}', b'{"v":{"v":0,"at":"01"}}'):
+            face.put_many([Record("\x1fn\x1eodd", odd)])
+            assert face.keys_by_ending("\x1fn", AT, None) is None
+            assert face.keys_by_ending("\x1fn", AT, 3) is None
+            assert face.keys_by_ending("\x1fnm", AT, 3) in (None, ["\x1fnm\x1ek"])

@@ -8,7 +8,7 @@ from typing import Final
 
 import aiohttp
 
-from langchain_kv.runtime.slices import pieces
+from langchain_kv.runtime.slices import next_turn, pieces
 
 __all__ = ["LargeBody", "read_large"]
 
@@ -36,6 +36,7 @@ class LargeBody(aiohttp.Payload):
 
 async def read_large(response: aiohttp.ClientResponse, length: int) -> bytearray:
     """Read an answer into its place as it comes: to join the parts of what may be 400 MB would hold up the loop."""
+    await next_turn()  # a place of 4 MiB takes two milliseconds, and a dozen answers begin at once
     body = bytearray(length)
     end = 0
     async for part in response.content.iter_any():
