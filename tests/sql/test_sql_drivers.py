@@ -12,14 +12,14 @@ import psycopg
 import pytest
 from langgraph.store.base import PutOp
 from sqlalchemy import Engine, create_engine, text
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from langchain_kv import KVByteStore, KVStore, LangGraphStore, SQLPlace
 from langchain_kv.backends.base import Merge, Record
 from langchain_kv.backends.sql_rows import Rows
 from langchain_kv.backends.sql_tables import OURS
-from langchain_kv.langgraph.items import created_earlier
+from langchain_kv.langgraph.items import UPDATED, created_earlier
 from langchain_kv.stores.sql import SQLStore
 from langchain_kv.values.records import Kind
 from sql_servers import alchemy_url
@@ -81,6 +81,18 @@ def test_items_keep_when_they_were_created_by_every_driver(place: SQLPlace) -> N
             assert all(item.updated_at > item.created_at for item in items)
             assert [item.value for item in items] == [{"n": 1}] * len(labels)
             store.batch([put._replace(value=None, ttl=None) for put in first])
+
+
+def test_keys_are_ranked_by_the_database_but_all_of_them_on_no_loop(place: SQLPlace) -> None:
+    is_async = isinstance(place.database, AsyncEngine)
+    with closing(LangGraphStore(place, collection="drivers_r")) as store:
+        store.batch([PutOp(("n",), f"{n:02}", {}) for n in range(40)])
+        backend = store._records._backend
+        keys = [f"\x1fn\x1e{n:02}" for n in range(40)]
+        assert backend.keys_by_ending("\x1fn", UPDATED, 3) == keys[:3]
+        assert backend.keys_by_ending("\x1fn", UPDATED, None) == (None if is_async else keys)
+        assert [item.key for item in store.search(("n",), limit=30, offset=10)] == [f"{n:02}" for n in range(10, 40)]
+        store.batch([PutOp(("n",), f"{n:02}", None) for n in range(40)])
 
 
 def test_a_batch_that_takes_two_statements_in_one_order_of_its_records_is_stored_whole_or_not(postgresql: str) -> None:

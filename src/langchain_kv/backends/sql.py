@@ -347,6 +347,8 @@ class AsyncSQLBackend(AtHomeBackend):
         return self._run(self.akeys_by_ending(tree, ending, limit))
 
     async def akeys_by_ending(self, tree: str, ending: Ending, limit: int | None) -> list[str] | None:
+        if limit is None:  # as many as there are would hold up the loop; a scan gives it its turns
+            return None
         return await self._do_bare(self._rows.keys_by_ending, tree, ending, limit)
 
     async def acount(self, prefix: str) -> int:
