@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import cache
 from typing import Final, Generic, TypeVar, cast
 
 import orjson
@@ -206,11 +207,14 @@ def merging(
 ) -> engines.Change:
     """Return the change that stores the rows of these records, merged where their ids are there."""
     ending = None if merge.ending is None or form != PLAIN else in_document(merge.ending)
-    given = dict(zip([row[0] for row in rows], zip(rows, records, strict=True), strict=True))
     now = now_ms()
 
+    @cache
+    def given() -> dict[DocId, tuple[Row, Record]]:  # of no use where an engine merges by the ending
+        return {row[0]: (row, record) for row, record in zip(rows, records, strict=True)}
+
     def change_row(doc_id: DocId, row: Row | None) -> Row:
-        new, record = given[doc_id]
+        new, record = given()[doc_id]
         if row is None:
             return new
         is_usual = row[3] is None and not row[2]

@@ -17,6 +17,7 @@ __all__ = ["ByDriver"]
 
 _PSYCOPG: Final = ("psycopg", "psycopg_async")
 _ARRAYS: Final = re.compile(r"%\((\w+_array)\)s")
+_COUNTED: Final = {"preserve_rowcount": True}
 
 
 class ByDriver:
@@ -62,6 +63,3 @@ class ByDriver:
             text = _ARRAYS.sub(r"%(\1)b", compiled.string) if is_psycopg else compiled.string
             self._texts[statement] = text, compiled.positiontup, compiled.params
         return self._texts[statement]
-
-
-_COUNTED: Final = {"preserve_rowcount": True}

@@ -178,9 +178,10 @@ class Rows:
 
     def is_put_at_once(self, records: Sequence[Record]) -> bool:
         """Whether ``put`` stores them by one statement, in whatever order it takes them."""
-        if len(records) == 1 or self._dialect != "postgresql":
-            return len(records) == 1
-        return 1 < len(records) <= PAGE_ROWS and sum([len(record.payload) for record in records]) <= PAGE_BYTES
+        if len(records) == 1:
+            return True
+        is_short = self._dialect == "postgresql" and 0 < len(records) <= PAGE_ROWS
+        return is_short and sum([len(record.payload) for record in records]) <= PAGE_BYTES
 
     def delete(self, connection: sa.Connection, keys: Sequence[str]) -> None:
         for some in self._chunks(sorted(keys)):

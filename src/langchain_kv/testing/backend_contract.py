@@ -21,8 +21,8 @@ from langchain_kv.backends.documents import found_in
 from langchain_kv.engines.base import Held
 from langchain_kv.errors import PartialWriteError, StoreClosedError, UnsupportedError
 from langchain_kv.runtime import clock
-from langchain_kv.testing.contract import Clock
-from langchain_kv.testing.merge_contract import FUTURE_MS, PAST_MS, Face, MergeContract, values_of
+from langchain_kv.testing.contract import FUTURE_MS, PAST_MS, Clock, Face, values_of
+from langchain_kv.testing.merge_contract import MergeContract
 from langchain_kv.values.records import Kind
 
 __all__ = ["BackendContract", "Face"]

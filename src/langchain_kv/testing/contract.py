@@ -12,10 +12,16 @@ from uuid import uuid4
 
 import pytest
 
+from langchain_kv.backends.base import Page
+from langchain_kv.backends.documents import found_in
+from langchain_kv.engines.base import Held
 from langchain_kv.errors import UnsupportedError
 from langchain_kv.runtime import clock
 
-__all__ = ["BaseFace", "Clock", "Contract", "Opened", "StoreFace"]
+__all__ = ["FUTURE_MS", "PAST_MS", "BaseFace", "Clock", "Contract", "Face", "Opened", "StoreFace", "values_of"]
+
+PAST_MS, FUTURE_MS = 1, 2**45
+"""Moments of expiry, in milliseconds of Unix time: one that has come, and one that no test sees."""
 
 
 class BaseFace:
@@ -64,6 +70,30 @@ class StoreFace(BaseFace):
     def namespace(self, *labels: str) -> StoreFace:
         """Return the face of a namespace."""
         return StoreFace(self.target.namespace(*labels), self.is_async, self._run)
+
+
+class Face(BaseFace):
+    """The face of a backend."""
+
+    def scan(self, prefix: str = "", *, values: bool = True) -> Page:
+        """Return what a whole scan yields."""
+        return [item for page in super().__getattr__("scan")(prefix, values=values) for item in page]
+
+    def keys(self, prefix: str = "") -> list[str]:
+        """Return the keys that a scan lists, sorted."""
+        keys = sorted(key for page in self.scan_keys(prefix) for key in page)
+        assert sorted(self.scan(prefix, values=False), key=itemgetter(0)) == [(key, None) for key in keys]
+        return keys
+
+    def in_tree(self, tree: str, *, values: bool = True, holding: Held | None = None) -> Page:
+        """Return what a whole scan of a namespace and of those below it yields, parsed, in the order of the keys."""
+        page = [item for page in self.scan_tree(tree, values=values, holding=holding) for item in page]
+        return sorted([(key, found_in(one) if type(one) is bytes else one) for key, one in page], key=itemgetter(0))
+
+
+def values_of(stored: list[Any]) -> list[Any]:
+    """Return the values of what is stored, None where nothing is."""
+    return [None if one is None else one.value for one in stored]
 
 
 Opened = Callable[..., StoreFace]

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from operator import itemgetter
 from typing import Any
 
 from msgspec.structs import replace
 
-from langchain_kv.backends.base import Backend, Found, Merge, Page, Record, Stored
-from langchain_kv.backends.documents import found_in
-from langchain_kv.engines.base import Ending, Held
-from langchain_kv.testing.contract import BaseFace, Contract
+from langchain_kv.backends.base import Backend, Found, Merge, Record, Stored
+from langchain_kv.engines.base import Ending
+from langchain_kv.testing.contract import FUTURE_MS, PAST_MS, Contract, Face, values_of
 from langchain_kv.values.records import Kind
 
-__all__ = ["FUTURE_MS", "PAST_MS", "Face", "MergeContract", "values_of"]
-
-PAST_MS, FUTURE_MS = 1, 2**45
+__all__ = ["MergeContract"]
 
 AT = Ending(',"at":"[0-9][0-9]"[}]', 2, 2)
 
@@ -40,30 +36,6 @@ THERE = [
 ]
 KEPT = {"usual": "01", "empty": "02", "letters": "03", "alone": "04", "first": "05", "expires": "06", "text": "08"}
 """Which of these times a record that comes later is given; the numbered ones give it theirs, too."""
-
-
-class Face(BaseFace):
-    """The face of a backend."""
-
-    def scan(self, prefix: str = "", *, values: bool = True) -> Page:
-        """Return what a whole scan yields."""
-        return [item for page in super().__getattr__("scan")(prefix, values=values) for item in page]
-
-    def keys(self, prefix: str = "") -> list[str]:
-        """Return the keys that a scan lists, sorted."""
-        keys = sorted(key for page in self.scan_keys(prefix) for key in page)
-        assert sorted(self.scan(prefix, values=False), key=itemgetter(0)) == [(key, None) for key in keys]
-        return keys
-
-    def in_tree(self, tree: str, *, values: bool = True, holding: Held | None = None) -> Page:
-        """Return what a whole scan of a namespace and of those below it yields, parsed, in the order of the keys."""
-        page = [item for page in self.scan_tree(tree, values=values, holding=holding) for item in page]
-        return sorted([(key, found_in(one) if type(one) is bytes else one) for key, one in page], key=itemgetter(0))
-
-
-def values_of(stored: list[Any]) -> list[Any]:
-    """Return the values of what is stored, None where nothing is."""
-    return [None if one is None else one.value for one in stored]
 
 
 def _keeping_when(record: Record, stored: Stored) -> Record:
