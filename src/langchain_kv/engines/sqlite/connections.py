@@ -91,9 +91,9 @@ class ConnectionPool(OpenFile):
         if not self.has_file():
             require_folder(self.path)
 
-    def _connect(self, deadline: float) -> Connection:
+    def _connect(self, deadline: float, call: object = None) -> Connection:
         keep(self)
-        return super()._connect(deadline)
+        return super()._connect(deadline, call)
 
     # -- reading --------------------------------------------------------------------------------------------------
 
@@ -117,11 +117,14 @@ class ConnectionPool(OpenFile):
             connection = self._reader(call, deadline)
             with self._translated:
                 self.waits.limit(connection, deadline)
-                return query(connection)
+                answer = query(connection)
         finally:
             self._using.pop(call, None)  # one call of C: nothing can come between
             if self._waiting:
                 self._wake()
+        if self._wants_quick:
+            self._open_quick()
+        return answer
 
     def _reader(self, call: object, deadline: float) -> Connection:
         """Give ``call`` a connection; it is in use as long as ``call`` is in ``_using``."""
@@ -135,15 +138,8 @@ class ConnectionPool(OpenFile):
                     )
             self.require_open()
             connection = self._using[call] = self._idle()
-            wants_quick, self._wants_quick = self._wants_quick, False
         if connection is None:
-            connection = self._locked(lambda: self._connect(deadline), deadline, look=self._recognise)
-            with self._mutex:
-                self._using[call] = connection
-                if connection in self._open:
-                    self._readers.append(connection)
-        if wants_quick:
-            self._open_quick()
+            connection = self._locked(lambda: self._connect(deadline, call), deadline, look=self._recognise)
         return connection
 
     def read_at_once(self, call: Callable[[], T]) -> T:
@@ -179,7 +175,9 @@ class ConnectionPool(OpenFile):
 
     def _open_quick(self) -> None:
         """Open the connection whose statements fail where others wait, or leave that to a later read."""
-        if not self._lock.lock_threads(0):
+        with self._mutex:
+            is_wanted, self._wants_quick = self._wants_quick, False
+        if not is_wanted or not self._lock.lock_threads(0):
             return
         try:
             with suppress(EngineError), self._translated:
@@ -187,7 +185,9 @@ class ConnectionPool(OpenFile):
                 self._lock.lock_file(now)
                 connection = self._connect(now)
                 connection.execute("PRAGMA busy_timeout=0")
-                self._quick = connection
+                with self._mutex:
+                    if connection in self._open:
+                        self._quick = connection
         finally:
             self._lock.release()
 

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final, TypeVar
 
 from langchain_kv.engines.sqlite.copies import note_mark, require_no_other_changes
@@ -22,6 +23,7 @@ from langchain_kv.engines.sqlite.file import (
     remove_empty_wal,
 )
 from langchain_kv.engines.sqlite.file_lock import FileLock
+from langchain_kv.engines.sqlite.shared_memory import shared_memory
 from langchain_kv.engines.sqlite.waits import Waits
 from langchain_kv.errors import EngineError, EngineFileError, StoreClosedError
 from langchain_kv.runtime.forks import keep_for_ever
@@ -105,8 +107,13 @@ class OpenFile:
                 if not os.access(self.path, os.R_OK) and exists(self.path):
                     raise
 
-    def _connect(self, deadline: float) -> Connection:
-        """Open one more connection, waiting for other programs until ``deadline``; the file lock is held."""
+    def _connect(self, deadline: float, call: object = None) -> Connection:
+        """Open one more connection, which ``call`` uses for reading; the file lock is held.
+
+        Args:
+            deadline: until when it waits for others.
+            call: the reading call; None where it is not for one.
+        """
         self.require_open()
         self._give_up()
         found = identity(self.path)
@@ -116,20 +123,20 @@ class OpenFile:
         self._close_given_up()
         if not self._open:  # also where the identity is the same: a number that nobody has open is given out again
             self._file = File(found)
-        left_s = max(deadline - time.monotonic(), 0)
-        if require_no_other_changes(self.path, self._lock):
-            remove_empty_wal(self.path, self.waits.wait_s, left_s)
         opened: list[Connection] = []
         try:
-            connection = connect(self.path, self._synchronous, self.waits.wait_s, left_s, opened)
+            if self._open:
+                connection = self._make(deadline, opened)
+            else:
+                make = partial(self._make, deadline, opened)
+                connection = shared_memory(found).open_to_write(self.path, make, deadline)
             self.waits.opened(connection)
             with Translated(self.path, wait_s=self.waits.wait_s):
                 note_mark(connection, self._lock)
             if identity(self.path) != found:
                 raise EngineError(f"{self.path} was replaced at this very moment; try again")
             connection.file = self._file
-            with self._mutex:
-                self._open.append(connection)
+            self._admit(connection, call)
         except BaseException:
             for connection in opened:
                 if connection not in self._open:
@@ -137,6 +144,20 @@ class OpenFile:
             raise
         self.was_lost = False
         return connection
+
+    def _make(self, deadline: float, opened: list[Connection]) -> Connection:
+        left_s = max(deadline - time.monotonic(), 0)
+        if require_no_other_changes(self.path, self._lock):
+            remove_empty_wal(self.path, self.waits.wait_s, left_s)
+        return connect(self.path, self._synchronous, self.waits.wait_s, left_s, opened)
+
+    def _admit(self, connection: Connection, call: object) -> None:
+        """Count a connection among those that are open, and in use from then on where it is for a ``call``."""
+        with self._mutex:
+            self._open.append(connection)
+            if call is not None:
+                self._using[call] = connection
+                self._readers.append(connection)
 
     def _require_not_left_over(self, found: tuple[int, int]) -> None:
         if found in LEFT_OVER:

@@ -6,11 +6,13 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final, NamedTuple, NoReturn, TypeVar
 
 from langchain_kv.engines.sqlite.connections import ConnectionPool
 from langchain_kv.engines.sqlite.file import Connection, File, Synchronous, connect_read_only, exists
 from langchain_kv.engines.sqlite.file_lock import FileLock
+from langchain_kv.engines.sqlite.shared_memory import SharedMemory, shared_memory
 from langchain_kv.errors import EngineBusyError, EngineError, StoreError
 
 __all__ = ["ReadOnlyPool", "open_pool"]
@@ -65,6 +67,13 @@ class _Stamp(NamedTuple):
     content: tuple[int, int, int] | None
 
 
+class _Opened(NamedTuple):
+    """What is kept for a connection while it is open: what of, and what it shares where its ``-wal`` is read, too."""
+
+    stamp: _Stamp
+    shared: SharedMemory | None
+
+
 class _ThreadLock(FileLock):
     """Excludes threads only, and makes no file."""
 
@@ -92,7 +101,7 @@ class ReadOnlyPool(ConnectionPool):
         super().__init__(path, "full", wait_s)
         self._why = why
         self._lock = _ThreadLock(f"{self.path}.lock")
-        self._stamps: dict[Connection, _Stamp] = {}
+        self._opened_on: dict[Connection, _Opened] = {}
 
     def has_file(self, *, look: bool = True) -> bool:
         """Return whether there is a database."""
@@ -141,56 +150,77 @@ class ReadOnlyPool(ConnectionPool):
     def _recognise(self) -> None:
         self.require_open()  # a connection that cannot write needs no look before
 
-    def _connect(self, deadline: float) -> Connection:
+    def let_go(self, shared: SharedMemory, deadline: float) -> bool:
+        """As ``shared_memory.Reader`` says. Later calls open new connections."""
+        with self._mutex:
+            sharing = [each for each in self._open if self._opened_on[each].shared is shared]
+            self._drop(sharing)
+            self._wait_until(lambda: not any(self._is_in_use(each) for each in sharing), deadline - time.monotonic())
+            self._drop(sharing)
+            left = [each for each in sharing if each in self._open]
+            self._readers += left
+            return not left
+
+    def _connect(self, deadline: float, call: object = None) -> Connection:
         self.require_open()
         closed_by = min(time.monotonic() + CLOSING_S, deadline)
         while True:
             stamp = self._stamp()
             self._require_not_left_over(stamp.file)
             try:
-                connection = connect_read_only(
-                    self.path,
-                    immutable=stamp.content is not None,
-                    wait_s=self.waits.wait_s,
-                    left_s=max(deadline - time.monotonic(), 0),
-                )
+                if stamp.content is not None:
+                    return self._make_of(stamp, None, deadline, call)
+                shared = shared_memory(stamp.file)
+                return shared.open_to_read(self, partial(self._make_of, stamp, shared, deadline, call))
             except EngineError:
                 is_final = self._describes(stamp) and (stamp.content is not None or time.monotonic() > closed_by)
                 if is_final or time.monotonic() > deadline:
                     raise
                 time.sleep(PAUSE_S)
-            else:
-                break
-        self._stamps[connection] = stamp
+
+    def _make_of(self, stamp: _Stamp, shared: SharedMemory | None, deadline: float, call: object) -> Connection:
+        connection = connect_read_only(
+            self.path,
+            immutable=shared is None,
+            wait_s=self.waits.wait_s,
+            left_s=max(deadline - time.monotonic(), 0),
+        )
+        self._opened_on[connection] = _Opened(stamp, shared)
         self.waits.opened(connection)
         with self._mutex:
             # What was remembered of it holds as long as its content does: a copy may have been written over the file.
-            same = [other.file for other in self._open if self._stamps[other] == stamp]
+            same = [other.file for other in self._open if self._opened_on[other].stamp == stamp]
             self._file = connection.file = same[0] if same else File(stamp.file)
-            self._open.append(connection)
+            self._admit(connection, call)
         return connection
 
     def _close_connections(self) -> None:
         for connection in (*self._open, *self._given_up):
             self.waits.closed(connection)
             connection.close()
-        self._open, self._given_up, self._readers, self._quick, self._stamps = [], [], [], None, {}
+        self._open, self._given_up, self._readers, self._quick, self._opened_on = [], [], [], None, {}
 
     def _drop_stale(self) -> None:
         """Use no connection to what the file was before it changed; close those that no call uses."""
         with self._mutex:
             if self._forking:
                 return  # all are closed, and a child would inherit SQLite's own locks, taken for this
-            for connection in [each for each in self._open if not self._is_current(each)]:
-                if connection in self._readers:
-                    self._readers.remove(connection)
-                if connection is self._quick:
-                    self._quick = None
-                if connection not in self._using.values():
-                    self._open.remove(connection)
-                    del self._stamps[connection]
-                    self.waits.closed(connection)
-                    connection.close()
+            self._drop([each for each in self._open if not self._is_current(each)])
+
+    def _drop(self, connections: list[Connection]) -> None:
+        """Have no call begin with these; close those that none uses. The mutex is held."""
+        self._readers = [each for each in self._readers if each not in connections]
+        if self._quick in connections:
+            self._quick = None
+        for connection in connections:
+            if connection in self._open and not self._is_in_use(connection):
+                self._open.remove(connection)
+                del self._opened_on[connection]
+                self.waits.closed(connection)
+                connection.close()
+
+    def _is_in_use(self, connection: Connection) -> bool:
+        return connection in self._using.values()
 
     # -- whether the file changed -----------------------------------------------------------------------------------
 
@@ -204,14 +234,14 @@ class ReadOnlyPool(ConnectionPool):
                     f"Cannot open {self.path}: {error.strerror}; check the path and its permissions"
                 ) from error
             file = (found.st_dev, found.st_ino)
-            if self._is_in_use():
+            if self._has_more():
                 return _Stamp(file, None)
             age_s = time.time() - found.st_mtime
             if not 0 <= age_s < CLOCK_TICK_S:
                 return _Stamp(file, (found.st_size, found.st_mtime_ns, found.st_ctime_ns))
             time.sleep(CLOCK_TICK_S - age_s)  # the next change has another time
 
-    def _is_in_use(self) -> bool:
+    def _has_more(self) -> bool:
         """Return whether there may be more of the database than its file: another has it open, or did not close it."""
         try:
             return os.stat(f"{self.path}-wal").st_size > 0 or os.path.exists(f"{self.path}-shm")
@@ -223,12 +253,12 @@ class ReadOnlyPool(ConnectionPool):
             found = os.stat(self.path)
         except OSError:
             return False
-        content = None if self._is_in_use() else (found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        content = None if self._has_more() else (found.st_size, found.st_mtime_ns, found.st_ctime_ns)
         return stamp == ((found.st_dev, found.st_ino), content)
 
     def _is_current(self, connection: Connection) -> bool:
-        stamp = self._stamps.get(connection)
-        return stamp is not None and self._describes(stamp)
+        opened = self._opened_on.get(connection)
+        return opened is not None and self._describes(opened.stamp)
 
     def _changed_meanwhile(self) -> EngineError:
         return EngineBusyError(f"{self.path} was changed by another process while it was read; try again")
