@@ -6,6 +6,7 @@ import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 
 import pytest
@@ -149,6 +150,31 @@ def test_a_connection_that_broke_between_calls_is_replaced_unseen(relayed: Relay
     ):
         relay.break_connections()
         assert call() == expected
+
+
+@pytest.fixture
+def relayed_psycopg(servers: Callable[[str], str]) -> Iterator[Relayed]:
+    with _relayed(servers("postgresql")) as both:
+        yield both
+
+
+@pytest.mark.slow
+def test_all_that_rest_are_replaced_where_one_had_broken(relayed_psycopg: Relayed) -> None:
+    store, relay = relayed_psycopg
+    for by_threads in (False, True):
+        together = threading.Barrier(4)
+
+        def hold(value: object, together: threading.Barrier = together) -> object:
+            together.wait(30)  # each has a connection then
+            return value
+
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(lambda key: store.update(key, hold), ["a", "b", "c", "d"]))
+            relay.break_connections()
+            mget = (threads.map if by_threads else map)(lambda key: store.mget([key]), "abcdabcd")
+            assert [*mget][:2] == [[1], [2]]
+    relay.break_connections()
+    assert store.update("a", lambda value: value + 1) == 2
 
 
 def test_a_batch_and_an_update_are_begun_anew_on_a_new_connection(relayed: Relayed) -> None:

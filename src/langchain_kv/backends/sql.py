@@ -18,6 +18,7 @@ from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
 from langchain_kv.backends.at_home import AtHomeBackend
 from langchain_kv.backends.base import Change, Merge, Page, Record, Stored, SyncBackend
+from langchain_kv.backends.sql_driver import DirectEngine
 from langchain_kv.backends.sql_engines import in_transactions, is_autocommit, refuse_autocommit, turns
 from langchain_kv.backends.sql_errors import TRANSLATED, TRIES, Try, raised_for
 from langchain_kv.backends.sql_rows import Rows
@@ -71,17 +72,20 @@ class SQLBackend(SyncBackend):
         rows: the statements.
         shown: the place, in messages.
         owned: whether the engine is ours, and so closed here.
+        direct: whether what is one statement goes by the driver itself, which is psycopg; of an engine of ours only,
+            because nothing that is hung on an engine sees it.
     """
 
     can_update = True
     allows_empty_key = True
     in_key_order = True
 
-    def __init__(self, engine: Engine, rows: Rows, shown: str, *, owned: bool) -> None:
+    def __init__(self, engine: Engine, rows: Rows, shown: str, *, owned: bool, direct: bool = False) -> None:
         refuse_autocommit(engine)
         self._engine = engine
         self._has_looked = False
         self._bare = engine.execution_options(**_bare_options(engine.dialect.name, owned))
+        self._at_once: Engine | DirectEngine = DirectEngine(engine) if direct else self._bare
         self._rows = rows
         self._shown = shown
         self._file = _file_of(engine)
@@ -114,7 +118,11 @@ class SQLBackend(SyncBackend):
         """As ``_do``, for what is one statement on PostgreSQL, or several that may see different states."""
         return self._transaction(self._bare, work, *args)
 
-    def _transaction(self, engine: Engine, work: _Work[T], *args: Any) -> T:
+    def _do_at_once(self, work: _Work[T], *args: Any) -> T:
+        """As ``_do_bare``, for what the driver carries out itself."""
+        return self._transaction(self._at_once, work, *args)
+
+    def _transaction(self, engine: Engine | DirectEngine, work: _Work[T], *args: Any) -> T:
         if self._closed:
             raise StoreClosedError(f"The store on {self._shown} was closed: open a new one.")
         _require_file(self._own_file, self._rows, work)
@@ -122,7 +130,7 @@ class SQLBackend(SyncBackend):
         for _ in range(TRIES):
             this.begin()
             try:
-                with turns.of(engine), engine.begin() as connection:
+                with turns.of(self._engine), engine.begin() as connection:
                     this.since = time.monotonic()
                     if engine is self._engine and not self._has_looked:
                         if is_autocommit(connection):
@@ -141,10 +149,10 @@ class SQLBackend(SyncBackend):
     # -- the verbs ----------------------------------------------------------------------------------------------------
 
     def get_many(self, keys: Sequence[str]) -> list[Stored | None]:
-        return self._do_bare(self._rows.get, keys)
+        return self._do_at_once(self._rows.get, keys)
 
     def put_many(self, records: Sequence[Record]) -> None:
-        do = self._do_bare if self._rows.is_put_at_once(records) else self._do
+        do = self._do_at_once if self._rows.is_put_at_once(records) else self._do
         do(self._rows.put, records)
 
     def check_many(self, records: Sequence[Record]) -> None:
@@ -155,7 +163,7 @@ class SQLBackend(SyncBackend):
             require_folder(self._own_file)
 
     def delete_many(self, keys: Sequence[str]) -> None:
-        self._do_bare(self._rows.delete, keys)
+        self._do_at_once(self._rows.delete, keys)
 
     def scan(self, prefix: str, *, values: bool) -> Generator[Page]:
         return self._pages(prefix, None, values)
@@ -178,7 +186,7 @@ class SQLBackend(SyncBackend):
 
     def merge_many(self, records: Sequence[Record], merge: Merge) -> None:
         ending = self._rows.ending_of(records, merge) if len(records) == 1 else None
-        if ending is None or not self._do_bare(self._rows.merge_at_once, records, ending):
+        if ending is None or not self._do_at_once(self._rows.merge_at_once, records, ending):
             self._do(self._rows.merge, records, merge)
 
     def touch_many(self, keys: Sequence[str], expires_at_ms: int) -> None:

@@ -8,16 +8,91 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from operator import itemgetter
 from typing import Any, Final
 
 import sqlalchemy as sa
 
-__all__ = ["ByDriver"]
+__all__ = ["ByDriver", "DirectConnection", "DirectEngine"]
 
 _PSYCOPG: Final = ("psycopg", "psycopg_async")
-_ARRAYS: Final = re.compile(r"%\((\w+_array)\)s")
+_BINARY: Final = re.compile(r"%\((\w+_(?:array|one))\)s")
 _COUNTED: Final = {"preserve_rowcount": True}
+
+
+class DirectEngine:
+    """Gives connections of psycopg from the pool of an engine, on which each statement is whole by itself.
+
+    For one statement SQLAlchemy's own connection takes more time than psycopg (measured).
+
+    Args:
+        engine: an engine of ours, made without a level of isolation.
+    """
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self.engine = engine
+        self._has_broken = False
+        sa.event.listen(engine, "checkout", self._look)
+        # Whatever cuts a call off, Ctrl-C among it: nothing on it would be a transaction any more.
+        sa.event.listen(engine, "checkin", _leave_autocommit)
+
+    def begin(self) -> AbstractContextManager[Any]:
+        """Return a ``DirectConnection`` for a ``with``."""
+        return DirectConnection(self)
+
+    def note_broken(self) -> None:
+        """Have the connections that rest in the pool replaced, as one was broken: they will be, too."""
+        self._has_broken = True
+
+    def _look(self, *_: object) -> None:
+        if self._has_broken:
+            self._has_broken = False
+            raise sa.exc.InvalidatePoolError
+
+
+def _leave_autocommit(connection: Any, _: object) -> None:
+    if connection is not None and not connection.closed and connection.autocommit:
+        connection.autocommit = False
+
+
+class DirectConnection:
+    """A connection of psycopg, for the length of a ``with``."""
+
+    def __init__(self, owner: DirectEngine) -> None:
+        self.dialect = owner.engine.dialect
+        self._owner = owner
+        self._errors: Any = self.dialect.loaded_dbapi
+        self._connection: Any = None
+
+    def __enter__(self) -> DirectConnection:
+        try:
+            self._pooled = self._owner.engine.raw_connection()
+        except self._errors.Error as error:
+            raise self._wrapped(error) from error
+        self._connection = self._pooled.driver_connection
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated:
+            self._pooled.invalidate()
+            self._owner.note_broken()
+        elif kind is not None and not issubclass(kind, Exception):  # in the middle of anything
+            self._pooled.invalidate()
+        self._pooled.close()
+
+    def carry_out(self, text: str, values: Any) -> Any:
+        """Carry out a statement; return the driver's cursor."""
+        try:
+            self._connection.autocommit = True
+            return self._connection.execute(text, values)
+        except self._errors.Error as error:
+            raise self._wrapped(error) from error
+
+    def _wrapped(self, error: Any) -> sa.exc.DBAPIError:
+        kind = sa.exc.ProgrammingError if isinstance(error, self._errors.ProgrammingError) else sa.exc.DBAPIError
+        is_broken = self.dialect.is_disconnect(error, self._connection, None)
+        return kind(None, None, error, hide_parameters=True, connection_invalidated=is_broken)
 
 
 class ByDriver:
@@ -35,31 +110,34 @@ class ByDriver:
         given: Any = rows if names is None else list(map(itemgetter(*names), rows))
         connection.exec_driver_sql(text, given)
 
-    def arrays(self, connection: sa.Connection, statement: Any, values: dict[str, Any]) -> sa.CursorResult[Any]:
+    def arrays(self, connection: sa.Connection | DirectConnection, statement: Any, values: dict[str, Any]) -> Any:
         """Carry out a statement of PostgreSQL.
 
         Args:
             connection: of the database.
             statement: the statement.
-            values: its parameters; the names of those that are arrays end with ``_array``.
+            values: its parameters; the names of columns end with ``_one``, those of arrays of them with ``_array``.
 
         Returns:
             How many rows it changed, or the rows: text is in these as the driver or as SQLAlchemy has it.
         """
-        options = connection.get_execution_options()
-        if connection.dialect.driver not in (*_PSYCOPG, "asyncpg") or "schema_translate_map" in options:
-            return connection.execute(statement, values, execution_options=_COUNTED)
+        if not isinstance(connection, DirectConnection):
+            options = connection.get_execution_options()
+            if connection.dialect.driver not in (*_PSYCOPG, "asyncpg") or "schema_translate_map" in options:
+                return connection.execute(statement, values, execution_options=_COUNTED)
         text, names, constants = self._known(connection, statement, None)
         values = constants | values
         given: Any = values if names is None else tuple([values[name] for name in names])
+        if isinstance(connection, DirectConnection):
+            return connection.carry_out(text, given)
         return connection.exec_driver_sql(text, given, execution_options=_COUNTED)
 
     def _known(
-        self, connection: sa.Connection, statement: Any, columns: list[str] | None
+        self, connection: sa.Connection | DirectConnection, statement: Any, columns: list[str] | None
     ) -> tuple[str, Any, dict[str, Any]]:
         if statement not in self._texts:
             compiled = statement.compile(dialect=connection.dialect, column_keys=columns)
             is_psycopg = connection.dialect.driver in _PSYCOPG
-            text = _ARRAYS.sub(r"%(\1)b", compiled.string) if is_psycopg else compiled.string
+            text = _BINARY.sub(r"%(\1)b", compiled.string) if is_psycopg else compiled.string
             self._texts[statement] = text, compiled.positiontup, compiled.params
         return self._texts[statement]

@@ -116,7 +116,7 @@ class Rows:
         found: dict[str, Stored] = {}
         rest: list[Any]
         for some in self._chunks(keys):
-            for key, *rest in self._carry_out(connection, self._statements.select, self._these(some)):
+            for key, *rest in self._carry_out(connection, self._statements.select, self._these(some)).fetchall():
                 stored = stored_of(*rest)
                 if is_alive(stored, now):
                     found[text_of(key)] = stored
@@ -172,7 +172,7 @@ class Rows:
         ordered = sorted(records, key=lambda record: record.key)
         if self._dialect == "postgresql":
             for some in _by_bytes(ordered):
-                self._by_driver.arrays(connection, self._statements.upsert_arrays, self._arrays(some))
+                self._by_driver.arrays(connection, self._statements.put(len(some) == 1), self._new(some))
         elif ordered:
             self._by_driver.rows(connection, self._statements.upsert, [self._row(record) for record in ordered])
 
@@ -228,10 +228,10 @@ class Rows:
     def merge_at_once(self, connection: sa.Connection, records: Sequence[Record], ending: Ending) -> bool:
         """Merge by one statement, or some if they are large; return whether all were. The others are not stored."""
         self.check(connection, records)
-        statement, now, stored = self._statements.merge_arrays(ending), now_ms(), 0
+        now, stored = {NOW: now_ms()}, 0
         for some in _by_bytes(sorted(records, key=lambda record: record.key)):
-            values = self._arrays(some) | {NOW: now}
-            stored += self._by_driver.arrays(connection, statement, values).rowcount
+            statement = self._statements.merge(len(some) == 1, ending)
+            stored += self._by_driver.arrays(connection, statement, self._new(some) | now).rowcount
         return stored == len(records)
 
     def merge(self, connection: sa.Connection, records: Sequence[Record], merge: Merge) -> None:
@@ -246,7 +246,7 @@ class Rows:
         for some in self._chunks(list(by_key)):
             if self._dialect == "sqlite":  # as in update
                 connection.execute(self._statements.lock, self._these(some[:1]))
-            for key, *rest in self._carry_out(connection, self._statements.select_locked, self._these(some)):
+            for key, *rest in self._carry_out(connection, self._statements.select_locked, self._these(some)).fetchall():
                 record, stored = by_key.pop(text_of(key)), stored_of(*rest)
                 there.append(_merged(merge, record, stored) if is_alive(stored, now) else record)
         self.put(connection, there)
@@ -396,16 +396,18 @@ class Rows:
     def _insert_all(self, connection: sa.Connection, records: Sequence[Record]) -> None:
         if self._dialect == "postgresql":
             for some in _by_bytes(records):
-                self._by_driver.arrays(connection, self._statements.insert_arrays, self._arrays(some))
+                self._by_driver.arrays(connection, self._statements.insert_new(len(some) == 1), self._new(some))
         elif records:
             self._by_driver.rows(connection, self._statements.insert_row, [self._row(record) for record in records])
 
-    def _arrays(self, records: Sequence[Record]) -> dict[str, Any]:
+    def _new(self, records: Sequence[Record]) -> dict[str, Any]:
         """Return the parameters of PostgreSQL's statements that store records."""
         rows = [self._row(record) for record in records]
+        if len(rows) == 1:
+            return {f"{each.name}_one": rows[0][each.name] for each in self._read}
         return {f"{each.name}_array": [row[each.name] for row in rows] for each in self._read}
 
-    def _carry_out(self, connection: sa.Connection, statement: Any, values: dict[str, Any]) -> sa.CursorResult[Any]:
+    def _carry_out(self, connection: sa.Connection, statement: Any, values: dict[str, Any]) -> Any:
         """Carry out a statement about these keys."""
         if self._dialect != "postgresql":
             return connection.execute(statement, values)

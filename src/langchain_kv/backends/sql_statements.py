@@ -6,7 +6,7 @@ carry it out.
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -46,7 +46,7 @@ class Statements:
         self._key: sa.Column[str] = table.c.key
         self._own = table.c.namespace == namespace
         self._columns = [column for column in table.c if column.name != "namespace"]
-        self._merges: dict[Ending, Any] = {}
+        self.insert_new, self.put, self.merge = cache(self._insert_new), cache(self._put), cache(self._merge)
 
     @cached_property
     def are_these(self) -> sa.ColumnElement[bool]:
@@ -121,29 +121,22 @@ class Statements:
             index_elements=["namespace", "key"], set_={name: put.excluded[name] for name in names}
         )
 
-    @cached_property
-    def upsert_arrays(self) -> Any:
-        """The upsert of PostgreSQL, which takes each column as an array: a tenth of the work of rows."""
-        put = self.insert_arrays
+    def _put(self, one: bool) -> Any:
+        """The upsert of PostgreSQL, of one row, or of rows of which each column is an array: a tenth of their work."""
+        put = self.insert_new(one)
         return put.on_conflict_do_update(
             index_elements=["namespace", "key"], set_={each.name: put.excluded[each.name] for each in self._columns[1:]}
         )
 
-    def merge_arrays(self, ending: Ending) -> Any:
+    def _merge(self, one: bool, ending: Ending) -> Any:
         """The same, where what is there is JSON with this ending: with the text of that. Others are left as they are.
 
         What has expired by NOW is replaced.
         """
-        if ending not in self._merges:
-            self._merges[ending] = self._merge_arrays(ending)
-        return self._merges[ending]
-
-    def _merge_arrays(self, ending: Ending) -> Any:
-        put, there, size = self.insert_arrays, self._table.c, sa.func.length
+        put, there = self.insert_new(one), self._table.c
         new, cut = put.excluded.value, ending.length + ending.after
-        kept = sa.func.substr(there.value, size(there.value) - (cut - 1))
-        merged = sa.func.substr(new, 1, size(new) - cut).op("||")(kept)
-        end = sa.func.encode(sa.func.substr(there.value, size(there.value) - (ending.size - 1)), "escape")
+        merged = sa.func.substr(new, _number(1), sa.func.length(new) - _number(cut)).op("||")(_last(there.value, cut))
+        end = sa.func.encode(_last(there.value, ending.size), sa.literal_column("'escape'"))
         is_usual = sa.and_(_is_json(there), end.regexp_match(f"^{ending.pattern}$"))
         names = [each.name for each in self._columns[1:]]
         return put.on_conflict_do_update(
@@ -153,15 +146,27 @@ class Statements:
             where=sa.or_(self.has_expired, is_usual),
         )
 
-    @cached_property
-    def insert_arrays(self) -> Any:
-        arrays = [sa.bindparam(f"{each.name}_array", type_=ARRAY(each.type)) for each in self._columns]
-        new = sa.func.unnest(*arrays).table_valued(*[sa.column(each.name, each.type) for each in self._columns])
-        new = new.render_derived("new")
+    def _insert_new(self, one: bool) -> Any:
+        """The insert of PostgreSQL, as ``_put``."""
+        if one:
+            new: Any = [sa.bindparam(f"{each.name}_one", type_=each.type) for each in self._columns]
+        else:
+            arrays = [sa.bindparam(f"{each.name}_array", type_=ARRAY(each.type)) for each in self._columns]
+            rows = sa.func.unnest(*arrays).table_valued(*[sa.column(each.name, each.type) for each in self._columns])
+            new = rows.render_derived("new").c
         return postgresql.insert(self._table).from_select(
-            ["namespace", *(each.name for each in self._columns)], sa.select(sa.literal(self._namespace), *new.c)
+            ["namespace", *(each.name for each in self._columns)], sa.select(sa.literal(self._namespace), *new)
         )
 
 
 def _is_json(columns: Any) -> sa.ColumnElement[bool]:
-    return sa.or_(*[columns["kind"] == CODES[kind] for kind in (Kind.JSON, Kind.TEXT)])
+    return sa.or_(*[columns["kind"] == _number(CODES[kind]) for kind in (Kind.JSON, Kind.TEXT)])
+
+
+def _number(number: int) -> sa.ColumnElement[int]:
+    return sa.literal_column(str(number), sa.Integer)  # in the text: a driver takes its time for each parameter
+
+
+def _last(value: Any, size: int) -> Any:
+    """Return the last bytes of a value."""
+    return sa.func.substr(value, sa.func.length(value) - _number(size - 1))

@@ -53,7 +53,7 @@ class SQLPlace(Place):
 
     Attributes:
         database: SQLAlchemy's URL, an ``Engine`` or an ``AsyncEngine``.
-        engine_options: further arguments for making the engine of a URL.
+        engine_options: further arguments for making the engine of a URL, which is only used by SQLAlchemy then.
         of_upstream: whether values are in the table of the archived ``SQLStore``.
         owned: whether a given engine is closed with the store after all.
     """
@@ -109,9 +109,10 @@ class SQLPlace(Place):
         if self.of_upstream:
             table, namespace = UPSTREAM, options.collection
         rows = Rows(table, namespace, engine.dialect.name, self.shown)
-        kind: Any = AsyncSQLBackend if hasattr(engine, "sync_engine") else SQLBackend
-        backend: Backend = kind(engine, rows, self.shown, owned=owned)
-        return backend
+        if hasattr(engine, "sync_engine"):
+            return AsyncSQLBackend(engine, rows, self.shown, owned=owned)
+        direct = isinstance(self.database, str) and not self.engine_options and engine.dialect.driver == "psycopg"
+        return SQLBackend(engine, rows, self.shown, owned=owned, direct=direct)
 
     def collections(self, options: BackendOptions) -> list[str]:
         """Return the names of the keyspace's collections that have a value, sorted."""
