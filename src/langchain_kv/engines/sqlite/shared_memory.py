@@ -30,16 +30,20 @@ class Reader(Protocol):
 
 
 class SharedMemory:
-    """That of one file. It has to be kept for as long as connections that only read are open."""
+    """That of one file. It has to be kept for as long as connections that only read are open.
+
+    Weak references are without callbacks, here and below: Ctrl-C in one of these would be lost.
+    """
 
     def __init__(self) -> None:
         self._opening = threads.Mutex()
-        self._readers: weakref.WeakSet[Reader] = weakref.WeakSet()
+        self._readers: list[weakref.ref[Reader]] = []
 
     def open_to_read(self, reader: Reader, connect: Callable[[], T]) -> T:
         """Return what ``connect`` makes, which belongs to ``reader`` by then."""
         with self._opening:
-            self._readers.add(reader)
+            if reader not in self._those_alive():
+                self._readers = [weakref.ref(each) for each in (*self._those_alive(), reader)]
             return connect()
 
     def open_to_write(self, path: str, connect: Callable[[], T], deadline: float) -> T:
@@ -49,12 +53,15 @@ class SharedMemory:
             EngineBusyError: one was in use until ``deadline``.
         """
         with self._opening:
-            if not all(reader.let_go(self, deadline) for reader in list(self._readers)):
+            if not all(reader.let_go(self, deadline) for reader in self._those_alive()):
                 raise EngineBusyError(
                     f"{path} was being read by a store of this process that only reads, all the time that this call"
                     " waits, and cannot be opened for writing before that ends; try again later"
                 )
             return connect()
+
+    def _those_alive(self) -> list[Reader]:
+        return [reader for each in self._readers if (reader := each()) is not None]
 
 
 class _Files:
@@ -66,7 +73,7 @@ class _Files:
 
     def _after_fork_in_child(self) -> None:
         self.mutex = threads.Mutex()
-        self.shared: weakref.WeakValueDictionary[tuple[int, int], SharedMemory] = weakref.WeakValueDictionary()
+        self.shared: dict[tuple[int, int], weakref.ref[SharedMemory]] = {}
 
 
 _files: Final = _Files()
@@ -75,4 +82,7 @@ _files: Final = _Files()
 def shared_memory(identity: tuple[int, int]) -> SharedMemory:
     """Return that of the file of this identity."""
     with _files.mutex:
-        return _files.shared.setdefault(identity, SharedMemory())
+        kept = {each: found for each, one in _files.shared.items() if (found := one()) is not None}
+        shared = kept.setdefault(identity, SharedMemory())
+        _files.shared = {each: weakref.ref(found) for each, found in kept.items()}
+        return shared
