@@ -136,6 +136,17 @@ def test_a_first_call_that_cannot_connect_says_why(url: str) -> None:
         first(re.sub(r"//[^@/]*@", "//kv:wrong@", url))
 
 
+def test_transactions_are_as_isolated_as_the_server_is_set_to(url: str) -> None:
+    def level(connection: Any) -> Any:
+        return connection.exec_driver_sql("SHOW transaction_isolation").scalar()
+
+    with KVStore("direct", f"{url}?options=-cdefault_transaction_isolation%3Dserializable") as store:
+        for _ in range(2):
+            store.mset([("a", 1)])
+            assert store.mget(["a"]) == [1]
+            assert store._backend._do(level) == "serializable"  # type: ignore[attr-defined]
+
+
 def test_an_engine_that_the_program_has_a_say_in_goes_by_sqlalchemy(url: str, caplog: Any) -> None:
     with closing(KVStore("direct", SQLPlace(alchemy_url(url), {"echo": True}))) as store:
         caplog.set_level(logging.INFO, "sqlalchemy.engine")

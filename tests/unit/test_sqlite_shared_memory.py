@@ -20,6 +20,7 @@ from bodies import SQLiteEngine
 from langchain_kv import KVStore
 from langchain_kv.engines.base import CollectionName
 from langchain_kv.engines.sqlite import shared_memory
+from langchain_kv.engines.sqlite.file import Connection
 from langchain_kv.errors import EngineBusyError
 
 KV = CollectionName("default_keyspace", "kv")
@@ -134,6 +135,82 @@ def test_a_connection_that_could_not_be_closed_in_time_is_used_again(path: str) 
         assert (len(opened), reader._pool._open) == (1, opened)
 
 
+@contextmanager
+def read_under_way(reader: SQLiteEngine) -> Iterator[threading.Event]:
+    """Have a thread read for as long as the event is not set."""
+    reading, done = threading.Event(), threading.Event()
+
+    def query(connection: Any) -> None:
+        connection.execute("SELECT 1 FROM docs_1").fetchone()
+        reading.set()
+        assert done.wait(60)
+
+    thread = threading.Thread(target=lambda: reader._pool.read(query))
+    thread.start()
+    try:
+        assert reading.wait(60)
+        yield done
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_who_writes_waits_for_no_read_where_another_store_of_the_process_writes(path: str) -> None:
+    with closing(SQLiteEngine(path)) as first, closing(SQLiteEngine(path, read_only=True)) as reader:
+        first.write(KV, [("b", b"1")])
+        with read_under_way(reader), closing(SQLiteEngine(path, wait_s=0)) as second:
+            second.write(KV, [("c", b"1")])
+            first.write(KV, [("d", b"1")])
+        first.close()
+        with read_under_way(reader):  # which has shared what the first had
+            with closing(SQLiteEngine(path, wait_s=0)) as third:
+                third.write(KV, [("e", b"1")])
+        assert reader.count(KV) == 5
+
+
+def test_reads_go_on_while_one_who_writes_waits_for_a_long_one(path: str) -> None:
+    failures: list[BaseException] = []
+
+    def write() -> None:
+        try:
+            with closing(SQLiteEngine(path, wait_s=30)) as writer:
+                writer.write(KV, [("b", b"1")])
+        except BaseException as error:
+            failures.append(error)
+
+    with open_elsewhere(path), closing(SQLiteEngine(path, read_only=True)) as reader, read_under_way(reader) as done:
+        writing = threading.Thread(target=write)
+        writing.start()
+        with closing(SQLiteEngine(path, read_only=True, wait_s=5)) as other:
+            for _ in range(3):
+                assert (reader.count(KV), other.count(KV)) == (2, 2)
+                assert writing.is_alive()
+        done.set()
+        writing.join()
+        assert not failures
+        assert reader.count(KV) == 3
+
+
+def test_a_connection_that_is_being_made_ready_is_not_closed(path: str, monkeypatch: Any) -> None:
+    original, tried = Connection.execute, []
+
+    def execute(connection: Connection, statement: str, *values: Any) -> Any:
+        if statement == "PRAGMA busy_timeout=0":
+            shared = shared_memory.shared_memory((os.stat(path).st_dev, os.stat(path).st_ino))
+            let_go = threading.Thread(target=lambda: tried.append(reader._pool.let_go(shared, 0)))
+            let_go.start()
+            let_go.join()
+            assert original(connection, "SELECT 1").fetchone() == (1,)
+        return original(connection, statement, *values)
+
+    with open_elsewhere(path), closing(SQLiteEngine(path, read_only=True)) as reader:
+        monkeypatch.setattr(Connection, "execute", execute)
+        reader._pool._wants_quick = True
+        reader.read(KV, ["a"])
+        assert tried == [False]
+        assert reader.read(KV, ["a"]) != [None]
+
+
 def test_a_file_that_nobody_has_open_is_shared_with_nobody(path: str) -> None:
     with closing(SQLiteEngine(path, read_only=True)) as reader:
 
@@ -212,6 +289,14 @@ def test_threads_and_coroutines_read_while_others_open_write_and_close(path: str
             with KVStore("kv", f"sqlite:{path}?mode=ro") as reader:
                 assert reader.mget(["a"]) == [0]
 
+    async def read_some(reader: KVStore) -> None:
+        assert await asyncio.gather(*[reader.amget(["a"]) for _ in range(6)]) == [[0]] * 6
+
+    def read_and_close_by_coroutines() -> None:
+        while not done.is_set():
+            with KVStore("kv", f"sqlite:{path}?mode=ro") as reader:
+                asyncio.run(read_some(reader))
+
     def write(name: str) -> None:
         for number in range(15):
             with KVStore("kv", f"sqlite:{path}") as store:
@@ -221,6 +306,7 @@ def test_threads_and_coroutines_read_while_others_open_write_and_close(path: str
     def run(reader: KVStore) -> None:
         readers = [in_a_thread(lambda: read(reader)), in_a_thread(read_and_close)]
         readers.append(in_a_thread(lambda: asyncio.run(read_by_coroutines(reader))))
+        readers.append(in_a_thread(read_and_close_by_coroutines))
         for writer in [in_a_thread(lambda name=name: write(name)) for name in ("b", "c")]:
             writer.join()
         done.set()

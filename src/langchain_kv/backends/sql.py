@@ -72,8 +72,8 @@ class SQLBackend(SyncBackend):
         rows: the statements.
         shown: the place, in messages.
         owned: whether the engine is ours, and so closed here.
-        direct: whether what is one statement goes by the driver itself, which is psycopg, on an engine of ours that is
-            made for AUTOCOMMIT: nothing that is hung on an engine sees it.
+        direct: whether what is one statement goes by the driver itself, which is psycopg; of an engine of ours only,
+            because nothing that is hung on an engine sees it.
     """
 
     can_update = True
@@ -82,9 +82,9 @@ class SQLBackend(SyncBackend):
 
     def __init__(self, engine: Engine, rows: Rows, shown: str, *, owned: bool, direct: bool = False) -> None:
         refuse_autocommit(engine)
-        self._engine = in_transactions(engine) if direct else engine
+        self._engine = engine
         self._has_looked = False
-        self._bare = engine.execution_options(**_bare_options(engine.dialect.name, owned and not direct))
+        self._bare = engine.execution_options(**_bare_options(engine.dialect.name, owned))
         self._at_once: Engine | DirectEngine = DirectEngine(engine) if direct else self._bare
         self._rows = rows
         self._shown = shown

@@ -27,13 +27,15 @@ class DirectEngine:
     For one statement SQLAlchemy's own connection takes more time than psycopg (measured).
 
     Args:
-        engine: an engine of ours, made for AUTOCOMMIT.
+        engine: an engine of ours, made without a level of isolation.
     """
 
     def __init__(self, engine: sa.Engine) -> None:
         self.engine = engine
         self._has_broken = False
         sa.event.listen(engine, "checkout", self._look)
+        # Whatever cuts a call off, Ctrl-C among it: nothing on it would be a transaction any more.
+        sa.event.listen(engine, "checkin", _leave_autocommit)
 
     def begin(self) -> AbstractContextManager[Any]:
         """Return a ``DirectConnection`` for a ``with``."""
@@ -47,6 +49,11 @@ class DirectEngine:
         if self._has_broken:
             self._has_broken = False
             raise sa.exc.InvalidatePoolError
+
+
+def _leave_autocommit(connection: Any, _: object) -> None:
+    if connection is not None and not connection.closed and connection.autocommit:
+        connection.autocommit = False
 
 
 class DirectConnection:
@@ -77,8 +84,7 @@ class DirectConnection:
     def carry_out(self, text: str, values: Any) -> Any:
         """Carry out a statement; return the driver's cursor."""
         try:
-            if not self._connection.autocommit:  # what it was used for before left it so: nothing would be stored
-                self._connection.autocommit = True
+            self._connection.autocommit = True
             return self._connection.execute(text, values)
         except self._errors.Error as error:
             raise self._wrapped(error) from error

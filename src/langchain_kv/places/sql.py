@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlsplit
 
@@ -99,19 +99,19 @@ class SQLPlace(Place):
             from langchain_kv.backends.sql_rows import Rows
             from langchain_kv.backends.sql_tables import OURS, UPSTREAM
 
-        is_url = isinstance(self.database, str)
-        direct = not self.engine_options and str(self.database).startswith("postgresql+psycopg:")
-        place = replace(self, engine_options={"isolation_level": "AUTOCOMMIT"}) if direct else self
-        engine: Any = place.make_engine(timeout_s=options.request_timeout_s) if is_url else self.database
+        owned = self.owned or isinstance(self.database, str)
+        engine: Any = (
+            self.make_engine(timeout_s=options.request_timeout_s) if isinstance(self.database, str) else self.database
+        )
         if not hasattr(getattr(engine, "dialect", None), "name") or hasattr(engine, "closed"):  # which connections have
             raise ConfigError(f"A SQLPlace takes a URL, an Engine or an AsyncEngine, got {type_name(engine)}.")
-        owned = self.owned or is_url
         table, namespace = OURS, f"{options.keyspace}.{options.collection}"
         if self.of_upstream:
             table, namespace = UPSTREAM, options.collection
         rows = Rows(table, namespace, engine.dialect.name, self.shown)
         if hasattr(engine, "sync_engine"):
             return AsyncSQLBackend(engine, rows, self.shown, owned=owned)
+        direct = isinstance(self.database, str) and not self.engine_options and engine.dialect.driver == "psycopg"
         return SQLBackend(engine, rows, self.shown, owned=owned, direct=direct)
 
     def collections(self, options: BackendOptions) -> list[str]:

@@ -179,17 +179,22 @@ class ConnectionPool(OpenFile):
             is_wanted, self._wants_quick = self._wants_quick, False
         if not is_wanted or not self._lock.lock_threads(0):
             return
+        call = object()
         try:
             with suppress(EngineError), self._translated:
                 now = time.monotonic()
                 self._lock.lock_file(now)
-                connection = self._connect(now)
+                connection = self._connect(now, call)  # in use, so that nobody closes it meanwhile
                 connection.execute("PRAGMA busy_timeout=0")
                 with self._mutex:
-                    if connection in self._open:
+                    if connection in self._readers:
+                        self._readers.remove(connection)
                         self._quick = connection
         finally:
             self._lock.release()
+            self._using.pop(call, None)
+            if self._waiting:
+                self._wake()
 
     def _idle(self) -> Connection | None:
         in_use = self._using.values()

@@ -23,7 +23,7 @@ from langchain_kv.engines.sqlite.file import (
     remove_empty_wal,
 )
 from langchain_kv.engines.sqlite.file_lock import FileLock
-from langchain_kv.engines.sqlite.shared_memory import shared_memory
+from langchain_kv.engines.sqlite.shared_memory import SharedMemory, shared_memory
 from langchain_kv.engines.sqlite.waits import Waits
 from langchain_kv.errors import EngineError, EngineFileError, StoreClosedError
 from langchain_kv.runtime.forks import keep_for_ever
@@ -70,6 +70,7 @@ class OpenFile:
 
     def _start_without_connections(self) -> None:
         self._file = File(None)  # which one the connections are of
+        self._shared: SharedMemory | None = None  # theirs, kept as long as they are open
         self._open: list[Connection] = []  # all of them
         self._given_up: list[Connection] = []  # those of a file that has lost its name, until they are closed
         self._writer: Connection | None = None
@@ -128,8 +129,8 @@ class OpenFile:
             if self._open:
                 connection = self._make(deadline, opened)
             else:
-                make = partial(self._make, deadline, opened)
-                connection = shared_memory(found).open_to_write(self.path, make, deadline)
+                self._shared = shared_memory(found)
+                connection = self._shared.open_to_write(self.path, partial(self._make, deadline, opened), deadline)
             self.waits.opened(connection)
             with Translated(self.path, wait_s=self.waits.wait_s):
                 note_mark(connection, self._lock)
@@ -204,6 +205,7 @@ class OpenFile:
         with self._mutex:
             self._give_up_all()
         self._close_given_up()
+        self._shared = None
 
     def _close_given_up(self) -> None:
         """Close those that no call uses any more; the file lock is held."""

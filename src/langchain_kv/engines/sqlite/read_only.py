@@ -68,7 +68,7 @@ class _Stamp(NamedTuple):
 
 
 class _Opened(NamedTuple):
-    """What is kept for a connection while it is open: what of, and what it shares where its ``-wal`` is read, too."""
+    """What is kept for a connection while it is open: what of, and what it shares that others cannot write then."""
 
     stamp: _Stamp
     shared: SharedMemory | None
@@ -168,20 +168,29 @@ class ReadOnlyPool(ConnectionPool):
             stamp = self._stamp()
             self._require_not_left_over(stamp.file)
             try:
-                if stamp.content is not None:
-                    return self._make_of(stamp, None, deadline, call)
-                shared = shared_memory(stamp.file)
-                return shared.open_to_read(self, partial(self._make_of, stamp, shared, deadline, call))
+                return self._open_one(stamp, deadline, call)
             except EngineError:
                 is_final = self._describes(stamp) and (stamp.content is not None or time.monotonic() > closed_by)
                 if is_final or time.monotonic() > deadline:
                     raise
                 time.sleep(PAUSE_S)
 
+    def _open_one(self, stamp: _Stamp, deadline: float, call: object) -> Connection:
+        if stamp.content is not None:
+            return self._make_of(stamp, None, deadline, call)
+        made: list[Connection] = []
+        shared = shared_memory(stamp.file)
+        make = partial(self._make_of, stamp, shared, deadline, call)
+        if shared.open_to_read(self.path, self, lambda: made.append(make()), deadline):
+            with self._mutex:
+                if made[0] in self._opened_on:
+                    self._opened_on[made[0]] = _Opened(stamp, None)
+        return made[0]
+
     def _make_of(self, stamp: _Stamp, shared: SharedMemory | None, deadline: float, call: object) -> Connection:
         connection = connect_read_only(
             self.path,
-            immutable=shared is None,
+            immutable=stamp.content is not None,
             wait_s=self.waits.wait_s,
             left_s=max(deadline - time.monotonic(), 0),
         )
@@ -195,10 +204,11 @@ class ReadOnlyPool(ConnectionPool):
         return connection
 
     def _close_connections(self) -> None:
-        for connection in (*self._open, *self._given_up):
-            self.waits.closed(connection)
-            connection.close()
-        self._open, self._given_up, self._readers, self._quick, self._opened_on = [], [], [], None, {}
+        with self._mutex:  # also while they are being closed: who is told that none is open goes by that
+            for connection in (*self._open, *self._given_up):
+                self.waits.closed(connection)
+                connection.close()
+            self._open, self._given_up, self._readers, self._quick, self._opened_on = [], [], [], None, {}
 
     def _drop_stale(self) -> None:
         """Use no connection to what the file was before it changed; close those that no call uses."""

@@ -7,8 +7,11 @@ So what only reads lets go of the file before the first connection that writes i
 
 from __future__ import annotations
 
+import sqlite3
+import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final, Protocol, TypeVar
 
 from langchain_kv.errors import EngineBusyError
@@ -17,7 +20,13 @@ from langchain_kv.runtime.forks import renew_in_child
 
 __all__ = ["SharedMemory", "shared_memory"]
 
+C = TypeVar("C", bound=sqlite3.Connection)
 T = TypeVar("T")
+
+HOLD_S: Final = 0.1
+"""Seconds for which a connection that writes keeps reads from beginning at a time, and then lets them go on."""
+
+PAUSE_S: Final = 0.02
 
 
 class Reader(Protocol):
@@ -30,7 +39,7 @@ class Reader(Protocol):
 
 
 class SharedMemory:
-    """That of one file. It has to be kept for as long as connections that only read are open.
+    """That of one file. It has to be kept for as long as connections to the file are open that it knows of.
 
     Weak references are without callbacks, here and below: Ctrl-C in one of these would be lost.
     """
@@ -38,30 +47,81 @@ class SharedMemory:
     def __init__(self) -> None:
         self._opening = threads.Mutex()
         self._readers: list[weakref.ref[Reader]] = []
+        self._writing: list[weakref.ref[sqlite3.Connection]] = []
 
-    def open_to_read(self, reader: Reader, connect: Callable[[], T]) -> T:
-        """Return what ``connect`` makes, which belongs to ``reader`` by then."""
-        with self._opening:
-            if reader not in self._those_alive():
-                self._readers = [weakref.ref(each) for each in (*self._those_alive(), reader)]
-            return connect()
+    def open_to_read(self, path: str, reader: Reader, connect: Callable[[], object], deadline: float) -> bool:
+        """Have ``connect`` make a connection, which belongs to ``reader`` by then.
 
-    def open_to_write(self, path: str, connect: Callable[[], T], deadline: float) -> T:
-        """Return what ``connect`` makes while no connection that only reads is open.
+        Returns:
+            Whether it shares a view that may be written, and so stands in nobody's way.
 
         Raises:
-            EngineBusyError: one was in use until ``deadline``.
+            EngineBusyError: others opened connections all the time until ``deadline``.
         """
-        with self._opening:
-            if not all(reader.let_go(self, deadline) for reader in self._those_alive()):
+        return self._alone(path, lambda: self._open_to_read(reader, connect), deadline)
+
+    def _open_to_read(self, reader: Reader, connect: Callable[[], object]) -> bool:
+        if reader not in _alive(self._readers):
+            self._readers = [weakref.ref(each) for each in (*_alive(self._readers), reader)]
+        before = self._those_writing()
+        connect()
+        return any(each in before for each in self._those_writing())  # one kept the view all the time
+
+    def open_to_write(self, path: str, connect: Callable[[], C], deadline: float) -> C:
+        """Return the connection that ``connect`` makes while none is open that would keep it from writing.
+
+        Raises:
+            EngineBusyError: one was in use all the time until ``deadline``.
+        """
+        while (connection := self._alone(path, lambda: self._open_to_write(connect, deadline), deadline)) is None:
+            if time.monotonic() > deadline:
                 raise EngineBusyError(
                     f"{path} was being read by a store of this process that only reads, all the time that this call"
                     " waits, and cannot be opened for writing before that ends; try again later"
                 )
-            return connect()
+            time.sleep(PAUSE_S)
+        return connection
 
-    def _those_alive(self) -> list[Reader]:
-        return [reader for each in self._readers if (reader := each()) is not None]
+    def _open_to_write(self, connect: Callable[[], C], deadline: float) -> C | None:
+        until = min(time.monotonic() + HOLD_S, deadline)
+        if not self._those_writing() and not all(each.let_go(self, until) for each in _alive(self._readers)):
+            return None
+        connection = connect()
+        writing: list[sqlite3.Connection] = [*self._those_writing(), connection]
+        self._writing = [weakref.ref(each) for each in writing]
+        return connection
+
+    def _alone(self, path: str, work: Callable[[], T], deadline: float) -> T:
+        """Return what ``work`` answers while nobody else of this process opens the file."""
+        try:
+            if not self._opening.acquire(timeout=max(deadline - time.monotonic(), 0)):
+                raise EngineBusyError(
+                    f"{path} was being opened by others of this process all the time; try again later"
+                )
+            answer = work()
+            self._done()
+            return answer
+        except BaseException:
+            self._done()  # also where Ctrl-C came in the middle of that
+            raise
+
+    def _done(self) -> None:
+        with suppress(RuntimeError):  # it was not taken
+            self._opening.release()
+
+    def _those_writing(self) -> list[sqlite3.Connection]:
+        return [each for each in _alive(self._writing) if _is_open(each)]
+
+
+def _alive(references: Sequence[weakref.ref[T]]) -> list[T]:
+    return [found for each in references if (found := each()) is not None]
+
+
+def _is_open(connection: sqlite3.Connection) -> bool:
+    try:
+        return connection.in_transaction in (True, False)
+    except sqlite3.ProgrammingError:
+        return False
 
 
 class _Files:
