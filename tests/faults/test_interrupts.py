@@ -11,6 +11,7 @@ import asyncio
 import gc
 import os
 import shutil
+import subprocess
 import sys
 import threading
 import time
@@ -210,6 +211,38 @@ def test_an_interrupt_of_the_first_call_on_an_old_file(name: str, tmp_path: Path
         assert in_another_thread(lambda: engine.read(KEPT, ["new"])) == [b"{1}"], moment  # noqa: B023
         assert in_another_thread(engine.close) is None, moment
     assert moment > 20
+
+
+@pytest.mark.parametrize("what", ["a read", "a write"])
+def test_an_interrupt_of_who_reads_or_writes_beside_the_other_keeps_nobody_from_writing(
+    what: str, tmp_path: Path
+) -> None:
+    path = str(tmp_path / "kv.db")
+    with closing(SQLiteEngine(path, synchronous="normal")) as engine:
+        engine.create_collection(KV, {})
+        engine.write(KV, [("00001", b"1")])
+    code = "import sys, langchain_kv; s = langchain_kv.KVStore('kv', sys.argv[1]); s.mset([('a', 1)]); print(); input()"
+    command = [sys.executable, "-c", code, f"sqlite:{path}"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as elsewhere:  # has it open, too
+        assert elsewhere.stdout is not None
+        elsewhere.stdout.readline()
+        moment, going_on = 0, True
+        while going_on:
+            moment += 1
+            with (
+                closing(SQLiteEngine(path, read_only=True)) as reader,
+                closing(SQLiteEngine(path, synchronous="normal")) as writer,
+            ):
+                if what == "a read":
+                    going_on = interrupted(lambda: reader.read(KV, ["00001"]), moment)
+                else:
+                    reader.read(KV, ["00001"])
+                    going_on = interrupted(lambda: write_and_read(writer, b"1"), moment)
+                assert write_and_read(writer, b"2") == b"2", moment
+                assert reader.read(KV, ["00001"]) != [None], moment
+        elsewhere.communicate(b"\n", timeout=60)
+    assert elsewhere.returncode == 0
+    assert moment > 50
 
 
 def test_an_interrupt_of_a_failing_change(engine: SQLiteEngine) -> None:

@@ -177,6 +177,28 @@ def test_all_that_rest_are_replaced_where_one_had_broken(relayed_psycopg: Relaye
     assert store.update("a", lambda value: value + 1) == 2
 
 
+@pytest.mark.slow
+def test_many_that_break_at_once_are_replaced_unseen(relayed_psycopg: Relayed) -> None:
+    store, relay = relayed_psycopg
+    together = threading.Barrier(8)
+
+    def work(number: int) -> None:
+        for turn in range(15):
+            store.mget(["a"])
+            if together.wait(60) == 0:
+                relay.break_connections()
+            together.wait(60)
+            if (number + turn) % 4:
+                assert store.mget(["a"]) == [1]
+            else:
+                store.update(f"c{number}", lambda value: (value or 0) + 1)
+            together.wait(60)
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(work, range(8)))
+    assert sum(value for value in store.mget([f"c{number}" for number in range(8)]) if value) == 30
+
+
 def test_a_batch_and_an_update_are_begun_anew_on_a_new_connection(relayed: Relayed) -> None:
     store, relay = relayed
     for call in (

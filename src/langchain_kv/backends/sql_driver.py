@@ -6,7 +6,9 @@ write an array of bytes as text, as it does unasked, as in PostgreSQL's binary f
 
 from __future__ import annotations
 
+import math
 import re
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from operator import itemgetter
@@ -18,6 +20,7 @@ __all__ = ["ByDriver", "DirectConnection", "DirectEngine"]
 
 _PSYCOPG: Final = ("psycopg", "psycopg_async")
 _BINARY: Final = re.compile(r"%\((\w+_(?:array|one))\)s")
+_MADE_AT: Final = "langchain_kv_made_at"
 _COUNTED: Final = {"preserve_rowcount": True}
 
 
@@ -32,7 +35,8 @@ class DirectEngine:
 
     def __init__(self, engine: sa.Engine) -> None:
         self.engine = engine
-        self._has_broken = False
+        self._broke_at = -math.inf
+        sa.event.listen(engine, "connect", _note_moment)
         sa.event.listen(engine, "checkout", self._look)
         # Whatever cuts a call off, Ctrl-C among it: nothing on it would be a transaction any more.
         sa.event.listen(engine, "checkin", _leave_autocommit)
@@ -41,14 +45,20 @@ class DirectEngine:
         """Return a ``DirectConnection`` for a ``with``."""
         return DirectConnection(self)
 
-    def note_broken(self) -> None:
-        """Have the connections that rest in the pool replaced, as one was broken: they will be, too."""
-        self._has_broken = True
+    def note_broken(self, used_at: float) -> None:
+        """Have the connections replaced that were made before one was taken that had broken: they will have, too.
 
-    def _look(self, *_: object) -> None:
-        if self._has_broken:
-            self._has_broken = False
-            raise sa.exc.InvalidatePoolError
+        Those made since are whole: were they refused, too, calls would be without any where many break at once.
+        """
+        self._broke_at = max(self._broke_at, used_at)
+
+    def _look(self, _: object, record: Any, __: object) -> None:
+        if record.info.get(_MADE_AT, math.inf) < self._broke_at:
+            raise sa.exc.DisconnectionError
+
+
+def _note_moment(_: object, record: Any) -> None:
+    record.info[_MADE_AT] = time.monotonic()
 
 
 def _leave_autocommit(connection: Any, _: object) -> None:
@@ -66,6 +76,7 @@ class DirectConnection:
         self._connection: Any = None
 
     def __enter__(self) -> DirectConnection:
+        self._used_at = time.monotonic()
         try:
             self._pooled = self._owner.engine.raw_connection()
         except self._errors.Error as error:
@@ -76,7 +87,7 @@ class DirectConnection:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         if isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated:
             self._pooled.invalidate()
-            self._owner.note_broken()
+            self._owner.note_broken(self._used_at)
         elif kind is not None and not issubclass(kind, Exception):  # in the middle of anything
             self._pooled.invalidate()
         self._pooled.close()

@@ -253,7 +253,9 @@ def set_wait(connection: sqlite3.Connection, wait_s: float) -> None:
     connection.execute(f"PRAGMA busy_timeout={max(int(wait_s * 1000), 0)}")
 
 
-def connect_read_only(path: str, *, immutable: bool, wait_s: float, left_s: float) -> Connection:
+def connect_read_only(
+    path: str, *, immutable: bool, wait_s: float, left_s: float, opened: list[Connection]
+) -> Connection:
     """Open a connection that reads a database of ours, and makes no file beside it. Needs no lock.
 
     Args:
@@ -262,6 +264,7 @@ def connect_read_only(path: str, *, immutable: bool, wait_s: float, left_s: floa
             ``-shm`` are there, and SQLite reads them, too.
         wait_s: seconds that a call waits in all.
         left_s: seconds of these that its statements may wait for others.
+        opened: as of ``connect``.
 
     Raises:
         EngineFileError: the file is not ours or of another version.
@@ -270,13 +273,10 @@ def connect_read_only(path: str, *, immutable: bool, wait_s: float, left_s: floa
     _require_file(path)
     uri = _uri(path, "ro&immutable=1" if immutable else "ro&readonly_shm=1")
     with Translated(path, wait_s=wait_s):
-        opened: list[Connection] = []
         try:
             connection = Connection(opened, uri, left_s)
             _require_ours(path, connection)
         except BaseException as error:
-            for connection in opened:
-                connection.close()
             if isinstance(error, sqlite3.Error) and kind_of(error) == sqlite3.SQLITE_CANTOPEN and not immutable:
                 raise EngineError(
                     f"{path} was not closed: its last changes stand in {path}-wal, which can be read only with"

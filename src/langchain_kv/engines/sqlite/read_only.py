@@ -10,7 +10,7 @@ from functools import partial
 from typing import Final, NamedTuple, NoReturn, TypeVar
 
 from langchain_kv.engines.sqlite.connections import ConnectionPool
-from langchain_kv.engines.sqlite.file import Connection, File, Synchronous, connect_read_only, exists
+from langchain_kv.engines.sqlite.file import Connection, File, Synchronous, connect_read_only, exists, identity
 from langchain_kv.engines.sqlite.file_lock import FileLock
 from langchain_kv.engines.sqlite.shared_memory import SharedMemory, shared_memory
 from langchain_kv.errors import EngineBusyError, EngineError, StoreError
@@ -188,19 +188,31 @@ class ReadOnlyPool(ConnectionPool):
         return made[0]
 
     def _make_of(self, stamp: _Stamp, shared: SharedMemory | None, deadline: float, call: object) -> Connection:
-        connection = connect_read_only(
-            self.path,
-            immutable=stamp.content is not None,
-            wait_s=self.waits.wait_s,
-            left_s=max(deadline - time.monotonic(), 0),
-        )
-        self._opened_on[connection] = _Opened(stamp, shared)
-        self.waits.opened(connection)
-        with self._mutex:
-            # What was remembered of it holds as long as its content does: a copy may have been written over the file.
-            same = [other.file for other in self._open if self._opened_on[other].stamp == stamp]
-            self._file = connection.file = same[0] if same else File(stamp.file)
-            self._admit(connection, call)
+        opened: list[Connection] = []
+        try:
+            connection = connect_read_only(
+                self.path,
+                immutable=stamp.content is not None,
+                wait_s=self.waits.wait_s,
+                left_s=max(deadline - time.monotonic(), 0),
+                opened=opened,
+            )
+            if identity(self.path) != stamp.file:
+                raise EngineError(f"{self.path} was replaced at this very moment; try again")
+            self._opened_on[connection] = _Opened(stamp, shared)
+            self.waits.opened(connection)
+            with self._mutex:
+                # What was remembered of it holds as long as its content does: a copy may have been written over the
+                # file.
+                same = [other.file for other in self._open if self._opened_on[other].stamp == stamp]
+                self._file = connection.file = same[0] if same else File(stamp.file)
+                self._admit(connection, call)
+        except BaseException:
+            for connection in opened:
+                if connection not in self._open:
+                    self._opened_on.pop(connection, None)
+                    connection.close()
+            raise
         return connection
 
     def _close_connections(self) -> None:
@@ -224,10 +236,10 @@ class ReadOnlyPool(ConnectionPool):
             self._quick = None
         for connection in connections:
             if connection in self._open and not self._is_in_use(connection):
-                self._open.remove(connection)
-                del self._opened_on[connection]
+                connection.close()  # first: what Ctrl-C left open here nobody would close any more
                 self.waits.closed(connection)
-                connection.close()
+                self._open.remove(connection)
+                self._opened_on.pop(connection, None)
 
     def _is_in_use(self, connection: Connection) -> bool:
         return connection in self._using.values()
