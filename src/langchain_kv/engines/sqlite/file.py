@@ -97,11 +97,18 @@ class Connection(sqlite3.Connection):
                 self, uri, timeout=timeout_s, isolation_level=None, check_same_thread=False, uri=True
             )
         except BaseException:
-            try:
-                _ = self.in_transaction
-            except sqlite3.ProgrammingError:  # it is not open, and could not be closed
+            if not self.is_open:  # and could not be closed
                 opened.remove(self)
             raise
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it was opened, and not closed since."""
+        try:
+            _ = self.in_transaction
+        except sqlite3.ProgrammingError:
+            return False
+        return True
 
 
 def create_file(path: str) -> None:

@@ -7,26 +7,26 @@ So what only reads lets go of the file before the first connection that writes i
 
 from __future__ import annotations
 
-import sqlite3
 import time
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final, Protocol, TypeVar
 
+from langchain_kv.engines.sqlite.file import Connection
 from langchain_kv.errors import EngineBusyError
 from langchain_kv.runtime import threads
 from langchain_kv.runtime.forks import renew_in_child
 
 __all__ = ["SharedMemory", "shared_memory"]
 
-C = TypeVar("C", bound=sqlite3.Connection)
 T = TypeVar("T")
 
 HOLD_S: Final = 0.1
 """Seconds for which a connection that writes keeps reads from beginning at a time, and then lets them go on."""
 
 PAUSE_S: Final = 0.02
+"""Seconds for which it lets them go on."""
 
 
 class Reader(Protocol):
@@ -47,7 +47,7 @@ class SharedMemory:
     def __init__(self) -> None:
         self._opening = threads.Mutex()
         self._readers: list[weakref.ref[Reader]] = []
-        self._writing: list[weakref.ref[sqlite3.Connection]] = []
+        self._writing: list[weakref.ref[Connection]] = []
 
     def open_to_read(self, path: str, reader: Reader, connect: Callable[[], object], deadline: float) -> bool:
         """Have ``connect`` make a connection, which belongs to ``reader`` by then.
@@ -67,7 +67,7 @@ class SharedMemory:
         connect()
         return any(each in before for each in self._those_writing())  # one kept the view all the time
 
-    def open_to_write(self, path: str, connect: Callable[[], C], deadline: float) -> C:
+    def open_to_write(self, path: str, connect: Callable[[], Connection], deadline: float) -> Connection:
         """Return the connection that ``connect`` makes while none is open that would keep it from writing.
 
         Raises:
@@ -82,13 +82,12 @@ class SharedMemory:
             time.sleep(PAUSE_S)
         return connection
 
-    def _open_to_write(self, connect: Callable[[], C], deadline: float) -> C | None:
+    def _open_to_write(self, connect: Callable[[], Connection], deadline: float) -> Connection | None:
         until = min(time.monotonic() + HOLD_S, deadline)
         if not self._those_writing() and not all(each.let_go(self, until) for each in _alive(self._readers)):
             return None
         connection = connect()
-        writing: list[sqlite3.Connection] = [*self._those_writing(), connection]
-        self._writing = [weakref.ref(each) for each in writing]
+        self._writing = [weakref.ref(each) for each in (*self._those_writing(), connection)]
         return connection
 
     def _alone(self, path: str, work: Callable[[], T], deadline: float) -> T:
@@ -109,19 +108,12 @@ class SharedMemory:
         with suppress(RuntimeError):  # it was not taken
             self._opening.release()
 
-    def _those_writing(self) -> list[sqlite3.Connection]:
-        return [each for each in _alive(self._writing) if _is_open(each)]
+    def _those_writing(self) -> list[Connection]:
+        return [each for each in _alive(self._writing) if each.is_open]
 
 
 def _alive(references: Sequence[weakref.ref[T]]) -> list[T]:
     return [found for each in references if (found := each()) is not None]
-
-
-def _is_open(connection: sqlite3.Connection) -> bool:
-    try:
-        return connection.in_transaction in (True, False)
-    except sqlite3.ProgrammingError:
-        return False
 
 
 class _Files:
