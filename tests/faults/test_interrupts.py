@@ -17,7 +17,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -44,8 +44,11 @@ STUCK_S = 100
 MANY = [f"{number:05}" for number in range(SQLITE_IN_MAX + 1)]
 
 
-def interrupted(call: Callable[[], object], moment: int) -> bool:
-    """Run ``call`` with an interrupt at its ``moment``-th moment; return whether it lasted that long."""
+def interrupted(call: Callable[[], object], moment: int, kept: list[object] | None = None) -> bool:
+    """Run ``call`` with an interrupt at its ``moment``-th moment; return whether it lasted that long.
+
+    What is interrupted with ``kept`` stays there, with all frames and what they hold, as in a Python shell.
+    """
     passed = 0
 
     def profile(frame: FrameType, event: str, argument: Any) -> None:
@@ -61,7 +64,9 @@ def interrupted(call: Callable[[], object], moment: int) -> bool:
     try:
         sys.setprofile(profile)
         call()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        if kept is not None:
+            kept.append(error)
         return True
     finally:
         sys.setprofile(None)
@@ -173,6 +178,40 @@ def test_an_interrupt_at_any_moment_leaves_a_store_that_goes_on(name: str, engin
         assert write_and_read(engine, value + b"!") == value + b"!", where
         assert engine.read(KV, ["00001"]) == engine.read(KV, ["00002"]), where  # all or none
     assert moment > 20
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="says which files this process has open; Linux has it")
+@pytest.mark.parametrize(
+    ("name", "read_only"),
+    [
+        *((name, False) for name in CALLS),
+        *((name, True) for name in CALLS if name.startswith(("read", "scan", "list"))),
+    ],
+)
+def test_who_keeps_what_an_interrupt_says_keeps_no_file_open(name: str, read_only: bool, tmp_path: Path) -> None:
+    """SQLite closes a connection only with the last of its statements, and a frame may hold a cursor."""
+    path = str(tmp_path / "kv.db")
+    with closing(SQLiteEngine(path, synchronous="normal")) as engine:
+        engine.create_collection(KV, {})
+        engine.write(KV, [(key, b"old") for key in MANY])
+    moment, going_on, kept = 0, True, list[object]()
+    while going_on:
+        moment += 1
+        engine = SQLiteEngine(path, synchronous="normal", read_only=read_only)
+        engine.read(KV, ["00001"])
+        going_on = interrupted(lambda: CALLS[name](engine), moment, kept)  # noqa: B023 - it is called at once
+        engine.close()
+        assert not files_open(path), moment
+    assert moment > 20
+
+
+def files_open(path: str) -> list[str]:
+    """Return which of a database's files this process has open."""
+    found = []
+    for descriptor in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            found.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+    return [each for each in found if each.startswith(path)]
 
 
 @pytest.mark.parametrize("name", ["read one", "write"])

@@ -88,7 +88,7 @@ PLACES: dict[str, set[str]] = {
     | {"backends/langgraph_table"},
     "sqlite3": {"engines/sqlite/aside", "engines/sqlite/care"}
     | {f"engines/sqlite/{part}" for part in ("backup", "catalog", "connections", "copies", "engine", "errors")}
-    | {f"engines/sqlite/{part}" for part in ("file", "read_only", "rows", "schema", "waits")},
+    | {f"engines/sqlite/{part}" for part in ("connection", "file", "read_only", "rows", "schema", "waits")},
     "uvloop": {"runtime/loop_thread", "server/http/running"},
 }
 """The only modules that import each of these."""

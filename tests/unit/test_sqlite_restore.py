@@ -21,7 +21,8 @@ import pytest
 from bodies import SQLiteEngine
 from langchain_kv.engines.base import CollectionName
 from langchain_kv.engines.sqlite import backup as sqlite_backup
-from langchain_kv.engines.sqlite.file import Connection, File, closes_safely
+from langchain_kv.engines.sqlite.connection import Connection, File
+from langchain_kv.engines.sqlite.file import closes_safely
 from langchain_kv.engines.sqlite.file_lock import FileLock
 from langchain_kv.errors import EngineError, EngineFileError
 from langchain_kv.places.files import FilePlace

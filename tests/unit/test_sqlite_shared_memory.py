@@ -20,7 +20,7 @@ from bodies import SQLiteEngine
 from langchain_kv import KVStore
 from langchain_kv.engines.base import CollectionName
 from langchain_kv.engines.sqlite import shared_memory
-from langchain_kv.engines.sqlite.file import Connection
+from langchain_kv.engines.sqlite.connection import Connection
 from langchain_kv.errors import EngineBusyError
 
 KV = CollectionName("default_keyspace", "kv")

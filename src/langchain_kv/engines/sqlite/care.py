@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from langchain_kv.engines.sqlite.aside import Aside
-from langchain_kv.engines.sqlite.file import Connection
+from langchain_kv.engines.sqlite.connection import Connection
 from langchain_kv.engines.sqlite.schema import SCHEMA_VERSION
 
 __all__ = ["Figures", "compact", "facts", "figures", "problems"]

@@ -11,14 +11,10 @@ from typing import Final, TypeVar
 
 from langchain_kv.engines.os_errors import require_folder
 from langchain_kv.engines.sqlite.at_exit import forget, keep
+from langchain_kv.engines.sqlite.connection import Connection, Synchronous
 from langchain_kv.engines.sqlite.copies import what_stands_beside
 from langchain_kv.engines.sqlite.errors import Translated
-from langchain_kv.engines.sqlite.file import (
-    Connection,
-    Synchronous,
-    create_file,
-    exists,
-)
+from langchain_kv.engines.sqlite.file import create_file, exists
 from langchain_kv.engines.sqlite.file_lock import LOCK_WAIT_S
 from langchain_kv.engines.sqlite.opening import LEFT_OVER, OpenFile
 from langchain_kv.engines.sqlite.schema import COLUMNS, upgrade

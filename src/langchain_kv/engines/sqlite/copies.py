@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 import shlex
 import sqlite3
-from contextlib import closing, suppress
-from pathlib import Path
+from contextlib import suppress
 from typing import Final
 
+from langchain_kv.engines.sqlite.connection import Connection
 from langchain_kv.engines.sqlite.file_lock import NOTE_LENGTH, FileLock
 from langchain_kv.errors import EngineFileError
 
@@ -112,12 +112,17 @@ def remove_what_is_empty(path: str) -> str | None:
 
 def _settled_mark(path: str) -> str | None:
     """Return the mark that stands in the file itself, whatever a ``-wal`` says; None where that cannot be told."""
-    uri = f"{Path(path).as_uri()}?mode=ro&immutable=1"
-    with suppress(sqlite3.Error), closing(sqlite3.connect(uri, uri=True)) as look:
+    opened: list[Connection] = []
+    try:
+        look = Connection(opened, path, "ro&immutable=1")
         look.execute("PRAGMA writable_schema=ON")  # as it may be shorter than its header says
         mark = _mark(look)
         return mark if len(mark) == NOTE_LENGTH else None
-    return None
+    except sqlite3.Error:
+        return None
+    finally:
+        for look in opened:
+            look.close()
 
 
 def _mark(connection: sqlite3.Connection) -> str:

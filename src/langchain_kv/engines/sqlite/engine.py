@@ -24,8 +24,8 @@ from langchain_kv.engines.sqlite.catalog import (
     settings_of,
     table_of,
 )
+from langchain_kv.engines.sqlite.connection import Connection, Synchronous
 from langchain_kv.engines.sqlite.errors import Translated, gone, is_damage, missing_table
-from langchain_kv.engines.sqlite.file import Connection, Synchronous
 from langchain_kv.engines.sqlite.file_lock import LOCK_WAIT_S
 from langchain_kv.engines.sqlite.looks import Looks
 from langchain_kv.engines.sqlite.read_only import open_pool

@@ -13,22 +13,18 @@ import sqlite3
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
-from langchain_kv.engines.base import CollectionName, Settings
 from langchain_kv.engines.os_errors import failed
+from langchain_kv.engines.sqlite.connection import Connection, Synchronous
 from langchain_kv.engines.sqlite.copies import give_new_mark, of_another, remove_what_is_empty, restore_command
 from langchain_kv.engines.sqlite.errors import Translated, kind_of, not_ours
 from langchain_kv.engines.sqlite.schema import SCHEMA_VERSION, VECTOR_FUNCTION, make_schema
-from langchain_kv.engines.vectors import Matrix, vector_of
+from langchain_kv.engines.vectors import vector_of
 from langchain_kv.errors import EngineError, EngineFileError
 
 __all__ = [
     "APPLICATION_ID",
-    "Connection",
-    "File",
-    "Synchronous",
     "closes_safely",
     "connect",
     "connect_read_only",
@@ -51,64 +47,7 @@ WAL_SIZE_KEPT_BYTES: Final = 64 * 1024 * 1024
 
 PAGE_SIZE_BYTES: Final = 8192
 
-Synchronous = Literal["full", "normal"]
-
 _logger = logging.getLogger("langchain_kv")
-
-
-class File:
-    """What this process remembers of one file while it has it open. A file that takes its name is another one.
-
-    Attributes:
-        identity: what tells it from that other file.
-        tables: the numbers of its collections' tables, as once committed.
-        settings: those of the collections, by these numbers: they are as old as the table, and never change.
-        columns: how a row is selected; None until it is known that nothing will change that any more.
-        matrices: the vectors of collections that were searched, by these numbers, the one searched last at the end.
-    """
-
-    def __init__(self, identity: tuple[int, int] | None) -> None:
-        self.identity = identity
-        self.tables: dict[CollectionName, int] = {}
-        self.settings: dict[int, Settings] = {}
-        self.columns: str | None = None
-        self.matrices: dict[int, Matrix] = {}
-
-
-class Connection(sqlite3.Connection):
-    """A connection to a file.
-
-    Args:
-        opened: it adds itself to these before Ctrl-C can come between, for its maker to close it in any case: the
-            collector would do it at a time of its own, without the file lock.
-        uri: the file's.
-        timeout_s: how long to wait for SQLite's own locks.
-
-    Attributes:
-        file: which one it is of, where that is one of ours.
-    """
-
-    file: File
-
-    def __init__(self, opened: list[Connection], uri: str, timeout_s: float = 5.0) -> None:
-        opened += (self,)
-        try:
-            sqlite3.Connection.__init__(
-                self, uri, timeout=timeout_s, isolation_level=None, check_same_thread=False, uri=True
-            )
-        except BaseException:
-            if not self.is_open:  # and could not be closed
-                opened.remove(self)
-            raise
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it was opened, and not closed since."""
-        try:
-            _ = self.in_transaction
-        except sqlite3.ProgrammingError:
-            return False
-        return True
 
 
 def create_file(path: str) -> None:
@@ -130,7 +69,7 @@ def create_file(path: str) -> None:
         opened: list[Connection] = []
         try:
             with Translated(path):
-                _make_tables(Connection(opened, _uri(path, "rw")))
+                _make_tables(Connection(opened, path, "rw"))
         finally:
             for made in opened:
                 made.close()
@@ -168,7 +107,7 @@ def new_file(path: str, give_name: Callable[[str, str], None] | None = None) -> 
         opened: list[Connection] = []
         try:
             with Translated(temporary):
-                connection = Connection(opened, _uri(temporary, "rwc"))
+                connection = Connection(opened, temporary, "rwc")
                 connection.execute(f"PRAGMA page_size={PAGE_SIZE_BYTES}")
                 # With this the file comes into being, still without content.
                 connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
@@ -228,7 +167,7 @@ def connect(path: str, synchronous: Synchronous, wait_s: float, left_s: float, o
     """
     recognise(path)
     with Translated(path, wait_s=wait_s):
-        connection = Connection(opened, _uri(path, "rw"), left_s)
+        connection = Connection(opened, path, "rw", left_s)
         _require_ours(path, connection)  # the newest state, from the -wal
         connection.execute(f"PRAGMA synchronous={synchronous.upper()}")
         connection.execute(f"PRAGMA fullfsync={int(synchronous == 'full')}")  # macOS: down to the disk
@@ -278,10 +217,10 @@ def connect_read_only(
         EngineError: it cannot be opened, or is damaged.
     """
     _require_file(path)
-    uri = _uri(path, "ro&immutable=1" if immutable else "ro&readonly_shm=1")
+    mode = "ro&immutable=1" if immutable else "ro&readonly_shm=1"
     with Translated(path, wait_s=wait_s):
         try:
-            connection = Connection(opened, uri, left_s)
+            connection = Connection(opened, path, mode, left_s)
             _require_ours(path, connection)
         except BaseException as error:
             if isinstance(error, sqlite3.Error) and kind_of(error) == sqlite3.SQLITE_CANTOPEN and not immutable:
@@ -306,7 +245,7 @@ def recognise(path: str) -> None:
     opened: list[Connection] = []
     try:
         with Translated(path):
-            look = Connection(opened, _uri(path, "ro&immutable=1"))
+            look = Connection(opened, path, "ro&immutable=1")
             # This connection takes no lock and sees no -wal: beside a checkpoint, under way or cut off, whole files
             # look damaged to it, shorter than their header says above all. What it makes of the header's marks is all
             # that it is asked; damage is for the ordinary connection to find.
@@ -336,7 +275,7 @@ def remove_empty_wal(path: str, wait_s: float, left_s: float) -> None:
     opened: list[Connection] = []
     try:
         with Translated(path, wait_s=wait_s):
-            alone = Connection(opened, _uri(path, "rw"), left_s)
+            alone = Connection(opened, path, "rw", left_s)
             alone.execute("PRAGMA locking_mode=EXCLUSIVE")  # said first, SQLite uses no -shm
             alone.execute("BEGIN EXCLUSIVE")
             leftover = remove_what_is_empty(path)
@@ -412,10 +351,6 @@ def _require_ours(path: str, connection: sqlite3.Connection) -> None:
             f"{path} has schema version {version}, and this langchain-kv reads versions up to {SCHEMA_VERSION}; the"
             " file was left untouched. Install the newer langchain-kv that wrote it, or choose another path"
         )
-
-
-def _uri(path: str, mode: str) -> str:
-    return f"{Path(path).as_uri()}?mode={mode}"
 
 
 def has_wal_reset_bug(version: tuple[int, int, int]) -> bool:

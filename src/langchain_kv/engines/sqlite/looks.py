@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 from langchain_kv.engines.base import CollectionName, DocId, Ending, Engine, Held, NearRow, Row, Where
 from langchain_kv.engines.ids import prefix_end
 from langchain_kv.engines.pages import is_last
-from langchain_kv.engines.sqlite.file import Connection
+from langchain_kv.engines.sqlite.connection import Connection
 from langchain_kv.engines.sqlite.rows import bounded, page_of, range_of, with_columns
 from langchain_kv.engines.sqlite.schema import COLUMNS
 from langchain_kv.engines.sqlite.vectors import nearest_rows

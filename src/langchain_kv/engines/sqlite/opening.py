@@ -9,12 +9,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, TypeVar
 
+from langchain_kv.engines.sqlite.connection import Connection, File, Synchronous
 from langchain_kv.engines.sqlite.copies import note_mark, require_no_other_changes
 from langchain_kv.engines.sqlite.errors import Translated, gone
 from langchain_kv.engines.sqlite.file import (
-    Connection,
-    File,
-    Synchronous,
     closes_safely,
     connect,
     exists,

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, NamedTuple, NoReturn, TypeVar
 
+from langchain_kv.engines.sqlite.connection import Connection, File, Synchronous
 from langchain_kv.engines.sqlite.connections import ConnectionPool
-from langchain_kv.engines.sqlite.file import Connection, File, Synchronous, connect_read_only, exists, identity
+from langchain_kv.engines.sqlite.file import connect_read_only, exists, identity
 from langchain_kv.engines.sqlite.file_lock import FileLock
 from langchain_kv.engines.sqlite.shared_memory import SharedMemory, shared_memory
 from langchain_kv.errors import EngineBusyError, EngineError, StoreError

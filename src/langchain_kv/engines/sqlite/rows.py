@@ -6,7 +6,7 @@ import sqlite3
 import sys
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, suppress
+from contextlib import AbstractContextManager, suppress
 from functools import lru_cache
 from itertools import chain, groupby, islice
 from operator import itemgetter
@@ -15,8 +15,8 @@ from typing import Any, Final, TypeVar
 from langchain_kv.engines.base import KEEP, Change, DocId, Ending, Row
 from langchain_kv.engines.ids import prefix_end
 from langchain_kv.engines.pages import cut
+from langchain_kv.engines.sqlite.connection import Connection
 from langchain_kv.engines.sqlite.copies import restore_command
-from langchain_kv.engines.sqlite.file import Connection
 from langchain_kv.engines.sqlite.schema import COLUMNS, columns_of
 from langchain_kv.errors import EngineError
 from langchain_kv.limits import SQLITE_IN_MAX
@@ -65,17 +65,16 @@ def _chunks(connection: sqlite3.Connection, table: int, ids: Sequence[DocId], co
 
 def in_chunks(connection: sqlite3.Connection, select: str, ids: Sequence[DocId]) -> Iterator[list[Any]]:
     """Yield the rows of those ids that exist, some at a time; ``select`` says of which table and columns."""
-    return (cursor.fetchall() for cursor in _in_chunks(connection, select, ids))
+    return (connection.execute(statement, values).fetchall() for statement, values in _in_chunks(select, ids))
 
 
-def _in_chunks(connection: sqlite3.Connection, statement: str, ids: Sequence[DocId]) -> Iterator[sqlite3.Cursor]:
-    """Run a statement, which a condition is added to, for some of the ids at a time."""
+def _in_chunks(statement: str, ids: Sequence[DocId]) -> Iterator[tuple[str, list[DocId]]]:
+    """Yield a statement with a condition added, and its values, for some of the ids at a time."""
     for start in range(0, len(ids), SQLITE_IN_MAX):
         chunk = ids[start : start + SQLITE_IN_MAX]
         length = _IN_LENGTHS[bisect_left(_IN_LENGTHS, len(chunk))]
         marks = ",".join("?" * length)
-        values = [*chunk, *[chunk[-1]] * (length - len(chunk))]
-        yield connection.execute(f"{statement} WHERE id IN ({marks})", values)
+        yield f"{statement} WHERE id IN ({marks})", [*chunk, *[chunk[-1]] * (length - len(chunk))]
 
 
 def row_by_id(connection: sqlite3.Connection, table: int, doc_id: DocId, columns: str) -> Row | None:
@@ -158,7 +157,8 @@ def _upsert(table: int, count: int, is_raw: bool, expires: bool, keeping: Ending
 
 def delete_rows(connection: sqlite3.Connection, table: int, ids: Sequence[DocId]) -> int:
     """Delete rows; return how many there were."""
-    return sum(cursor.rowcount for cursor in _in_chunks(connection, f"DELETE FROM docs_{table}", ids))
+    chunks = _in_chunks(f"DELETE FROM docs_{table}", ids)
+    return sum(connection.execute(statement, values).rowcount for statement, values in chunks)
 
 
 def modify_rows(
@@ -220,14 +220,20 @@ def page_of(
     """
     rows = f"FROM docs_{table} WHERE {which[0]} ORDER BY id"
     try:
-        with closing(connection.execute(f"SELECT {columns} {rows} LIMIT ?", (*which[1], bounded(limit)))) as found:
+        found = connection.execute(f"SELECT {columns} {rows} LIMIT ?", (*which[1], bounded(limit)))
+        try:
             return cut(found, size_bytes)
+        finally:
+            found.close()
     except sqlite3.OperationalError as error:
         if not str(error).startswith(_NO_UTF8):
             raise
     cells = f"typeof(id), CAST(id AS BLOB){columns.removeprefix('id')}"
-    with closing(connection.execute(f"SELECT {cells} {rows}", which[1])) as found:
+    found = connection.execute(f"SELECT {cells} {rows}", which[1])
+    try:
         return cut(islice(_decodable(found), bounded(limit)), size_bytes)
+    finally:
+        found.close()
 
 
 def bounded(limit: int) -> int:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final, Protocol, TypeVar
 
-from langchain_kv.engines.sqlite.file import Connection
+from langchain_kv.engines.sqlite.connection import Connection
 from langchain_kv.errors import EngineBusyError
 from langchain_kv.runtime import threads
 from langchain_kv.runtime.forks import renew_in_child

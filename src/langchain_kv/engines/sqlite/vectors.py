@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from langchain_kv.engines.base import DocId, NearRow, Where
 from langchain_kv.engines.catalog import no_vectors
 from langchain_kv.engines.sqlite.catalog import settings_of
-from langchain_kv.engines.sqlite.file import Connection
+from langchain_kv.engines.sqlite.connection import Connection
 from langchain_kv.engines.sqlite.rows import in_chunks, rows_by_id
 from langchain_kv.engines.sqlite.schema import COLUMNS
 from langchain_kv.engines.vectors import MATRICES_MAX_BYTES, Matrix, Near, Vectors, merged, vectors_of
