@@ -480,10 +480,10 @@ def test_the_note_is_flushed_before_anything_is_written_to_a_new_wal(
     ids=["the same", "none", "another", "another on another disk", "another that has its number on another disk"],
 )
 def test_a_connection_is_closed_where_sqlite_spares_the_wal_of_a_file_that_took_the_name(
-    found: tuple[int, int] | None, closes: bool, monkeypatch: pytest.MonkeyPatch
+    found: tuple[int, int] | None, closes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 40, 1))
-    with closing(Connection([], ":memory:")) as connection:
+    with closing(Connection([], str(tmp_path / "kv.db"), "rwc")) as connection:
         connection.file = File((1, 5))
         assert closes_safely(connection, found) is closes
         monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 39, 0))  # not measured
