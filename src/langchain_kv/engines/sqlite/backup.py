@@ -13,7 +13,7 @@ from langchain_kv.engines.os_errors import failed
 from langchain_kv.engines.sqlite.aside import Aside
 from langchain_kv.engines.sqlite.copies import give_new_mark, require_note, what_stands_beside
 from langchain_kv.engines.sqlite.errors import Translated
-from langchain_kv.engines.sqlite.file import identity, new_file, recognise
+from langchain_kv.engines.sqlite.file import identity, make_file, recognise
 from langchain_kv.engines.sqlite.file_lock import FileLock
 from langchain_kv.errors import EngineError, EngineFileError
 
@@ -75,10 +75,12 @@ def restore(
                 require_replaceable(source, path, replace)
                 _take_place(temporary, path, lock)
         finally:
-            # Its note is of the database before, and tells nothing once all that this one had beside it is gone.
-            if what_stands_beside(path) is None:
-                lock.remove()
-            lock.close()
+            try:
+                # Its note is of the database before, and tells nothing once all that this one had beside it is gone.
+                if what_stands_beside(path) is None:
+                    lock.remove()
+            finally:
+                lock.close()
 
     require_replaceable(source, path, replace)
     _make_copy(connection, source, path, take_place, check)
@@ -91,11 +93,14 @@ def _make_copy(
     give_name: Callable[[str, str], None] | None,
     check: Callable[[], None],
 ) -> None:
-    with new_file(file, give_name) as copy, Translated(source, doing=f"Copying {source} to {file}"):
-        _copy(connection, copy)
-        _require_whole(copy, source)
-        check()
-        give_new_mark(copy)
+    def fill(copy: sqlite3.Connection) -> None:
+        with Translated(source, doing=f"Copying {source} to {file}"):
+            _copy(connection, copy)
+            _require_whole(copy, source)
+            check()
+            give_new_mark(copy)
+
+    make_file(file, fill, give_name)
 
 
 def _between_steps(status: int, left: int, pages: int) -> None:

@@ -56,11 +56,17 @@ class Translated:
         if isinstance(error, UnicodeDecodeError):  # sqlite3 shows SQLite's message, which has damaged bytes in it
             advice = f"the file is damaged; restore a backup: {restore_command(self._path)}"
             raise EngineError(f"{self._doing}: its schema cannot be read ({error}); {advice}") from error
+        if isinstance(error, sqlite3.OperationalError) and str(error) == _INTERRUPTED:
+            raise KeyboardInterrupt from error
         if isinstance(error, sqlite3.Error):
             translated = _translate(error, self._path, self._doing, self._wait_s)
             if not isinstance(translated, InvalidValueError):
                 translated.applied = False if _is_before_commit(error) else self._applied
             raise translated from error
+
+
+_INTERRUPTED: Final = "user-defined function raised exception"
+"""What sqlite3 makes of Ctrl-C in a function of ours that SQLite calls: these raise nothing themselves."""
 
 
 def _is_before_commit(error: sqlite3.Error) -> bool:

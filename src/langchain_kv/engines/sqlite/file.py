@@ -11,8 +11,8 @@ import logging
 import os
 import sqlite3
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from langchain_kv.engines.os_errors import failed
@@ -32,7 +32,7 @@ __all__ = [
     "exists",
     "has_wal_reset_bug",
     "identity",
-    "new_file",
+    "make_file",
     "recognise",
     "remove_empty_wal",
     "set_wait",
@@ -74,8 +74,8 @@ def create_file(path: str) -> None:
             for made in opened:
                 made.close()
     else:
-        with suppress(FileExistsError), new_file(path) as connection:
-            _make_tables(connection)
+        with suppress(FileExistsError):
+            make_file(path, _make_tables)
 
 
 def _make_tables(connection: sqlite3.Connection) -> None:
@@ -88,14 +88,16 @@ def _make_tables(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA journal_mode=WAL")
 
 
-@contextmanager
-def new_file(path: str, give_name: Callable[[str, str], None] | None = None) -> Iterator[sqlite3.Connection]:
-    """Give a connection to a new private file, which gets the name ``path`` once the block has ended well.
+def make_file(
+    path: str, fill: Callable[[Connection], None], give_name: Callable[[str, str], None] | None = None
+) -> None:
+    """Make a new private file, which gets the name ``path`` once it is filled and closed.
 
     Whatever fails, nothing is left behind.
 
     Args:
         path: its name to be.
+        fill: puts into it what it is to have.
         give_name: renames the first path to the second. Without it nothing that has that name is replaced.
 
     Raises:
@@ -113,7 +115,7 @@ def new_file(path: str, give_name: Callable[[str, str], None] | None = None) -> 
                 connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
                 with suppress(OSError):  # some file systems have no modes
                     os.chmod(temporary, 0o600)
-                yield connection
+                fill(connection)
         finally:
             for connection in opened:
                 connection.close()
@@ -123,10 +125,18 @@ def new_file(path: str, give_name: Callable[[str, str], None] | None = None) -> 
     except OSError as error:
         raise failed(f"Cannot make {path}", error, "check its directory's permissions") from error
     finally:
-        for ending in ("", "-journal", "-wal", "-shm"):
-            with suppress(OSError):
-                os.unlink(temporary + ending)
+        try:
+            _remove(temporary)
+        except BaseException:
+            _remove(temporary)  # also where Ctrl-C came in the middle of that
+            raise
     _make_name_durable(os.path.dirname(path))
+
+
+def _remove(temporary: str) -> None:
+    for ending in ("", "-journal", "-wal", "-shm"):
+        with suppress(OSError):
+            os.unlink(temporary + ending)
 
 
 def _name(temporary: str, path: str) -> None:

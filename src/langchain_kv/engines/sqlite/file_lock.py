@@ -181,8 +181,10 @@ class FileLock:
         descriptor, self._descriptor, self._opened = self._descriptor, None, None
         self._is_queued = False
         if descriptor is not None:
-            with suppress(OSError):  # nothing was written by it; it is gone all the same
+            try:  # noqa: SIM105 - Ctrl-C at the entry of ``suppress`` would leave it open
                 os.close(descriptor)
+            except OSError:  # nothing was written by it; it is gone all the same
+                pass
 
     def remove(self) -> None:
         """Remove the lock file if this process made or used it, and nobody holds it. The threads' half is held.
@@ -224,24 +226,27 @@ class FileLock:
             os.fsync(descriptor)
 
     def _open(self) -> int:
-        if self._descriptor is None:
+        descriptor = self._descriptor
+        if descriptor is None:
             try:
-                descriptor = self._descriptor = self._open_or_make()
+                descriptor = self._open_or_make()
                 self._opened = _identity(os.fstat(descriptor))
             except FileNotFoundError as error:
                 raise no_folder(self.path) from error
             except OSError as error:
                 self.close()
                 raise self._failed("create or open", error, _rights_to_give(self.path)) from error
-        return self._descriptor
+        return descriptor
 
     def _open_or_make(self) -> int:
+        """Open the lock file. Its descriptor is kept at once: an interrupt in between would leave it open for ever."""
         while True:
             with suppress(FileNotFoundError):
                 # Without O_CREAT, which in a directory like /tmp is refused for the file of another user.
-                return os.open(self.path, os.O_RDWR, 0o600)
+                descriptor = self._descriptor = os.open(self.path, os.O_RDWR, 0o600)
+                return descriptor
             with suppress(FileExistsError):
-                descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+                descriptor = self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
                 _admit_writers(self.path.removesuffix(".lock"), descriptor)
                 return descriptor
 

@@ -210,12 +210,13 @@ class OpenFile:
         with self._mutex:
             in_use = list(self._using.values())
             unused = [connection for connection in self._given_up if connection not in in_use]
-            self._given_up = [connection for connection in self._given_up if connection in in_use]
         found = identity(self.path) if unused else None
         for connection in unused:
-            self.waits.closed(connection)
             if closes_safely(connection, found):
                 with Translated(self.path, wait_s=self.waits.wait_s):
                     connection.close()
             else:
                 keep_for_ever(connection)
+            self.waits.closed(connection)
+            with self._mutex:
+                self._given_up.remove(connection)  # last: what Ctrl-C left open here nobody would close any more

@@ -110,7 +110,7 @@ def _refresh(connection: Connection, table: int, matrix: Matrix, stored: int, la
         for part in _read(connection, table, matrix.vectors, matrix.last):
             matrix.put((doc_id, vector) for _, doc_id, vector in part)
     if len(matrix) != stored:
-        alive = {doc_id for (doc_id,) in connection.execute(f"SELECT id FROM vectors_{table}")}
+        alive = {doc_id for (doc_id,) in connection.execute(f"SELECT id FROM vectors_{table}").fetchall()}
         matrix.remove(matrix.ids - alive)
     matrix.last = last
 
