@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -10,6 +12,7 @@ import redis
 import redis.asyncio
 
 from installed import need
+from langchain_kv import KVStore
 from langchain_kv.backends.base import Backend
 from langchain_kv.places.base import BackendOptions
 from langchain_kv.places.redis import RedisClientPlace
@@ -82,3 +85,15 @@ class TestStore(StoreContract):
         with redis.Redis(port=self.node.port) as client:
             prefix = f"{collection}/"
             return [key.decode()[len(prefix) :] for key in client.scan_iter(match=f"{prefix}*", count=1_000)]
+
+
+def test_a_closed_store_has_no_connection(node: RedisNode) -> None:
+    with redis.Redis(port=node.port) as client:
+        before = len(client.client_list())
+        with KVStore("kv", node.url) as store:
+            store.mset([("a", 1)])
+            assert asyncio.run(store.amget(["a"])) == [1]
+            assert len(client.client_list()) > before
+        end = time.monotonic() + 10
+        while len(client.client_list()) != before:  # the server sees the end of a connection a moment later
+            assert time.monotonic() < end

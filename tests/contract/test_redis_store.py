@@ -415,8 +415,7 @@ def test_a_read_that_was_not_answered_has_changed_nothing(client: Any, node: Red
 
 
 def test_a_pool_without_a_free_connection_is_told(node: RedisNode) -> None:
-    given = redis.Redis(port=node.port, max_connections=1)
-    with KVStore("kv", RedisClientPlace(given)) as store:
+    with redis.Redis(port=node.port, max_connections=1) as given, KVStore("kv", RedisClientPlace(given)) as store:
         taken = given.connection_pool.get_connection()
         with pytest.raises(ConnectError, match="max_connections") as caught:
             store.add([("a", 1)])

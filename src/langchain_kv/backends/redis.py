@@ -224,6 +224,8 @@ class RedisBackend(_Client, SyncBackend):
             super().close()
             if self._is_ours:
                 self.client.close()
+                if self._is_cluster:  # whose client leaves the connections to its nodes open (redis-py 8)
+                    self.client.disconnect_connection_pools()
 
     def _listed(self, prefix: str, *, values: bool, expired: bool = False) -> Generator[list[str]]:
         self._check_open()
