@@ -28,6 +28,7 @@ import pytest
 import langchain_kv.engines.sqlite.backup  # noqa: F401 - no import is to be interrupted
 from bodies import MemoryEngine, SQLiteEngine
 from langchain_kv.engines.base import CollectionName
+from langchain_kv.engines.sqlite.connection import Connection
 from langchain_kv.engines.sqlite.file_lock import FileLock
 from langchain_kv.errors import EngineError, UsageError
 from langchain_kv.limits import SQLITE_IN_MAX
@@ -193,14 +194,13 @@ MORE_CALLS: dict[str, Callable[[SQLiteEngine], object]] = {
     "restore": lambda engine: engine.restore_to(f"{engine._pool.path}.restored", replace=True),
     "close": lambda engine: engine.close(),
 }
-ONLY_READ = [name for name in MORE_CALLS if name.startswith(("read", "scan", "list", "find", "close"))]
-LONG = ["back up", "restore"]
+ONLY_READ = [name for name in MORE_CALLS if name.startswith(("read", "scan", "list", "find", "back", "close"))]
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="says which files this process has open; Linux has it")
 @pytest.mark.parametrize(
     ("name", "mode"),
-    [pytest.param(name, "used before", marks=[pytest.mark.slow] * (name in LONG)) for name in MORE_CALLS]
+    [(name, "used before") for name in MORE_CALLS]
     + [(name, "read only") for name in ONLY_READ]
     + [(name, "first call") for name in ("read one", "write", "find the nearest")]
     + [("make a collection", "no file")],
@@ -217,7 +217,7 @@ def test_who_keeps_what_an_interrupt_says_keeps_no_file_open(name: str, mode: st
             engine.nearest(VECTORS, bytes(8), limit=1)
     moment, going_on, kept = 0, True, list[object]()
     while going_on:
-        moment += 7 if name in LONG else 1
+        moment += 1
         if mode == "no file":
             path = str(tmp_path / f"{moment}.db")
         engine = SQLiteEngine(path, synchronous="normal", read_only=mode == "read only")
@@ -249,6 +249,20 @@ def test_who_keeps_the_error_of_a_damaged_id_keeps_no_file_open(tmp_path: Path) 
             engine.nearest(VECTORS, bytes(8), limit=1)
     assert not files_open(path)
     assert kept.traceback
+
+
+def test_a_connection_that_cannot_be_opened_and_is_interrupted_is_none_to_be_closed(tmp_path: Path) -> None:
+    def connect() -> None:
+        with pytest.raises(sqlite3.OperationalError):
+            Connection(opened, str(tmp_path / "missing.db"), "ro")
+
+    moment, going_on = 0, True
+    while going_on:
+        moment += 1
+        opened: list[Connection] = []
+        going_on = interrupted(connect, moment)
+        assert not [each for each in opened if not each.is_open], moment
+    assert moment > 5
 
 
 def files_open(path: str) -> list[str]:

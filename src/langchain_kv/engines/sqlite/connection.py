@@ -57,7 +57,9 @@ class Connection(sqlite3.Connection):
                 self, uri, timeout=timeout_s, isolation_level=None, check_same_thread=False, uri=True
             )
         except BaseException:
-            if not self.is_open:  # and could not be closed
+            try:  # not ``is_open``: Ctrl-C at the entry of that would leave it there
+                _ = self.in_transaction
+            except sqlite3.ProgrammingError:  # it is not open, and cannot be closed
                 opened.remove(self)
             raise
 
