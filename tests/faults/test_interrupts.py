@@ -194,10 +194,11 @@ MORE_CALLS: dict[str, Callable[[SQLiteEngine], object]] = {
     "restore": lambda engine: engine.restore_to(f"{engine._pool.path}.restored", replace=True),
     "close": lambda engine: engine.close(),
 }
+sees_open_files = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="only Linux says which files are open")
 ONLY_READ = [name for name in MORE_CALLS if name.startswith(("read", "scan", "list", "find", "back", "close"))]
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="says which files this process has open; Linux has it")
+@sees_open_files
 @pytest.mark.parametrize(
     ("name", "mode"),
     [(name, "used before") for name in MORE_CALLS]
@@ -234,7 +235,7 @@ def test_who_keeps_what_an_interrupt_says_keeps_no_file_open(name: str, mode: st
     assert moment > 20
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="says which files this process has open; Linux has it")
+@sees_open_files
 def test_who_keeps_the_error_of_a_damaged_id_keeps_no_file_open(tmp_path: Path) -> None:
     path = str(tmp_path / "kv.db")
     with closing(SQLiteEngine(path, synchronous="normal")) as engine:

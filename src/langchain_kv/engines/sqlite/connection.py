@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from langchain_kv.engines.base import CollectionName, Settings
 from langchain_kv.engines.vectors import Matrix
 
-__all__ = ["Connection", "File", "Synchronous"]
+__all__ = ["Connection", "File", "Synchronous", "lend"]
+
+T = TypeVar("T")
 
 Synchronous = Literal["full", "normal"]
 
@@ -71,3 +74,22 @@ class Connection(sqlite3.Connection):
         except sqlite3.ProgrammingError:
             return False
         return True
+
+
+def lend(path: str, mode: str, work: Callable[[Connection], T], timeout_s: float = 5.0) -> T:
+    """Return what ``work`` answers about a connection of its own, which is closed then in any case.
+
+    No context manager: whoever keeps the traceback of an interrupt on the way into one keeps what it had opened.
+
+    Args:
+        path: the file.
+        mode: as of ``Connection``.
+        work: gets the connection.
+        timeout_s: as of ``Connection``.
+    """
+    opened: list[Connection] = []
+    try:
+        return work(Connection(opened, path, mode, timeout_s))
+    finally:
+        for connection in opened:
+            connection.close()

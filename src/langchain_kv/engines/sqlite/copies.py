@@ -13,7 +13,7 @@ import sqlite3
 from contextlib import suppress
 from typing import Final
 
-from langchain_kv.engines.sqlite.connection import Connection
+from langchain_kv.engines.sqlite.connection import lend
 from langchain_kv.engines.sqlite.file_lock import NOTE_LENGTH, FileLock
 from langchain_kv.errors import EngineFileError
 
@@ -112,17 +112,16 @@ def remove_what_is_empty(path: str) -> str | None:
 
 def _settled_mark(path: str) -> str | None:
     """Return the mark that stands in the file itself, whatever a ``-wal`` says; None where that cannot be told."""
-    opened: list[Connection] = []
+
+    def look(connection: sqlite3.Connection) -> str:
+        connection.execute("PRAGMA writable_schema=ON")  # as it may be shorter than its header says
+        return _mark(connection)
+
     try:
-        look = Connection(opened, path, "ro&immutable=1")
-        look.execute("PRAGMA writable_schema=ON")  # as it may be shorter than its header says
-        mark = _mark(look)
-        return mark if len(mark) == NOTE_LENGTH else None
+        mark = lend(path, "ro&immutable=1", look)
     except sqlite3.Error:
         return None
-    finally:
-        for look in opened:
-            look.close()
+    return mark if len(mark) == NOTE_LENGTH else None
 
 
 def _mark(connection: sqlite3.Connection) -> str:

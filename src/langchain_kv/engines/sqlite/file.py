@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Final
 
 from langchain_kv.engines.os_errors import failed
-from langchain_kv.engines.sqlite.connection import Connection, Synchronous
+from langchain_kv.engines.sqlite.connection import Connection, Synchronous, lend
 from langchain_kv.engines.sqlite.copies import give_new_mark, of_another, remove_what_is_empty, restore_command
 from langchain_kv.engines.sqlite.errors import Translated, kind_of, not_ours
 from langchain_kv.engines.sqlite.schema import SCHEMA_VERSION, VECTOR_FUNCTION, make_schema
@@ -66,13 +66,8 @@ def create_file(path: str) -> None:
             f" is left of it, or put a backup in its place: {restore_command(path)}"
         )
     if is_there:
-        opened: list[Connection] = []
-        try:
-            with Translated(path):
-                _make_tables(Connection(opened, path, "rw"))
-        finally:
-            for made in opened:
-                made.close()
+        with Translated(path):
+            lend(path, "rw", _make_tables)
     else:
         with suppress(FileExistsError):
             make_file(path, _make_tables)
@@ -105,20 +100,18 @@ def make_file(
         EngineError: the file cannot be made or written.
     """
     temporary = f"{path}.new-{os.getpid()}-{os.urandom(4).hex()}"
+
+    def make(connection: Connection) -> None:
+        connection.execute(f"PRAGMA page_size={PAGE_SIZE_BYTES}")
+        # With this the file comes into being, still without content.
+        connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        with suppress(OSError):  # some file systems have no modes
+            os.chmod(temporary, 0o600)
+        fill(connection)
+
     try:
-        opened: list[Connection] = []
-        try:
-            with Translated(temporary):
-                connection = Connection(opened, temporary, "rwc")
-                connection.execute(f"PRAGMA page_size={PAGE_SIZE_BYTES}")
-                # With this the file comes into being, still without content.
-                connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-                with suppress(OSError):  # some file systems have no modes
-                    os.chmod(temporary, 0o600)
-                fill(connection)
-        finally:
-            for connection in opened:
-                connection.close()
+        with Translated(temporary):
+            lend(temporary, "rwc", make)
         (give_name or _name)(temporary, path)
     except FileExistsError:
         raise
@@ -250,20 +243,18 @@ def recognise(path: str) -> None:
         EngineError: there is none, or it may not be looked at; this may have changed by the time the lock is held.
     """
     _require_file(path)
+
+    def look(connection: Connection) -> None:
+        # This connection takes no lock and sees no -wal: beside a checkpoint, under way or cut off, whole files look
+        # damaged to it, shorter than their header says above all. What it makes of the header's marks is all that it
+        # is asked; damage is for the ordinary connection to find.
+        connection.execute("PRAGMA writable_schema=ON")
+        _require_ours(path, connection)
+
     # As one that never changes, because an ordinary connection may touch a file that is not ours: it replays and
     # removes a -wal that it finds.
-    opened: list[Connection] = []
-    try:
-        with Translated(path):
-            look = Connection(opened, path, "ro&immutable=1")
-            # This connection takes no lock and sees no -wal: beside a checkpoint, under way or cut off, whole files
-            # look damaged to it, shorter than their header says above all. What it makes of the header's marks is all
-            # that it is asked; damage is for the ordinary connection to find.
-            look.execute("PRAGMA writable_schema=ON")
-            _require_ours(path, look)
-    finally:
-        for look in opened:
-            look.close()
+    with Translated(path):
+        lend(path, "ro&immutable=1", look)
 
 
 def remove_empty_wal(path: str, wait_s: float, left_s: float) -> None:
@@ -282,18 +273,16 @@ def remove_empty_wal(path: str, wait_s: float, left_s: float) -> None:
         EngineError: it cannot be opened, or is damaged.
     """
     recognise(path)
-    opened: list[Connection] = []
-    try:
-        with Translated(path, wait_s=wait_s):
-            alone = Connection(opened, path, "rw", left_s)
-            alone.execute("PRAGMA locking_mode=EXCLUSIVE")  # said first, SQLite uses no -shm
-            alone.execute("BEGIN EXCLUSIVE")
-            leftover = remove_what_is_empty(path)
-        if leftover is not None:
-            raise of_another(path, leftover)
-    finally:
-        for alone in opened:
-            alone.close()
+
+    def remove(connection: Connection) -> str | None:
+        connection.execute("PRAGMA locking_mode=EXCLUSIVE")  # said first, SQLite uses no -shm
+        connection.execute("BEGIN EXCLUSIVE")
+        return remove_what_is_empty(path)
+
+    with Translated(path, wait_s=wait_s):
+        leftover = lend(path, "rw", remove, left_s)
+    if leftover is not None:
+        raise of_another(path, leftover)
 
 
 def closes_safely(connection: Connection, found: tuple[int, int] | None) -> bool:

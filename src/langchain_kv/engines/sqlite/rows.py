@@ -221,7 +221,7 @@ def page_of(
     rows = f"FROM docs_{table} WHERE {which[0]} ORDER BY id"
     try:
         found = connection.execute(f"SELECT {columns} {rows} LIMIT ?", (*which[1], bounded(limit)))
-        try:
+        try:  # not ``closing``, whose frame a kept traceback would keep, with the cursor
             return cut(found, size_bytes)
         finally:
             found.close()
